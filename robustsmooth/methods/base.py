@@ -1,0 +1,149 @@
+"""What every training method shares: network, optimiser, schedule, metrics, addressed randomness."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from robustsmooth.data import Batch
+from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness, address
+
+__all__ = ["ClassificationModule"]
+
+Parameters = Iterable[nn.Parameter] | list[dict[str, Any]]
+
+
+class ClassificationModule(pl.LightningModule):
+    """Base of the training methods: a subclass says what the loss of a batch is.
+
+    Randomness in training is addressed by (seed, purpose, step, rank): a run that is killed and
+    resumed draws the numbers that the uninterrupted run draws. Explicit draws come from
+    `randomness`; whatever uses the global generator (dropout, noise layers) is covered too, since
+    that generator is seeded anew before each step.
+
+    Logs ``train/loss`` and ``train/top1`` per epoch, and in validation ``val/loss``, ``val/top1``,
+    ``val/top5`` on clean images and ``val/noisy_top1`` under noise of the training level.
+
+    Args:
+        network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``; has ``num_classes``.
+        optimizer: Makes the optimiser from the parameters (a partial).
+        scheduler: Makes the schedule from the optimiser (a partial); constant rate if None.
+        sigma: Noise level of training and validation, in pixel units; 0 for none.
+        scheduler_interval: Whether the schedule counts epochs or optimiser steps.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: If `sigma` is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Parameters], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        *,
+        sigma: float = 0.0,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= sigma < float("inf"):
+            raise ValueError(f"`method.sigma` must be finite and at least 0, got {sigma}")
+        self.network = network
+        self.optimizer_partial = optimizer
+        self.scheduler_partial = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.sigma = float(sigma)
+        self.seed = seed
+        classes = int(network.num_classes)
+        self.train_loss = MeanMetric()
+        self.train_top1 = MulticlassAccuracy(classes, average="micro")
+        self.val_loss = MeanMetric()
+        self.val_top1 = MulticlassAccuracy(classes, average="micro")
+        self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+        self.val_noisy_top1 = MulticlassAccuracy(classes, average="micro")
+
+    # ------------------------------------------------------------------ what a method says
+
+    @abstractmethod
+    def training_loss(self, batch: Batch) -> Tensor | dict[str, Tensor]:
+        """The loss to minimise on a batch.
+
+        Args:
+            batch: Images in [0, 1], labels, indices.
+
+        Returns:
+            A scalar; or a dict whose ``"loss"`` is that scalar, ``"logits"`` (optional) the
+            ``(B, K)`` logits that count for ``train/top1``, and whose other entries are scalars,
+            logged as ``train/<key>``.
+        """
+
+    def parameter_groups(self) -> Parameters:
+        """What the optimiser trains; a method with its own weight decays overrides this."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    # ------------------------------------------------------------------ randomness
+
+    def randomness(self, purpose: str) -> BatchRandomness:
+        """Random numbers of this training step and rank for one purpose."""
+        return BatchRandomness(self.seed, f"train/{purpose}", self.global_step, self.global_rank)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the global generators for this step, for layers that draw from them."""
+        torch.manual_seed(address(self.seed, "train/global", self.global_step, self.global_rank))
+
+    # ------------------------------------------------------------------ Lightning
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of images ``(B, C, H, W)`` in [0, 1]."""
+        return self.network(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step: the method's loss, logged."""
+        result = self.training_loss(batch)
+        parts = dict(result) if isinstance(result, dict) else {"loss": result}
+        loss = parts.pop("loss")
+        logits = parts.pop("logits", None)
+        size = len(batch.images)
+        self.train_loss.update(loss.detach(), size)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        if logits is not None:
+            self.train_top1.update(logits.detach(), batch.labels)
+            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+        for key, value in parts.items():
+            self.log(f"train/{key}", value.detach(), on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Seed the global generators, so that layers that draw from them do so alike every time."""
+        torch.manual_seed(address(self.seed, "validation/global", self.global_rank))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Clean and noisy accuracy; the noise of an image is the same in every epoch."""
+        images, labels, indices = batch
+        logits = self.network(images)
+        self.val_loss.update(functional.cross_entropy(logits, labels), len(images))
+        self.val_top1.update(logits, labels)
+        self.val_top5.update(logits, labels)
+        metrics = {"val/loss": self.val_loss, "val/top1": self.val_top1, "val/top5": self.val_top5}
+        if self.sigma > 0:
+            noise = ImageRandomness(self.seed, "validation/noise", indices).normal(images)[0]
+            logits = self.network(images + self.sigma * noise)
+        self.val_noisy_top1.update(logits, labels)
+        self.log_dict({**metrics, "val/noisy_top1": self.val_noisy_top1}, on_step=False, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and, if there is one, its schedule."""
+        optimizer = self.optimizer_partial(self.parameter_groups())
+        if self.scheduler_partial is None:
+            return optimizer
+        schedule = {"scheduler": self.scheduler_partial(optimizer), "interval": self.scheduler_interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -1,0 +1,120 @@
+"""Randomness that is addressed, not consumed.
+
+Every random number is drawn from a generator whose seed is a hash of an address: (seed, purpose,
+counters...). A result therefore depends on the seed and on what is being computed, never on how
+many numbers somebody drew before: not on the loader's batch, the number of workers or devices, the
+order of the images, or an interruption.
+
+Two views of the same idea share one interface, so that attacks and losses need not know who calls:
+
+* `ImageRandomness`, for evaluation: each image draws from its own address (seed, purpose, index).
+* `BatchRandomness`, for training: one address for the whole batch, such as (seed, purpose, step, rank).
+"""
+
+import hashlib
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["BatchRandomness", "ImageRandomness", "Randomness", "address", "generator"]
+
+
+def address(seed: int, purpose: str, *counters: int) -> int:
+    """Hash an address to a seed.
+
+    Args:
+        seed: The run's seed, any integer.
+        purpose: What the numbers are for, such as ``"certify/estimate"``. Two purposes never share
+            numbers, whatever their counters.
+        *counters: Integers that tell the draws of one purpose apart (image index, block, step...).
+
+    Returns:
+        An integer in [0, 2**63), the same on every machine and in every version of Python.
+    """
+    text = "\x1f".join([str(int(seed)), purpose, *(str(int(counter)) for counter in counters)])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(
+    seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A fresh generator on `device` for one address; see `address` for the arguments."""
+    return torch.Generator(device).manual_seed(address(seed, purpose, *counters))
+
+
+class Randomness(Protocol):
+    """Where an attack or a loss gets its random numbers from.
+
+    The same `draw` gives the same numbers again: a caller that wants fresh ones counts up.
+    """
+
+    def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
+        """Standard normal numbers, ``(copies, *like.shape)``, of the dtype and device of `like`."""
+        ...
+
+    def uniform(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
+        """Uniform numbers in [0, 1), ``(copies, *like.shape)``, of the dtype and device of `like`."""
+        ...
+
+
+class BatchRandomness:
+    """One address for a whole batch.
+
+    Args:
+        seed: The run's seed.
+        purpose: What the numbers are for.
+        *counters: What tells this batch from others, such as (global step, rank).
+    """
+
+    def __init__(self, seed: int, purpose: str, *counters: int) -> None:
+        self.key = (seed, purpose, *counters)
+
+    def _sample(self, kind: Literal["randn", "rand"], like: Tensor, copies: int, draw: int) -> Tensor:
+        seed, purpose, *counters = self.key
+        source = generator(seed, purpose, *counters, draw, device=like.device)
+        sample = torch.randn if kind == "randn" else torch.rand
+        return sample((copies, *like.shape), generator=source, device=like.device, dtype=like.dtype)
+
+    def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
+        """See `Randomness.normal`."""
+        return self._sample("randn", like, copies, draw)
+
+    def uniform(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
+        """See `Randomness.uniform`."""
+        return self._sample("rand", like, copies, draw)
+
+
+class ImageRandomness:
+    """One address for each image, so that an image's numbers do not depend on its batch.
+
+    Args:
+        seed: The run's seed.
+        purpose: What the numbers are for.
+        indices: The images' indices in their data set, ``(B,)`` int64.
+    """
+
+    def __init__(self, seed: int, purpose: str, indices: Tensor) -> None:
+        self.seed, self.purpose = seed, purpose
+        self.indices = [int(index) for index in indices.tolist()]
+
+    def _sample(self, kind: Literal["randn", "rand"], like: Tensor, copies: int, draw: int) -> Tensor:
+        if len(self.indices) != len(like):
+            raise ValueError(f"`like` must hold {len(self.indices)} images, got {len(like)}")
+        sample = torch.randn if kind == "randn" else torch.rand
+        out = torch.empty((copies, *like.shape), dtype=like.dtype, device=like.device)
+        for position, index in enumerate(self.indices):
+            source = generator(self.seed, self.purpose, index, draw, device=like.device)
+            out[:, position] = sample(
+                (copies, *like.shape[1:]), generator=source, device=like.device, dtype=like.dtype
+            )
+        return out
+
+    def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
+        """See `Randomness.normal`."""
+        return self._sample("randn", like, copies, draw)
+
+    def uniform(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
+        """See `Randomness.uniform`."""
+        return self._sample("rand", like, copies, draw)
