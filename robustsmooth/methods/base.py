@@ -24,8 +24,8 @@ Parameters = Iterable[nn.Parameter] | list[dict[str, Any]]
 class ClassificationModule(pl.LightningModule):
     """Base of the training methods: a subclass says what the loss of a batch is.
 
-    Randomness in training is addressed by (seed, purpose, step, rank): a run that is killed and
-    resumed draws the numbers that the uninterrupted run draws. Explicit draws come from
+    Randomness in training is addressed by (seed, purpose, epoch, batch, rank): a run that is killed
+    and resumed draws the numbers that the uninterrupted run draws. Explicit draws come from
     `randomness`; whatever uses the global generator (dropout, noise layers) is covered too, since
     that generator is seeded anew before each step.
 
@@ -63,6 +63,7 @@ class ClassificationModule(pl.LightningModule):
         self.scheduler_interval = scheduler_interval
         self.sigma = float(sigma)
         self.seed = seed
+        self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
         classes = int(network.num_classes)
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
@@ -94,11 +95,12 @@ class ClassificationModule(pl.LightningModule):
 
     def randomness(self, purpose: str) -> BatchRandomness:
         """Random numbers of this training step and rank for one purpose."""
-        return BatchRandomness(self.seed, f"train/{purpose}", self.global_step, self.global_rank)
+        return BatchRandomness(self.seed, f"train/{purpose}", *self._place)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the global generators for this step, for layers that draw from them."""
-        torch.manual_seed(address(self.seed, "train/global", self.global_step, self.global_rank))
+        self._place = (self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(address(self.seed, "train/global", *self._place))
 
     # ------------------------------------------------------------------ Lightning
 

@@ -1,0 +1,251 @@
+"""Turn a function of a config into a command: Hydra in front, one readable sentence behind.
+
+    @command("train")
+    def train(cfg: DictConfig) -> None: ...
+
+    if __name__ == "__main__":
+        train()
+
+Nothing heavy is imported here, so that ``--help`` and a misspelt key answer at once.
+"""
+
+import difflib
+import errno
+import functools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+import robustsmooth
+
+__all__ = ["command", "explain", "prepare", "run_nested"]
+
+USAGE, FAILURE = 2, 1
+_TASKS: dict[str, Callable[[DictConfig], Any]] = {}
+
+
+def conf_dir() -> Path:
+    """The configs: inside the installed package, or beside it in a checkout."""
+    package = Path(robustsmooth.__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _fraction(text: str | float) -> float:
+    """``${fraction:8/255}``: budgets are written as they are spoken."""
+    numerator, _, denominator = str(text).partition("/")
+    return float(numerator) / float(denominator or 1)
+
+
+def register_resolvers() -> None:
+    """The one place that knows our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``."""
+    OmegaConf.register_new_resolver("fraction", _fraction, replace=True)
+    OmegaConf.register_new_resolver("multiply", lambda *numbers: functools.reduce(lambda a, b: a * b, numbers), replace=True)
+
+
+def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make ``conf/<name>.yaml`` the primary config of a function and the function a command.
+
+    The command ends with exit status 0; or with one sentence on standard error and status 2 for a
+    wrong call (unknown choice, misspelt key, missing value) or 1 for anything else. With
+    ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        _TASKS[name] = task
+        entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)
+
+        @functools.wraps(task)
+        def main() -> None:
+            register_resolvers()
+            full = os.environ.setdefault("ROBUSTSMOOTH_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+            try:
+                entry()
+            except Exception as error:
+                if full == "1":
+                    raise
+                sentence, status = explain(error, name, sys.argv[1:])
+                print(f"robustsmooth {name}: {sentence}", file=sys.stderr)
+                sys.stderr.flush()
+                sys.exit(status)
+
+        return main
+
+    return decorate
+
+
+def prepare(cfg: DictConfig) -> Path:
+    """Get the run folder ready: the resolved config, the versions and the git commit.
+
+    Args:
+        cfg: The command's composed config; ``cfg.run_dir`` says where it writes.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        MissingMandatoryValue: If a value that must be given is missing.
+    """
+    folder = Path(cfg.run_dir)
+    _check_mandatory(cfg)
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        _write(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        _write(folder / ".hydra" / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    return folder
+
+
+def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
+    """Run another command inside this one, on this run's checkpoint.
+
+    Args:
+        command_line: Such as ``"certify certificate.n=1000"``.
+        checkpoint: The run folder that the command evaluates.
+        folder: Where it writes.
+
+    Returns:
+        What the command's function returns.
+
+    Raises:
+        ValueError: If the first word is no command.
+    """
+    name, *overrides = shlex.split(command_line)
+    if name not in ("certify", "predict", "attack"):
+        raise ValueError(f"`evaluate` runs certify, predict or attack, got {name!r} in {command_line!r}")
+    __import__(f"robustsmooth.{name}")
+    places = [f"checkpoint='{checkpoint}'", f"run_dir='{folder}'"]
+    cfg = hydra.compose(config_name=name, overrides=[*overrides, *places])
+    return _TASKS[name](cfg)
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what the numbers depend on, and the commit of this checkout if it is one."""
+    packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "scipy"]
+    return {
+        "robustsmooth": robustsmooth.__version__,
+        "git_commit": _git_commit(),
+        "python": sys.version.split()[0],
+        "packages": {package: metadata.version(package) for package in packages},
+        "command": " ".join(["python -m", getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0]), *sys.argv[1:]]),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree, with ``-dirty`` if it was changed; None outside a checkout."""
+    source = Path(robustsmooth.__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=source, capture_output=True, text=True, timeout=10, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _check_mandatory(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
+
+
+# ---------------------------------------------------------------------------- errors as sentences
+
+
+def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ()) -> tuple[str, int]:
+    """One sentence for an error, and the exit status that goes with it."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, MissingConfigException):
+        return _explain_unknown_choice(error), USAGE
+    if isinstance(error, ConfigCompositionException | OverrideParseException | MissingMandatoryValue):
+        return _explain_override(error, name, argv), USAGE
+    if isinstance(error, OSError):
+        return _explain_os_error(error), FAILURE
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | HydraException | OmegaConfBaseException):
+        return message, FAILURE
+    hint = "not an error we foresaw; HYDRA_FULL_ERROR=1 shows the traceback"
+    return f"{type(error).__name__}: {message} ({hint})", FAILURE
+
+
+def _explain_unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
+    known = ", ".join(error.options or ())
+    if group and known:
+        return f"there is no {group}={choice}; known are {known} (your own go in a folder given by --config-dir)"
+    return " ".join(str(error).split())
+
+
+def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
+    text = str(error)
+    if isinstance(error, MissingMandatoryValue):
+        key = text.rpartition(": ")[2].strip()
+        return f"`{key}` must be given: add {key}=... to the command line"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        return _explain_unknown_key(unknown[1], name, argv)
+    group = re.search(r"Could not override '?([\w/@]+)'?\. ?No match in the defaults list", text)
+    if group:
+        return f"there is no config group `{group[1]}`"
+    return " ".join(text.split())
+
+
+def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
+    """Name the keys that are there, composing the same command without its plain values."""
+    parent, _, leaf = key.rpartition(".")
+    known: list[str] = []
+    try:
+        choices = [word for word in argv if re.fullmatch(r"[\w/]+=[\w/,-]+", word) and "," not in word]
+        groups = [word for word in choices if (conf_dir() / word.split("=")[0]).is_dir()]
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra.compose(name, overrides=groups)
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        known = sorted(str(each) for each in node if not str(each).startswith("_"))
+    except Exception:  # the sentence is still right without the list
+        known = []
+    where = f"`{parent}` has {', '.join(known)}" if parent else f"known are {', '.join(known)}"
+    close = difflib.get_close_matches(leaf, known, n=1)
+    guess = f"; did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
+    return f"there is no setting `{key}`{guess} ({where})" if known else f"there is no setting `{key}`"
+
+
+def _explain_os_error(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{_at(error)}; free some space and start the same command again: finished work is kept"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return f"no permission to write{_at(error)}; choose another folder with hydra.run.dir=..."
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"`{error.filename}` does not exist"
+    return " ".join(str(error).split())
+
+
+def _at(error: OSError) -> str:
+    return f" at `{error.filename}`" if error.filename else ""

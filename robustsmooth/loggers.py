@@ -1,0 +1,148 @@
+"""Loggers: the same keys (``stage/quantity``) go to CSV, Weights & Biases and TensorBoard."""
+
+import csv
+import io
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+__all__ = ["CsvLogger", "wandb_logger"]
+
+
+class CsvLogger(Logger):
+    """One row per step in ``metrics.csv``, one column per key; a resumed run continues the file.
+
+    Rows after the step that is being logged come from a run that was killed after its last
+    checkpoint; they are dropped, so that a killed and resumed run leaves the file that the
+    uninterrupted run leaves. (Lightning's own CSV logger deletes the file on resume.)
+
+    Args:
+        save_dir: The run folder.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.file = Path(save_dir) / "metrics.csv"
+        self._rows: list[dict[str, str]] | None = None
+
+    @property
+    def name(self) -> str:
+        """Part of Lightning's paths; none."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Part of Lightning's paths; none."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.file.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the resolved config lies beside the metrics."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add the metrics to the row of `step` and write the file."""
+        rows = self._load()
+        step = int(step or 0)
+        while rows and int(rows[-1]["step"]) > step:
+            rows.pop()
+        if not rows or int(rows[-1]["step"]) != step:
+            rows.append({"step": str(step)})
+        for key, value in metrics.items():
+            rows[-1][key] = repr(int(value) if key == "epoch" else float(value))
+        self._write(rows)
+
+    def _load(self) -> list[dict[str, str]]:
+        if self._rows is None:
+            self._rows = []
+            if self.file.exists():
+                with self.file.open(encoding="utf-8", newline="") as file:
+                    for row in csv.DictReader(file):
+                        self._rows.append({key: value for key, value in row.items() if value})
+        return self._rows
+
+    def _write(self, rows: Sequence[Mapping[str, str]]) -> None:
+        columns = list(dict.fromkeys(["step", "epoch", *(key for row in rows for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_suffix(".csv.tmp")
+        draft.write_text(text.getvalue(), encoding="utf-8")
+        draft.replace(self.file)
+
+
+def wandb_logger(
+    save_dir: str,
+    project: str = "robustsmooth",
+    mode: Literal["online", "offline", "disabled"] = "online",
+    name: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    log_model: bool = False,
+) -> Logger:
+    """A Weights & Biases logger that never stops a job to ask a question.
+
+    Without an API key or without a network the run is recorded offline, and a sentence says so;
+    ``wandb sync`` uploads it later. wandb is imported only here.
+
+    Args:
+        save_dir: The run folder; the run's files go to its ``wandb`` folder.
+        project: W&B project.
+        mode: ``online``, ``offline`` or ``disabled``.
+        name: The run's name; W&B invents one if None.
+        group: Runs of one sweep share a group.
+        tags: For filtering.
+        log_model: Upload checkpoints as artifacts (online only).
+
+    Returns:
+        Lightning's ``WandbLogger`` on a run of its own, whatever ran before in this process.
+    """
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    if wandb.run is not None:  # several jobs in one process must not merge
+        wandb.finish()
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    if mode == "online" and (reason := _why_offline(wandb)):
+        print(f"Weights & Biases: {reason}; recording offline, `wandb sync` uploads it later.", file=sys.stderr)
+        mode = "offline"
+    return WandbLogger(
+        save_dir=save_dir,
+        project=project,
+        name=name,
+        group=group,
+        tags=list(tags),
+        mode=mode,
+        log_model=log_model and mode == "online",
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+
+
+def _why_offline(wandb: Any) -> str | None:
+    """Why the online mode would hang or raise, if it would."""
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        return "there is no API key (`wandb login` stores one)"
+    address = re.sub(r"^\w+://", "", host).split("/")[0]
+    name, _, port = address.partition(":")
+    import socket
+
+    try:
+        socket.create_connection((name, int(port or (80 if host.startswith("http://") else 443))), timeout=5).close()
+    except OSError:
+        return f"{name} cannot be reached"
+    return None

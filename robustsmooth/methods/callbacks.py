@@ -1,0 +1,79 @@
+"""Callbacks that every training run has."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+__all__ = ["EpochTimer", "SaveConfig", "checkpoints"]
+
+
+class SaveConfig(Callback):
+    """Put the resolved config into every checkpoint, so that a single file can be evaluated.
+
+    Args:
+        config: Plain values only: a checkpoint is data, not code.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the config under ``"robustsmooth"``."""
+        checkpoint["robustsmooth"] = {"config": self.config}
+
+
+class EpochTimer(Callback):
+    """Measure the seconds of each training epoch, validation left out; survives a resume.
+
+    Attributes:
+        seconds: One entry per finished epoch.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, forgetting epochs that were trained after the resumed checkpoint."""
+        del self.seconds[trainer.current_epoch :]
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Read the clock after the last batch, before validation starts."""
+        if trainer.is_last_batch:
+            self.seconds.append(time.perf_counter() - self._start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the seconds so far."""
+        self.seconds = list(state_dict["seconds"])
+
+
+def checkpoints(folder: Path, monitor: str) -> list[ModelCheckpoint]:
+    """``checkpoints/best.ckpt`` by a validation metric and ``checkpoints/last.ckpt`` of every epoch.
+
+    The last one is written last, so that it holds the state of the best one.
+
+    Args:
+        folder: The run folder.
+        monitor: The metric to maximise, such as ``val/noisy_top1`` or ``val/acr``.
+    """
+    common: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    return [
+        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **common),
+        ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common),
+    ]

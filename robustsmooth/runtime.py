@@ -1,0 +1,80 @@
+"""What every command shares once its config is composed: a quiet process, loggers, the trainer."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+
+__all__ = ["trainer_for"]
+
+
+def _hush() -> None:
+    """Leave out the libraries' notices that tell our users nothing."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*is smaller than the logging interval.*",
+        ".*exists and is not empty.*",
+        ".*multi-threaded, use of fork.*",
+        ".*os.fork\\(\\).*",
+        ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
+        ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
+    configs = cfg.get("logger") or {}
+    return [instantiate(each, save_dir=str(folder)) for each in configs.values()]
+
+
+@contextmanager
+def trainer_for(
+    cfg: DictConfig, folder: Path, callbacks: Sequence[Callback] = (), **kwargs: Any
+) -> Iterator[pl.Trainer]:
+    """The trainer that ``cfg.trainer`` describes, with the loggers of ``cfg.logger``.
+
+    Args:
+        cfg: A command's config.
+        folder: The run folder.
+        callbacks: Callbacks of the command.
+        **kwargs: Arguments of ``pytorch_lightning.Trainer`` that the command itself decides.
+
+    Yields:
+        The trainer. Loggers are closed at the end, also after an error.
+    """
+    _hush()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    loggers = _loggers(cfg, folder)
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(plain)  # type: ignore[arg-type]
+        yield instantiate(
+            cfg.trainer,
+            default_root_dir=str(folder),
+            callbacks=list(callbacks),
+            logger=loggers or False,
+            **kwargs,
+        )
+    finally:
+        for logger in loggers:
+            logger.finalize("success")
+        _close_wandb(loggers)
+
+
+def _close_wandb(loggers: Sequence[Logger]) -> None:
+    if any(type(logger).__name__ == "WandbLogger" for logger in loggers):
+        import wandb
+
+        wandb.finish()

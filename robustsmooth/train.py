@@ -1,0 +1,35 @@
+"""Train a classifier: ``python -m robustsmooth.train method=gaussian data=digits``."""
+
+from omegaconf import DictConfig
+
+from robustsmooth.commands import command, prepare, run_nested
+
+
+@command("train")
+def train(cfg: DictConfig) -> None:
+    """Train what the config says, in its run folder; continue if the folder holds a checkpoint."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
+    from robustsmooth.runs import is_finished, resume_from, write_summary
+    from robustsmooth.runtime import trainer_for
+
+    datamodule = instantiate(cfg.data)
+    if cfg.data.num_classes is None:  # a folder of images says it itself
+        cfg.data.num_classes = datamodule.num_classes
+    folder = prepare(cfg)
+    if not is_finished(folder, cfg):
+        module = instantiate(cfg.method)
+        timer = EpochTimer()
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        callbacks = [timer, *instantiate(cfg.callbacks).values(), SaveConfig(plain), *checkpoints(folder, cfg.monitor)]
+        with trainer_for(cfg, folder, callbacks) as trainer:
+            trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
+            write_summary(folder, trainer, timer)
+    for name, line in cfg.evaluate.items():
+        run_nested(line, checkpoint=folder, folder=folder / name)
+
+
+if __name__ == "__main__":
+    train()
