@@ -1,5 +1,7 @@
 """Networks, normalisation inside the network, noise layers, checkpoint import."""
 
+from robustsmooth.models.build import NORMALIZATIONS, build_classifier
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
+from robustsmooth.models.resnet import CifarResNet
 
-__all__ = ["Classifier", "Normalize", "SmallCNN"]
+__all__ = ["NORMALIZATIONS", "CifarResNet", "Classifier", "Normalize", "SmallCNN", "build_classifier"]

@@ -1,0 +1,104 @@
+"""Which images a rank visits, and in which order.
+
+Lightning replaces a plain sampler by one that repeats examples to even out the ranks. It leaves a
+`DistributedSampler` alone, which is why both samplers here are one.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from robustsmooth.smoothing.addressing import generator
+
+__all__ = ["TrainingSampler", "UnrepeatedSampler"]
+
+
+class UnrepeatedSampler(DistributedSampler[int]):
+    """Deals out the examples like cards, without repeating any to even out the ranks.
+
+    Ranks may hold different numbers of examples, so evaluation must not synchronise per batch.
+
+    Args:
+        dataset: What is sampled from.
+        num_replicas: Number of ranks.
+        rank: This rank, in [0, num_replicas).
+        positions: The positions in `dataset` to visit; all of them by default.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        num_replicas: int = 1,
+        rank: int = 0,
+        positions: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+        everything = range(len(dataset)) if positions is None else positions  # type: ignore[arg-type]
+        self.positions = list(everything)[rank::num_replicas]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class TrainingSampler(DistributedSampler[int]):
+    """A fresh order in every epoch, addressed by (seed, epoch), cut into whole batches.
+
+    The order is cut into batches of `batch_size` images before the ranks share each batch out. The
+    images of a step are therefore the same on any number of ranks, and what does not fill a batch
+    is left out of this epoch.
+
+    Args:
+        dataset: What is sampled from.
+        batch_size: Images per step, over all ranks; a multiple of `num_replicas`.
+        seed: The run's seed.
+        positions: The positions in `dataset` to draw from; all of them by default.
+        num_replicas: Number of ranks.
+        rank: This rank, in [0, num_replicas).
+        epoch: The epoch to begin with, after a resume.
+        first_batch: How many batches of that first epoch to leave out, after a resume in its middle.
+
+    Raises:
+        ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int = 0,
+        positions: Sequence[int] | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
+        epoch: int = 0,
+        first_batch: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True)
+        everything = range(len(dataset)) if positions is None else positions  # type: ignore[arg-type]
+        self.positions = torch.as_tensor(list(everything), dtype=torch.int64)
+        if batch_size % num_replicas:
+            raise ValueError(
+                f"`batch_size` is the batch over all devices and must be a multiple of their number "
+                f"({num_replicas}), got {batch_size}"
+            )
+        if batch_size > len(self.positions):
+            raise ValueError(
+                f"`batch_size` must be at most the number of training images ({len(self.positions)}), "
+                f"got {batch_size}"
+            )
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch, self.first_batch = epoch, first_batch
+        self._resumed_epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(len(self.positions), generator=generator(self.seed, "order", self.epoch))
+        batches = len(order) // self.batch_size
+        steps = self.positions[order[: batches * self.batch_size]].view(batches, self.batch_size)
+        skipped = self.first_batch if self.epoch == self._resumed_epoch else 0
+        return iter(steps[skipped:, self.rank :: self.num_replicas].flatten().tolist())
+
+    def __len__(self) -> int:
+        return len(self.positions) // self.batch_size * self.batch_size // self.num_replicas

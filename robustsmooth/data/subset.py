@@ -1,0 +1,107 @@
+"""Which images are evaluated, and which are held out for validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustsmooth.smoothing.addressing import generator
+
+__all__ = ["Subset", "stratified_split"]
+
+_SPLIT_SEED = 0  # fixed on purpose: runs of different seeds are selected on the same images
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The part of a test split that is evaluated.
+
+    Args:
+        every: Keep the images 0, `every`, 2 `every`...: 20 for CIFAR-10 and 100 for ImageNet in most
+            papers.
+        max: Keep at most so many of those, evenly spread. (Not the first ones: in a set that is
+            stored in class folders they would be of one class.)
+        indices: Keep exactly these: a list, or a range as text such as ``"0:1000"`` or ``"0:1000:5"``.
+            Excludes `every` and `max`.
+
+    Raises:
+        ValueError: If a number is not positive, the text is no range, or both ways are used.
+    """
+
+    every: int = 1
+    max: int | None = None
+    indices: Sequence[int] | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"`subset.every` must be at least 1, got {self.every}")
+        if self.max is not None and self.max < 1:
+            raise ValueError(f"`subset.max` must be at least 1, or null for no limit, got {self.max}")
+        if self.indices is not None and (self.every, self.max) != (1, None):
+            raise ValueError(
+                "`subset.indices` names the images; leave `subset.every` and `subset.max` alone then"
+            )
+
+    def select(self, length: int) -> list[int]:
+        """The selected indices of a split that holds `length` images, in rising order.
+
+        Raises:
+            ValueError: If an index is outside of the split, or named twice.
+        """
+        if self.indices is not None:
+            return self._named(length)
+        kept = list(range(0, length, self.every))
+        if self.max is not None and self.max < len(kept):
+            kept = [kept[place * len(kept) // self.max] for place in range(self.max)]
+        return kept
+
+    def _named(self, length: int) -> list[int]:
+        if isinstance(self.indices, str):
+            parts = self.indices.split(":")
+            try:
+                named = list(range(*(int(part) for part in parts)))
+            except (TypeError, ValueError):
+                named = []
+            if len(parts) not in (2, 3) or not named:
+                raise ValueError(
+                    "`subset.indices` must be a list or a range such as '0:1000' or '0:1000:5', "
+                    f"got {self.indices!r}"
+                )
+        else:
+            named = sorted(int(index) for index in self.indices or ())
+        if len(set(named)) != len(named):
+            raise ValueError("`subset.indices` names an image twice; each is evaluated exactly once")
+        if not named or named[0] < 0 or named[-1] >= length:
+            raise ValueError(
+                f"`subset.indices` must be in [0, {length}), the images of the test split, "
+                f"got {self.indices!r}"
+            )
+        return named
+
+
+def stratified_split(labels: Tensor, held_out: int) -> tuple[list[int], list[int]]:
+    """Hold out images of every class, in proportion; always the same ones.
+
+    Args:
+        labels: ``(N,)`` int64, the classes of the training split.
+        held_out: How many images to hold out, in [0, N).
+
+    Returns:
+        The positions that stay, and those held out, each in rising order.
+
+    Raises:
+        ValueError: If `held_out` is out of range.
+    """
+    if not 0 <= held_out < len(labels):
+        raise ValueError(
+            f"`val_images` must be in [0, {len(labels)}), the images of the training split, got {held_out}"
+        )
+    shuffled = torch.randperm(len(labels), generator=generator(_SPLIT_SEED, "validation split"))
+    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    # Each class is a run in `by_class`; evenly spaced places take from every run in proportion.
+    places = torch.tensor([(2 * place + 1) * len(labels) // (2 * held_out) for place in range(held_out)])
+    chosen = by_class[places.long()]
+    stays = torch.ones(len(labels), dtype=torch.bool)
+    stays[chosen] = False
+    return stays.nonzero().flatten().tolist(), chosen.sort().values.tolist()
