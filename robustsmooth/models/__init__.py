@@ -6,4 +6,15 @@ from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import NoiseLayers, is_random, silenced
 from robustsmooth.models.resnet import CifarResNet
 
-__all__ = ["NORMALIZATIONS", "CifarResNet", "Classifier", "Normalize", "SmallCNN", "build_classifier"]
+__all__ = [
+    "NORMALIZATIONS",
+    "CifarResNet",
+    "Classifier",
+    "NoiseLayers",
+    "Normalize",
+    "ParametricNoise",
+    "SmallCNN",
+    "build_classifier",
+    "is_random",
+    "silenced",
+]

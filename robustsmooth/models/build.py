@@ -43,9 +43,10 @@ def build_classifier(
         channels_last: Run in the channels-last memory format.
     """
     normalize = _normalize(normalization)
+    classifier = Classifier(network, normalize, num_classes=num_classes, channels_last=channels_last)
     if noise_layers is not None:
-        network = noise_layers(network)
-    return Classifier(network, normalize, num_classes=num_classes, channels_last=channels_last)
+        noise_layers(classifier)  # layers inside the network, or noise in front of the normalisation
+    return classifier
 
 
 def _normalize(normalization: str | Statistics | None) -> Normalize | None:

@@ -24,7 +24,6 @@ __all__ = [
     "NoisyNormalize",
     "is_random",
     "noise_parameters",
-    "separate_draws",
     "silenced",
 ]
 
@@ -317,20 +316,3 @@ def silenced(network: nn.Module) -> Iterator[None]:
     finally:
         for noise, active in zip(noises, before, strict=True):
             noise.active = active
-
-
-def separate_draws(network: Callable[[Tensor], Tensor], batch: int) -> Callable[[Tensor], Tensor]:
-    """Give each copy of a batch its own forward pass, and so its own draw of the network's noise.
-
-    Attacks and losses flatten m noisy copies of a batch to ``(m*B, C, H, W)``; in one pass all of them
-    would share one draw of the weights, and the expectation over the network's noise would be a
-    single sample.
-
-    Args:
-        network: Maps images to logits.
-        batch: B, the number of images in one copy.
-
-    Returns:
-        A function with the same interface that passes B images at a time.
-    """
-    return lambda images: torch.cat([network(copy) for copy in images.split(batch)])

@@ -16,7 +16,6 @@ from robustsmooth.models.noise_layers import (
     NoisyLinear,
     is_random,
     noise_parameters,
-    separate_draws,
     silenced,
 )
 
@@ -182,16 +181,6 @@ def test_activation_noise_does_not_depend_on_the_other_images():
         torch.manual_seed(2)
         answers.append(noisy(torch.cat([images(1), neighbours]))[0])
     assert torch.equal(*answers)
-
-
-def test_separate_draws_gives_each_copy_its_own_pass():
-    noisy = NoiseLayers(weight=ParametricNoise)(classifier())
-    copies = images(2).repeat(3, 1, 1, 1)
-    torch.manual_seed(4)
-    found = separate_draws(noisy, 2)(copies)
-    torch.manual_seed(4)
-    assert torch.equal(found, torch.cat([noisy(images(2)) for _ in range(3)]))
-    assert not torch.equal(found[:2], found[2:4])
 
 
 def test_layers_are_chosen_by_name():
