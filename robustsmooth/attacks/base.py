@@ -1,0 +1,322 @@
+"""What every attack shares: its contract, its noise, and the state of the network it leaves alone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robustsmooth.attacks.geometry import Norm, distance, expand
+from robustsmooth.attacks.objectives import Network, Objective, Plain
+from robustsmooth.smoothing.addressing import Randomness
+
+__all__ = ["START_DRAW", "Attack", "Incumbent", "Oracle", "View"]
+
+# Draws of one `Randomness` that never meet: 0 is the fixed noise, 1, 2, ... the fresh noise of each
+# step, and these two count away from it.
+_SEED_DRAW = -1
+START_DRAW = -2
+
+
+class View(NamedTuple):
+    """What the oracle says about some points.
+
+    Attributes:
+        loss: ``(B,)``, what the attack wants large.
+        success: ``(B,)`` bool, whether the classifier under attack errs there.
+    """
+
+    loss: Tensor
+    success: Tensor
+
+
+class Oracle:
+    """The attacked classifier as an optimiser sees it: loss, success and gradient at a point.
+
+    Args:
+        attack: Holds the objective, its noise and the goal.
+        network: The base classifier.
+        images: ``(B, ...)`` in [0, 1].
+        labels: ``(B,)``, the classes to leave, or to reach for a targeted attack.
+        randomness: Where the attack's noises come from.
+        noises: ``(m, B, ...)`` to use at every step instead of the attack's own.
+    """
+
+    def __init__(
+        self,
+        attack: "Attack",
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        randomness: Randomness,
+        noises: Tensor | None = None,
+    ) -> None:
+        self.attack, self.images, self.labels, self.randomness = attack, images, labels, randomness
+        self._network = network
+        self._labels_checked = False
+        if noises is not None and noises.shape[1:] != images.shape:
+            raise ValueError(
+                f"`noises` must be (m, {', '.join(map(str, images.shape))}) to go with the images, "
+                f"got {tuple(noises.shape)}"
+            )
+        self._given = noises
+        self._fixed = noises
+
+    def network(self, points: Tensor) -> Tensor:
+        """The base classifier's logits; complains once about labels that it does not have."""
+        logits = self._network(points)
+        if logits.ndim != 2 or len(logits) != len(points):
+            raise ValueError(
+                f"`network` must map {len(points)} images to ({len(points)}, classes) logits, "
+                f"got shape {tuple(logits.shape)}"
+            )
+        if not self._labels_checked:
+            lowest, highest = int(self.labels.min()), int(self.labels.max())
+            if lowest < 0 or highest >= logits.shape[1]:
+                raise ValueError(
+                    f"`labels` must be in [0, {logits.shape[1] - 1}] for this network's "
+                    f"{logits.shape[1]} classes, got {lowest if lowest < 0 else highest}"
+                )
+            if self.attack.topk >= logits.shape[1]:
+                raise ValueError(
+                    f"`topk` must be smaller than the network's {logits.shape[1]} classes, "
+                    f"got {self.attack.topk}"
+                )
+            self._labels_checked = True
+        return logits
+
+    def climb(self, points: Tensor, step: int) -> tuple[View, Tensor]:
+        """The view of the points and the loss's gradient, under the noise of this step (0, 1, ...)."""
+        attack = self.attack
+        scores, gradient = attack.objective.gradient(
+            self.network, points, self.labels, self._noises(step), attack.copies_per_pass
+        )
+        return self._view(scores), gradient if attack.targeted else -gradient
+
+    def judge(self, points: Tensor) -> View:
+        """Loss and success at the points, under the fixed noise, so that points can be compared."""
+        with torch.no_grad():
+            return self._view(self.scores(points))
+
+    def scores(self, points: Tensor) -> Tensor:
+        """The class scores under the fixed noise, ``(B, K)``, differentiable."""
+        attack = self.attack
+        return attack.objective.scores(self.network, points, self._noises(None), attack.copies_per_pass)
+
+    def _view(self, scores: Tensor) -> View:
+        at_label = scores.gather(1, self.labels[:, None])
+        better = (scores > at_label).sum(1)  # classes ahead of the label; a tie is not ahead
+        if self.attack.targeted:
+            return View(at_label.squeeze(1), better == 0)
+        return View(-at_label.squeeze(1), better >= self.attack.topk)
+
+    def _noises(self, step: int | None) -> Tensor:
+        """The noises of a step, or the fixed ones for None."""
+        attack = self.attack
+        if attack.objective.noise == "none":
+            return self.images.new_zeros((1, *[1] * self.images.ndim))
+        if step is not None and not attack.fixed_noise and self._given is None:
+            return self._draw(1 + step)
+        if self._fixed is None:
+            self._fixed = self._draw(0)
+        return self._fixed
+
+    def _draw(self, draw: int) -> Tensor:
+        attack = self.attack
+        if attack.sigma is None:
+            raise ValueError(
+                f"`sigma` of {type(attack).__name__} is not set and no `noises` were given: "
+                "set attack.sigma to the classifier's noise level"
+            )
+        if attack.sigma == 0:  # the network is random by itself
+            return self.images.new_zeros((attack.num_noise, *[1] * self.images.ndim))
+        return attack.sigma * self.randomness.normal(self.images, attack.num_noise, draw)
+
+
+class Incumbent:
+    """The best point so far, for each image on its own.
+
+    A point that succeeds beats one that does not. Among points that succeed the closer one wins, or
+    the one of larger loss; among points that fail always the one of larger loss.
+
+    Args:
+        images: Where everything starts, ``(B, ...)``.
+        prefer: ``"closest"`` or ``"strongest"``.
+        norm: What closeness is measured in.
+    """
+
+    def __init__(self, images: Tensor, prefer: Literal["closest", "strongest"], norm: Norm) -> None:
+        self.images, self.prefer, self.norm = images, prefer, norm
+        self.points = images
+        self.success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self._merit = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
+
+    def offer(self, points: Tensor, view: View) -> None:
+        """Take each point that beats the one held for its image."""
+        merit = view.loss.double()
+        if self.prefer == "closest":
+            merit = torch.where(view.success, -distance(points - self.images, self.norm), merit)
+        better = (view.success & ~self.success) | ((view.success == self.success) & (merit > self._merit))
+        self.points = torch.where(expand(better, points), points, self.points)
+        self._merit = torch.where(better, merit, self._merit)
+        self.success = self.success | view.success
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Finds a perturbed image on which a classifier errs: an optimiser times an objective.
+
+    The classifier is the network (`Plain`) or its Gaussian average. An attack is a value: two with
+    the same fields do the same, and `dataclasses.replace` gives one with another budget.
+
+    Contract of every attack: images in [0, 1] or an error; the result in [0, 1], and inside the ball
+    where there is a budget, after rounding too; parameters, their gradients, train and eval modes and
+    the global random state as they were; no NaN from a gradient that is zero; the caller may be in
+    `torch.inference_mode`, under autocast, or in a step of distributed training. Whether the attack
+    succeeded, and how far it went, is for the caller to measure on the result.
+
+    Args:
+        objective: What to climb; see `robustsmooth.attacks.objectives`.
+        sigma: Standard deviation of the attack's own noise, in pixel units, >= 0 (0 for a network
+            that is random by itself). None: the caller gives `noises`, or fills it in.
+        num_noise: Noisy copies per gradient, m in the papers. More cost more and find more.
+        fixed_noise: The same noises at every step, as in SmoothAdv's Pseudocode 1; otherwise fresh
+            ones at each.
+        copies_per_pass: Noisy copies that go through the network at once; None for all. Saves memory
+            and changes nothing else, except for networks that are random by themselves: they draw
+            once per pass and need 1.
+        targeted: The labels are the classes to reach, not the ones to leave.
+        topk: A success leaves the `topk` highest-scored classes; the attack's own notion, which the
+            optimisers that keep the closest success work by.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    objective: Objective = field(default_factory=Plain)
+    sigma: float | None = None
+    num_noise: int = 1
+    fixed_noise: bool = True
+    copies_per_pass: int | None = 8
+    targeted: bool = False
+    topk: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objective, Objective):
+            raise TypeError(
+                f"`objective` must be one of robustsmooth.attacks' objectives, got {self.objective!r}"
+            )
+        if self.sigma is not None and not self.sigma >= 0:
+            raise ValueError(f"`sigma` must be >= 0, got {self.sigma}")
+        self._require_positive("num_noise", "copies_per_pass", "topk")
+        if self.targeted and self.topk > 1:
+            raise ValueError(f"`topk` must be 1 for a targeted attack, got {self.topk}")
+        if self.objective.noise == "required" and self.sigma == 0:
+            raise ValueError(f"`sigma` must be > 0 for {type(self.objective).__name__}, got 0")
+        if self.objective.noise == "none" and self.num_noise > 1:
+            raise ValueError(
+                f"`num_noise` is {self.num_noise}, but {type(self.objective).__name__} looks at the image "
+                "without noise: choose attack/objective=plug_in or expectation"
+            )
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be > 0, got {value}")
+
+    def _require_choice(self, name: str, *choices: str | None) -> None:
+        value = getattr(self, name)
+        if value not in choices:
+            known = ", ".join("null" if choice is None else choice for choice in choices)
+            raise ValueError(f"`{name}` must be one of {known}, got {value}")
+
+    def __call__(
+        self,
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        randomness: Randomness,
+        noises: Tensor | None = None,
+    ) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            network: Maps images in [0, 1] to logits. A module is put into eval mode meanwhile.
+            images: ``(B, ...)`` floating, in [0, 1].
+            labels: ``(B,)`` integers: the classes to leave, or to reach for a targeted attack.
+            randomness: Where noises and random starts come from.
+            noises: ``(m, B, ...)``, already scaled by sigma: used at every step, in place of the
+                attack's own. A training step that goes on with the same noises passes them here.
+
+        Returns:
+            Perturbed images, ``(B, ...)``, of the images' dtype, without a graph.
+
+        Raises:
+            ValueError: If an image is outside [0, 1], a label is not one of the network's classes,
+                or shapes do not match.
+        """
+        _check_batch(images, labels)
+        if isinstance(network, DistributedDataParallel):
+            network = network.module  # its forward would wait for a backward pass of the parameters
+        seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=_SEED_DRAW)
+        with _undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
+            # Cloned here: tensors made in inference mode cannot take part in a graph.
+            images, labels = images.detach().clone(), labels.detach().clone().long()
+            noises = None if noises is None else noises.detach().clone()
+            return self._search(Oracle(self, network, images, labels, randomness, noises)).detach()
+
+    @abstractmethod
+    def _search(self, oracle: Oracle) -> Tensor:
+        """Perturb ``oracle.images``; gradients are enabled and the network is in eval mode."""
+
+
+def _check_batch(images: Tensor, labels: Tensor) -> None:
+    if not images.is_floating_point():
+        raise TypeError(f"`images` must be floats in [0, 1], got {images.dtype}: divide bytes by 255")
+    if images.ndim < 2 or labels.shape != images.shape[:1] or len(images) == 0:
+        raise ValueError(
+            "`images` must be (B, ...) and `labels` (B,) with B >= 1, "
+            f"got {tuple(images.shape)} and {tuple(labels.shape)}"
+        )
+    if not bool(((images >= 0) & (images <= 1)).all()):  # false for NaN too
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(
+            f"`images` must be in [0, 1], got values in [{low:g}, {high:g}]: "
+            "normalisation belongs into the network, as its first layer"
+        )
+
+
+@contextmanager
+def _undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[None]:
+    """Gradients on and the network in eval mode inside; everything as it was outside.
+
+    The global generators are seeded inside, for networks that are random by themselves.
+    """
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    modes = [module.training for module in modules]
+    cache = torch.is_autocast_cache_enabled()
+    devices = (
+        [torch.cuda.current_device() if device.index is None else device.index]
+        if device.type == "cuda"
+        else []
+    )
+    # Autocast would keep the weights it casts, with or without their graph, for the caller's next pass.
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(seed)
+            for index in devices:
+                torch.cuda.default_generators[index].manual_seed(seed)
+            for module in modules:
+                module.training = False
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(cache)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
