@@ -1,1 +1,29 @@
-"""."""
+"""Pure training losses: tensors in, scalars out; one file per paper."""
+
+from robustsmooth.losses.averaging import at_least_float32, log_average, log_mean_exp
+from robustsmooth.losses.heat import HeatLoss, directions, fidelity, gaussian_probes, jacobian_penalty
+from robustsmooth.losses.heat_line import boundary_distance, heat_steps
+from robustsmooth.losses.macer import MACERLoss, radius_hinge
+from robustsmooth.losses.mappings import DynamicMapping, SoftmaxMapping, ZeroOneMapping
+from robustsmooth.losses.sodm import SODMLoss, radius_slope, softmax_radius_slope
+
+__all__ = [
+    "DynamicMapping",
+    "HeatLoss",
+    "MACERLoss",
+    "SODMLoss",
+    "SoftmaxMapping",
+    "ZeroOneMapping",
+    "at_least_float32",
+    "boundary_distance",
+    "directions",
+    "fidelity",
+    "gaussian_probes",
+    "heat_steps",
+    "jacobian_penalty",
+    "log_average",
+    "log_mean_exp",
+    "radius_hinge",
+    "radius_slope",
+    "softmax_radius_slope",
+]
