@@ -18,7 +18,11 @@ class DigitsDataModule(ImageDataModule):
     See `ImageDataModule` for the arguments.
     """
 
-    def load(self, split: Split) -> tuple[ImageTensors, list[str]]:
+    def names(self, split: Split) -> list[str]:
+        """See `ImageDataModule.names`."""
+        return [str(digit) for digit in range(10)]
+
+    def load(self, split: Split) -> ImageTensors:
         """See `ImageDataModule.load`."""
         from sklearn.datasets import load_digits
 
@@ -30,4 +34,4 @@ class DigitsDataModule(ImageDataModule):
             members = (labels == digit).nonzero().flatten()
             place_in_class[members] = torch.arange(len(members))
         chosen = (place_in_class % 5 == 0) == (split == "test")
-        return ImageTensors(images[chosen], labels[chosen]), [str(digit) for digit in range(10)]
+        return ImageTensors(images[chosen], labels[chosen])

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -14,15 +15,16 @@ from robustsmooth.data.batch import Batch
 from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset, stratified_split
 
-__all__ = ["ImageDataModule", "Part", "Split"]
+__all__ = ["ImageDataModule", "Part", "Settings", "Split"]
 
 Split = Literal["train", "test"]
 
 
 class Part(Protocol):
-    """One split of a data set: `ImageTensors`, or anything like it."""
+    """One split of a data set, such as `ImageTensors`: labels at once, images by the batch."""
 
     labels: Tensor
+    shape: tuple[int, int, int]
 
     def __len__(self) -> int: ...
 
@@ -31,12 +33,26 @@ class Part(Protocol):
     def __getitems__(self, positions: Sequence[int]) -> Batch: ...
 
 
+class Settings(TypedDict, total=False):
+    """What every data module takes; see `ImageDataModule`."""
+
+    num_classes: int | None
+    channels: int
+    normalization: Mapping[str, Sequence[float]] | None
+    batch_size: int
+    val_images: int
+    subset: Subset | None
+    augmentation: Augmentation | None
+    num_workers: int
+    seed: int
+
+
 class ImageDataModule(pl.LightningDataModule):
-    """Base of all data modules; a data set of its own defines `load`, and no more.
+    """Base of all data modules; a data set of its own defines `load` and `names`, and no more.
 
     A data set has two splits, ``train`` and ``test``. Validation images are held out of ``train``,
     stratified and always the same ones, so that no test image ever trains or selects. An image's index
-    is its position in its split.
+    is its position in its split. A split is opened when it is first needed.
 
     Loaders hand out stored pixels (uint8). The conversion to floats in [0, 1], and the augmentation
     before it, happen in whole batches on the device.
@@ -52,14 +68,7 @@ class ImageDataModule(pl.LightningDataModule):
         augmentation: What is done to training images, such as `CropAndFlip`; None for nothing.
         num_workers: Processes that load images. Sets in memory need none.
         seed: The run's seed, for order and augmentation.
-
-    Attributes:
-        class_names: The classes' names, in the order of the labels, after `prepare`.
-        test_indices: Indices of the test images that are evaluated, after `prepare`.
     """
-
-    class_names: list[str]
-    test_indices: list[int]
 
     def __init__(
         self,
@@ -76,9 +85,9 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+            raise ValueError(f"`data.batch_size` must be at least 1, got {batch_size}")
         if num_workers < 0:
-            raise ValueError(f"`num_workers` must be at least 0, got {num_workers}")
+            raise ValueError(f"`data.num_workers` must be at least 0, got {num_workers}")
         self.channels, self.normalization = channels, normalization
         self.batch_size, self.val_images, self.num_workers, self.seed = (
             batch_size,
@@ -91,57 +100,100 @@ class ImageDataModule(pl.LightningDataModule):
         self._num_classes = num_classes
         self._parts: dict[Split, Part] = {}
 
+    # ------------------------------------------------------------------ what a data set says
+
     @abstractmethod
-    def load(self, split: Split) -> tuple[Part, list[str]]:
-        """Open a split and name the classes.
+    def names(self, split: Split) -> list[str]:
+        """The classes of a split, in the order of their labels.
+
+        Raises:
+            FileNotFoundError: If the data are not there; the message says where they should be.
+        """
+
+    @abstractmethod
+    def load(self, split: Split) -> Part:
+        """Open a split.
 
         Raises:
             FileNotFoundError: If the data are not there; the message says where they should be.
             ValueError: If they are damaged; the message names the file.
         """
 
-    def prepare(self) -> None:
-        """Open the data and check them; done once, and cheap when repeated."""
-        if self._parts:
-            return
-        train, names = self.load("train")
-        test, test_names = self.load("test")
-        if test_names != names:
+    # ------------------------------------------------------------------ facts
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The classes' names in the order of the labels; the splits must agree."""
+        names, test_names = self.names("train"), self.names("test")
+        if names != test_names:
             odd = sorted(set(names) ^ set(test_names))
-            raise ValueError(f"the classes of the train and test splits differ: {', '.join(odd[:5])}")
+            raise ValueError(f"only one of the train and test splits has the classes {', '.join(odd[:5])}")
         if self._num_classes not in (None, len(names)):
             raise ValueError(
-                f"`num_classes` is {self._num_classes}, but the data have {len(names)} classes; correct it, "
-                "or set data.num_classes=null to take it from the data"
+                f"`data.num_classes` is {self._num_classes}, but the data have {len(names)} classes; correct "
+                "it, or set data.num_classes=null to take it from the data"
             )
-        self._num_classes, self.class_names = len(names), names
-        self.train_positions, self.val_positions = stratified_split(train.labels, self.val_images)
-        self.test_indices = self.subset.select(len(test))
-        self._parts = {"train": train, "test": test}
-
-    def setup(self, stage: str | None = None) -> None:
-        """Lightning's hook; see `prepare`."""
-        self.prepare()
+        return names
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; opens the data if only they know."""
-        if self._num_classes is None:
-            self.prepare()
-        assert self._num_classes is not None
-        return self._num_classes
+        """Number of classes, from the data if it was not given."""
+        return len(self.class_names) if self._num_classes is None else self._num_classes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of the images that networks see."""
-        images = self._part("test")[0].images
-        return tuple(images.shape[1:])  # type: ignore[return-value]
+        return self.part("test").shape
+
+    @cached_property
+    def test_indices(self) -> list[int]:
+        """The test images that are evaluated."""
+        return self.subset.select(len(self.part("test")))
+
+    @cached_property
+    def train_positions(self) -> list[int]:
+        """The images of the training split that train."""
+        return self._split[0]
+
+    @cached_property
+    def val_positions(self) -> list[int]:
+        """The images of the training split that are held out for validation."""
+        return self._split[1]
+
+    @cached_property
+    def _split(self) -> tuple[list[int], list[int]]:
+        return stratified_split(self.part("train").labels, self.val_images)
+
+    def part(self, split: Split) -> Part:
+        """A split, opened and checked on first use."""
+        if split not in self._parts:
+            classes = len(self.class_names)
+            part = self.load(split)
+            if part.shape[0] != self.channels:
+                raise ValueError(
+                    f"`data.channels` is {self.channels}, but the images have {part.shape[0]} channels"
+                )
+            counts = torch.bincount(part.labels, minlength=classes)
+            if len(counts) > classes or not counts.all():
+                empty = [self.class_names[label] for label in (counts == 0).nonzero().flatten().tolist()]
+                raise ValueError(f"the {split} split has no image of the classes {', '.join(empty[:5])}")
+            self._parts[split] = part
+        return self._parts[split]
+
+    # ------------------------------------------------------------------ Lightning
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the splits that a stage needs."""
+        if stage in (None, "fit", "validate"):
+            self.part("train")
+        if stage in (None, "test", "predict"):
+            self.part("test")
 
     def train_dataloader(self) -> DataLoader:
         """Training images in an order of their own in each epoch; goes on where a resumed run stopped."""
         rank, ranks = self._rank()
         epoch, first_batch = self._progress()
-        part = self._part("train")
+        part = self.part("train")
         sampler = TrainingSampler(
             part,  # type: ignore[arg-type]
             batch_size=self.batch_size,
@@ -156,20 +208,17 @@ class ImageDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """The held-out training images, each once over all ranks."""
-        part = self._part("train")
-        return self._evaluation_loader(part, self.val_positions) if self.val_positions else []
+        return self._evaluation_loader("train", self.val_positions) if self.val_images else []
 
     def test_dataloader(self) -> DataLoader:
         """The chosen test images, each once over all ranks."""
-        part = self._part("test")
-        return self._evaluation_loader(part, self.test_indices)
+        return self._evaluation_loader("test", self.test_indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training images and convert all to floats in [0, 1], on the device."""
         trainer = self.trainer
-        if trainer is not None and trainer.training:
-            return self.convert(batch, epoch=trainer.current_epoch)
-        return self.convert(batch)
+        training = trainer is not None and trainer.training
+        return self.convert(batch, epoch=trainer.current_epoch if training else None)  # type: ignore[union-attr]
 
     def convert(self, batch: Batch, epoch: int | None = None) -> Batch:
         """The batch as networks see it.
@@ -186,10 +235,6 @@ class ImageDataModule(pl.LightningDataModule):
             images = self.augmentation(images, batch.indices, augmentation_key(self.seed, epoch))
         return batch._replace(images=images.to(torch.float32).div_(255))
 
-    def _part(self, split: Split) -> Part:
-        self.prepare()
-        return self._parts[split]
-
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
@@ -201,12 +246,15 @@ class ImageDataModule(pl.LightningDataModule):
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
         return epochs.processed, batches.processed  # type: ignore[attr-defined]
 
-    def _evaluation_loader(self, part: Part, positions: Sequence[int]) -> DataLoader:
+    def _evaluation_loader(self, split: Split, positions: Sequence[int]) -> DataLoader:
         rank, ranks = self._rank()
+        part = self.part(split)
         sampler = UnrepeatedSampler(part, num_replicas=ranks, rank=rank, positions=positions)  # type: ignore[arg-type]
         return self._loader(part, sampler, drop_last=False)
 
-    def _loader(self, part: Part, sampler: Any, drop_last: bool) -> DataLoader:
+    def _loader(
+        self, part: Part, sampler: TrainingSampler | UnrepeatedSampler, drop_last: bool
+    ) -> DataLoader:
         return DataLoader(
             part,  # type: ignore[arg-type]
             batch_size=max(1, self.batch_size // self._rank()[1]),

@@ -20,6 +20,7 @@ class ImageTensors:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
+        self.shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self.images)
