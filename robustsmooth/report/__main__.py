@@ -1,0 +1,23 @@
+"""Report on runs: ``python -m robustsmooth.report runs=multirun/2026-11-20``."""
+
+from omegaconf import DictConfig
+
+from robustsmooth.commands import command, prepare
+
+
+@command("report")
+def report(cfg: DictConfig) -> None:
+    """Write tables, figures and a page about the runs that the config names."""
+    from omegaconf import OmegaConf
+
+    from robustsmooth.report.build import write_report
+
+    folder = prepare(cfg)
+    options = OmegaConf.to_container(cfg.report, resolve=True)
+    write_report(OmegaConf.to_object(cfg.runs) if OmegaConf.is_config(cfg.runs) else cfg.runs, folder, **options)
+    if "html" in cfg.report.formats:
+        print(f"The report is {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    report()

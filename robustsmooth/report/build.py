@@ -1,0 +1,130 @@
+"""Runs in, report out: the tables, the figures, the page, the terminal."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import robustsmooth
+from robustsmooth.report import tables
+from robustsmooth.report.evaluations import Evaluations, read_evaluations
+from robustsmooth.report.figures import draw_figures, write_figures
+from robustsmooth.report.page import write_page
+from robustsmooth.report.runs import find_runs, label_runs
+from robustsmooth.report.statistics import Method
+from robustsmooth.report.table import Table, write_tables
+
+__all__ = ["build_tables", "write_report"]
+
+FORMATS = ("terminal", "html", "tables", "png", "pdf")
+
+
+def build_tables(
+    evaluations: Evaluations,
+    radii: Sequence[float] | None = None,
+    level: float = 0.95,
+    method: Method = "clopper_pearson",
+) -> list[Table]:
+    """All tables that have rows, the most telling first.
+
+    Args:
+        evaluations: What was read.
+        radii: At which certified accuracy is tabled; chosen from the data if None.
+        level: Confidence level of the intervals over images.
+        method: Kind of the intervals.
+    """
+    certified = evaluations.certifications
+    chosen = list(radii) if radii is not None else tables.default_radii(certified)
+    built = [
+        tables.overview_table(evaluations, _few(chosen)),
+        tables.certified_accuracy_table(certified, chosen, "certificate", level, method),
+        tables.radius_table(certified),
+        tables.certified_accuracy_table(certified, chosen, "assumption", level, method),
+        tables.radius_table(certified, "assumption"),
+        tables.attack_table(evaluations.attacks, level, method),
+        tables.contradiction_table(evaluations),
+        tables.comparison_table(certified, chosen),
+        tables.seed_table(certified, chosen),
+        tables.linf_table(certified),
+        tables.training_table(evaluations),
+    ]
+    return [table for table in built if table is not None and table.rows]
+
+
+def _few(radii: Sequence[float], most: int = 4) -> list[float]:
+    """At most four of the radii, evenly spread, the first among them."""
+    stride = -(-len(radii) // most) or 1
+    return list(radii[::stride])
+
+
+def write_report(
+    runs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    folder: Path | str,
+    *,
+    title: str = "Robustness report",
+    formats: Sequence[str] = FORMATS,
+    show: Sequence[str] | None = None,
+    radii: Sequence[float] | None = None,
+    level: float = 0.95,
+    interval: Method = "clopper_pearson",
+) -> list[Table]:
+    """Read runs and write their report.
+
+    Args:
+        runs: Folders, globs, log files, or mappings with a ``path`` and facts; see `find_runs`.
+        folder: Where ``report.html``, ``tables/`` and ``figures/`` go.
+        title: Heading of the page.
+        formats: Any of ``terminal``, ``html``, ``tables`` (Markdown, LaTeX, CSV, JSON), ``png``, ``pdf``.
+        show: Names of the tables for the terminal; all if None.
+        radii: At which certified accuracy is tabled; chosen from the data if None.
+        level: Confidence level of the intervals over images, in (0, 1).
+        interval: ``clopper_pearson`` or ``wilson``.
+
+    Returns:
+        The tables.
+
+    Raises:
+        ValueError: If a format, level or radius is not allowed, or the runs hold no evaluation.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ValueError(f"`formats` may hold {', '.join(FORMATS)}, got {', '.join(unknown)}")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1), got {level}")
+    if radii is not None and any(radius < 0 for radius in radii):
+        raise ValueError(f"`radii` must be at least 0, got {list(radii)}")
+    folder = Path(folder)
+    evaluations = read_evaluations(label_runs(find_runs(runs)))
+    built = build_tables(evaluations, radii, level, interval)
+    if not built:
+        problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"
+        raise ValueError(f"`runs`: nothing to report: {problems}")
+    drawings = draw_figures(evaluations, level, interval)
+    if "tables" in formats:
+        write_tables(built, folder / "tables")
+    images = [suffix for suffix in ("png", "pdf") if suffix in formats]
+    if images:
+        write_figures(drawings, folder / "figures", images)
+    if "html" in formats:
+        now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+        subtitle = f"{len(evaluations.runs)} runs, {len(evaluations.certifications)} certifications, {now}"
+        footer = f"Made by robustsmooth {robustsmooth.__version__}."
+        write_page(
+            folder / "report.html", title, subtitle, evaluations.runs, built, drawings, evaluations.problems, footer
+        )
+    if "terminal" in formats:
+        _show([table for table in built if show is None or table.name in show], evaluations.problems)
+    return built
+
+
+def _show(built: Sequence[Table], problems: Sequence[str]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for problem in problems:
+        console.print(f"Problem: {problem}", style="yellow", markup=False)
+    for table in built:
+        console.print(table.rich())
+        console.print()

@@ -1,0 +1,215 @@
+"""Runs reduced to what a report needs of them, one log at a time, so that large sets stream."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from robustsmooth.report.logs import ABSTAIN, Kind, Log, read_log
+from robustsmooth.report.runs import Run
+
+__all__ = ["Attack", "Certification", "Evaluations", "Training", "read_evaluations", "tidy_rows"]
+
+GUARANTEES = ("certificate", "assumption", "empirical")
+"""What a number guarantees: it holds with probability 1 - alpha; it holds if an assumption does; it was tried."""
+
+
+@dataclass(frozen=True)
+class Certification:
+    """A certification log in compact form.
+
+    Attributes:
+        run: Where it comes from.
+        path: The log.
+        guarantee: ``certificate`` or ``assumption``.
+        indices: The images, ``(N,)``.
+        correct: Whether each is classified correctly.
+        radius: Certified radii, ``(N,)`` float64.
+        abstained: Number of abstentions.
+        p_a_lower: Lower bounds of the top class's probability, if the log has them.
+        votes: Mean votes per image, NaN if unknown.
+        seconds: Mean seconds per image, NaN if unknown.
+    """
+
+    run: Run
+    path: Path
+    guarantee: str
+    indices: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    radius: NDArray[np.float64]
+    abstained: int
+    p_a_lower: NDArray[np.float64] | None
+    votes: float
+    seconds: float
+
+    @property
+    def images(self) -> int:
+        """How many images were certified."""
+        return len(self.indices)
+
+    @property
+    def counted(self) -> NDArray[np.float64]:
+        """``radius * correct``."""
+        return self.radius * self.correct
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack at one budget and number of noise samples: all rows of it.
+
+    Attributes:
+        run: Where it comes from.
+        path: The log.
+        settings: Its epsilon and num_noise, where the log has them.
+        rows: One row per image.
+    """
+
+    run: Run
+    path: Path
+    settings: dict[str, Any]
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run's metrics per epoch, and the seconds that it took (NaN if unknown)."""
+
+    run: Run
+    metrics: pd.DataFrame
+    seconds: float
+    epochs: int
+
+
+@dataclass
+class Evaluations:
+    """Everything that a report is made of.
+
+    Attributes:
+        runs: The runs, labelled.
+        certifications: One for each certification log.
+        attacks: One for each attack, budget and number of noise samples.
+        trainings: One for each training run.
+        others: The rows of the smaller logs, by kind, with the run's label in the column ``run``.
+        problems: What was wrong with any file, one sentence each.
+    """
+
+    runs: list[Run]
+    certifications: list[Certification] = field(default_factory=list)
+    attacks: list[Attack] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    others: dict[str, pd.DataFrame] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_evaluations(runs: Iterable[Run]) -> Evaluations:
+    """Read the logs of the runs, one after another; keeps compact arrays of the certifications."""
+    result = Evaluations(list(runs))
+    others: dict[str, list[pd.DataFrame]] = {}
+    for run in result.runs:
+        result.problems += run.problems
+        for log in _logs(run, result.problems):
+            if log.rows.empty:
+                continue
+            if log.kind == "certify":
+                result.certifications.append(_certification(run, log))
+            elif log.kind == "attack":
+                result.attacks += _attacks(run, log)
+            else:
+                others.setdefault(log.kind, []).append(log.rows.assign(run=run.label))
+        training = _training(run, result.problems)
+        if training is not None:
+            result.trainings.append(training)
+    result.others = {kind: pd.concat(tables, ignore_index=True) for kind, tables in others.items()}
+    return result
+
+
+def tidy_rows(runs: Iterable[Run], kind: Kind) -> pd.DataFrame:
+    """All rows of one kind of log, with each run's label and facts as columns: the tidy table for one's own plots."""
+    tables = []
+    for run in runs:
+        for log in _logs(run, []):
+            if log.kind == kind:
+                known = {name: fact for name, fact in run.facts.items() if name not in log.rows}
+                tables.append(log.rows.assign(run=run.label, **known))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "idx"])
+
+
+def _logs(run: Run, problems: list[str]) -> Iterator[Log]:
+    for name, paths in run.logs.items():
+        parts = []
+        for path in paths:
+            try:
+                parts.append(read_log(path, None if name == "log" else name))  # type: ignore[arg-type]
+            except (ValueError, OSError) as error:
+                problems.append(str(error))
+                continue
+            problems += parts[-1].problems
+        filled = [part for part in parts if not part.rows.empty]
+        if len(filled) == 1:
+            yield filled[0]
+        elif filled:  # the ranks of an unfinished evaluation
+            rows = pd.concat([part.rows for part in filled], ignore_index=True).sort_values("idx", kind="stable")
+            yield Log(filled[0].kind, filled[0].path, rows.reset_index(drop=True))
+
+
+def _mean(rows: pd.DataFrame, column: str) -> float:
+    return float(rows[column].mean()) if column in rows else float("nan")
+
+
+def _certification(run: Run, log: Log) -> Certification:
+    rows = log.rows
+    p_a_lower = rows["p_a_lower"].to_numpy(float) if "p_a_lower" in rows else None
+    return Certification(
+        run=run,
+        path=log.path,
+        guarantee=_guarantee(run, rows),
+        indices=rows["idx"].to_numpy(),
+        correct=(rows["correct"].to_numpy() == 1) & (rows["predict"].to_numpy() != ABSTAIN),
+        radius=rows["radius"].to_numpy(float),
+        abstained=int((rows["predict"] == ABSTAIN).sum()),
+        p_a_lower=p_a_lower if p_a_lower is not None and not np.isnan(p_a_lower).all() else None,
+        votes=_mean(rows, "votes"),
+        seconds=_mean(rows, "time"),
+    )
+
+
+def _guarantee(run: Run, rows: pd.DataFrame) -> str:
+    """The kind of guarantee that a log's radii have; the field's own logs are certificates."""
+    named = str(rows["guarantee"].iloc[0] if "guarantee" in rows else run.facts.get("guarantee", "certificate"))
+    return next((kind for kind in GUARANTEES if kind in named), "certificate")
+
+
+def _attacks(run: Run, log: Log) -> list[Attack]:
+    keys = [column for column in ("epsilon", "num_noise") if column in log.rows]
+    if not keys:
+        return [Attack(run, log.path, {}, log.rows)]
+    groups = log.rows.groupby(keys, sort=True, dropna=False)
+    return [
+        Attack(run, log.path, dict(zip(keys, values, strict=True)), rows.reset_index(drop=True))
+        for values, rows in groups
+    ]
+
+
+def _training(run: Run, problems: list[str]) -> Training | None:
+    path = run.folder / "metrics.csv"
+    if run.trained != run.folder or not path.exists():
+        return None
+    try:
+        metrics = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        problems.append(f"{path} is not readable: {error}")
+        return None
+    if "epoch" in metrics:
+        metrics = metrics.groupby("epoch", as_index=False).last()
+    return Training(run, metrics, _training_seconds(run, metrics), len(metrics))
+
+
+def _training_seconds(run: Run, metrics: pd.DataFrame) -> float:
+    for name in ("train/seconds", "seconds", "train_seconds"):
+        if isinstance(run.summary.get(name), int | float):
+            return float(run.summary[name])
+    return float(metrics["train/epoch_seconds"].sum()) if "train/epoch_seconds" in metrics else float("nan")

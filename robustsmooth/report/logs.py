@@ -1,0 +1,191 @@
+"""Reading the logs of evaluations: ours and the field's, whole or torn, into tidy tables.
+
+A log has a header and one tab separated row per image. The field's certification log has the
+columns ``idx label predict radius correct time`` (Cohen et al. 2019); ours starts with the same six.
+Predictions of -1 are abstentions. Times are seconds or ``h:m:s``. Logs of the world have Windows line
+ends, are empty, or stop in the middle of a line: that is reported, never fatal.
+"""
+
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["ABSTAIN", "Kind", "Log", "kind_of", "read_log", "seconds"]
+
+Kind = Literal["certify", "predict", "attack", "agreement", "timing", "smoothed_inference"]
+
+ABSTAIN = -1
+"""The prediction of a classifier that abstains; always counted as wrong."""
+
+FIELD_COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
+_CLOCK = re.compile(r"^(?:(\d+) days?, )?(\d+):(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
+_TRUTH = {"True": 1, "False": 0, "true": 1, "false": 0}
+
+
+@dataclass(frozen=True)
+class Log:
+    """One log, read.
+
+    Attributes:
+        kind: What was evaluated.
+        path: Where it was read from.
+        rows: One row per image (and setting, where an attack has several), numbers as numbers, the
+            time in seconds.
+        problems: What was wrong with the file, one sentence each.
+    """
+
+    kind: Kind
+    path: Path
+    rows: pd.DataFrame
+    problems: tuple[str, ...] = field(default=())
+
+
+def kind_of(columns: list[str]) -> Kind | None:
+    """Which evaluation writes these columns; None when it is no log of ours or of the field."""
+    names = set(columns)
+    if "idx" not in names:
+        return None
+    if {"predict", "radius", "correct"} <= names:
+        return "certify"
+    if {"adversarial", "l2"} <= names:
+        return "attack"
+    if {"single", "vote"} <= names:
+        return "agreement"
+    if {"voting", "samples"} <= names:
+        return "smoothed_inference"
+    if {"single_seconds", "vote_seconds"} <= names:
+        return "timing"
+    return "predict" if {"predict", "correct"} <= names else None
+
+
+def seconds(text: str) -> float:
+    """A time as the field writes it: seconds, or Python's ``h:m:s`` with or without days.
+
+    Returns:
+        Seconds; NaN when the text is neither.
+
+    >>> seconds("0:01:05.5"), seconds("12.25"), seconds("1 day, 0:00:01")
+    (65.5, 12.25, 86401.0)
+    """
+    match = _CLOCK.match(text.strip())
+    if match:
+        days, hours, minutes, rest = match.groups(default="0")
+        return ((int(days) * 24 + int(hours)) * 60 + int(minutes)) * 60 + float(rest)
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def read_log(path: Path | str, kind: Kind | None = None) -> Log:
+    """Read one log.
+
+    Args:
+        path: A file with a header and tab separated rows.
+        kind: What the file must be; found from the header by default. An empty file, which has no
+            header, becomes an empty log of this kind (``certify`` when it is None).
+
+    Returns:
+        The rows that are whole, and what was wrong with the others.
+
+    Raises:
+        ValueError: If the file is no log of an evaluation.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    if not content.strip():
+        return Log(kind or "certify", path, pd.DataFrame(columns=FIELD_COLUMNS), (f"{path} is empty",))
+    header = content.split(b"\n", 1)[0].decode("utf-8", "replace").lstrip("\ufeff").strip("\r\n ").split("\t")
+    found = kind_of(header)
+    if found is None or (kind is not None and found != kind):
+        raise ValueError(
+            f"{path} is not a {kind or 'robustness'} log: its first line must name tab separated columns such as "
+            f"{' '.join(FIELD_COLUMNS)}, got {' '.join(header)[:80]!r}"
+        )
+    problems: list[str] = []
+    content = _without_torn_line(content, header, path, problems)
+    rows = _parse(content, header, path, problems)
+    return Log(found, path, _without_repetitions(rows, path, problems), tuple(problems))
+
+
+def _without_torn_line(content: bytes, header: list[str], path: Path, problems: list[str]) -> bytes:
+    """Drop a last line that stops in the middle.
+
+    A line without its end is whole only if it is in the field's format and its last column, the time, reads as
+    a time with a fraction; then nothing that a certificate needs can be missing.
+    """
+    if content.endswith(b"\n"):
+        return content
+    body, _, last = content.rpartition(b"\n")
+    if not body:  # only the header, without a line end
+        return content
+    fields = last.decode("utf-8", "replace").strip().split("\t")
+    if header == FIELD_COLUMNS and len(fields) == len(header) and "." in fields[-1]:
+        return content
+    problems.append(f"{path}: the last line is half written and was left out")
+    return body + b"\n"
+
+
+def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -> pd.DataFrame:
+    """Bytes to a table of numbers; the quick way when every cell is one, line by line otherwise."""
+    try:
+        rows = pd.read_csv(io.BytesIO(content), sep="\t", index_col=False, dtype={"time": str})
+        rows.columns = header
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError):
+        rows = _parse_line_by_line(content, header)
+    for column in header:
+        if column == "time":
+            rows[column] = _times(rows[column])
+        elif not pd.api.types.is_numeric_dtype(rows[column]) or rows[column].dtype == bool:
+            rows[column] = _numbers(rows[column])
+    needed = [column for column in ("idx", "label", "predict", "radius", "correct") if column in header]
+    whole = rows[needed].notna().all(axis=1)
+    if not whole.all():
+        problems.append(f"{path}: {int((~whole).sum())} rows are not readable and were left out")
+        rows = rows[whole]
+    if rows.empty:
+        problems.append(f"{path} has no rows")
+    integers = [column for column in ("idx", "label", "predict", "correct") if column in header]
+    return rows.astype(dict.fromkeys(integers, "int64")).reset_index(drop=True)
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Truth values and numbers as numbers; a column of words stays as it is."""
+    numbers = pd.to_numeric(column.astype(str).replace(_TRUTH), errors="coerce")
+    return numbers if len(numbers) and numbers.notna().mean() >= 0.5 else column
+
+
+def _parse_line_by_line(content: bytes, header: list[str]) -> pd.DataFrame:
+    lines = content.decode("utf-8", "replace").splitlines()[1:]
+    cells = [line.split("\t") for line in lines if line.strip()]
+    filled = [(row + [""] * len(header))[: len(header)] for row in cells]
+    return pd.DataFrame(filled, columns=header, dtype=str)
+
+
+def _times(column: pd.Series) -> pd.Series:
+    quick = pd.to_numeric(column, errors="coerce")
+    clocks = quick.isna()
+    if clocks.any():
+        quick = quick.astype("float64")
+        quick[clocks] = [seconds(str(text)) for text in column[clocks]]
+    return quick.astype("float64")
+
+
+def _without_repetitions(rows: pd.DataFrame, path: Path, problems: list[str]) -> pd.DataFrame:
+    """Keep the first row of each image (and setting): a log that was appended to twice counts once."""
+    key = [column for column in ("idx", "epsilon", "num_noise", "sigma", "samples", "voting") if column in rows]
+    repeated = rows.duplicated(key).to_numpy(dtype=bool)
+    if not np.any(repeated):
+        return rows
+    problems.append(f"{path}: {int(repeated.sum())} rows repeat an image and were left out")
+    return rows[~repeated].reset_index(drop=True)
+
+
+def all_kinds() -> tuple[Kind, ...]:
+    """The kinds of logs, in the order of a report."""
+    return get_args(Kind)

@@ -1,0 +1,99 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from robustsmooth.report.figures import Drawing
+from robustsmooth.report.runs import Run
+from robustsmooth.report.table import Table
+
+__all__ = ["write_page"]
+
+PICTURES = ("attack*.png", "pictures/*.png", "*grid*.png")
+"""Where an attack leaves its picture grids in a run folder."""
+MOST_PICTURES = 12
+MOST_CONFIGS = 200
+"""Beyond so many runs the page leaves out their configs; they lie in the run folders."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    caption: str
+    source: str
+
+
+def write_page(
+    path: Path,
+    title: str,
+    subtitle: str,
+    runs: Sequence[Run],
+    tables: Sequence[Table],
+    figures: Sequence[Drawing],
+    problems: Sequence[str] = (),
+    footer: str = "",
+) -> None:
+    """Write the page: tables, figures as SVG, sample pictures, the runs with their configs and links.
+
+    Args:
+        path: The HTML file.
+        title: Its heading.
+        subtitle: What it is made of.
+        runs: The runs that the numbers come from.
+        tables: Shown in this order; the first one comes before the figures.
+        figures: Drawn into the page.
+        problems: Sentences about files that could not be read as they are.
+        footer: The last line.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    template = resources.files("robustsmooth.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(template).render(
+        title=title,
+        subtitle=subtitle,
+        lead=tables[0] if tables else None,
+        tables=list(tables),
+        figures=list(figures),
+        pictures=_pictures(runs),
+        problems=list(problems),
+        runs=[_described(run, path.parent, len(runs) <= MOST_CONFIGS) for run in runs],
+        footer=footer,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def _described(run: Run, home: Path, with_config: bool) -> dict[str, Any]:
+    files = [log for logs in run.logs.values() for log in logs]
+    files += [file for name in ("summary.json", "metrics.csv") if (file := run.folder / name).exists()]
+    links = [("folder", run.folder), *((file.name, file) for file in files)]
+    return {
+        "label": run.label,
+        "links": [(name, quote(Path(os.path.relpath(target, home)).as_posix())) for name, target in links],
+        "facts": ", ".join(f"{name} {fact}" for name, fact in run.facts.items() if fact is not None),
+        "config": _dump(run.config) if run.config and with_config else "",
+    }
+
+
+def _dump(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _pictures(runs: Sequence[Run]) -> list[_Picture]:
+    """The picture grids that attack runs saved (clean, perturbation, adversarial)."""
+    pictures = []
+    for run in runs:
+        if "attack" not in run.logs:
+            continue
+        for file in sorted({file for pattern in PICTURES for file in run.folder.glob(pattern)}):
+            data = base64.b64encode(file.read_bytes()).decode()
+            pictures.append(_Picture(f"{run.label}: {file.stem}", f"data:image/png;base64,{data}"))
+    return pictures[:MOST_PICTURES]

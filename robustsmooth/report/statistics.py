@@ -1,0 +1,262 @@
+"""The numbers of a report, as pure functions of arrays (NumPy in, NumPy or floats out).
+
+Everywhere: ``correct`` is 1 where the prediction is the label (an abstention is wrong), ``radius`` is
+the certified radius, 0 on abstention, and a mean runs over *all* images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+__all__ = [
+    "Contradiction",
+    "Paired",
+    "acr",
+    "agreement",
+    "attack_curve",
+    "certified_accuracy",
+    "certified_counts",
+    "contradiction",
+    "distance_statistics",
+    "envelope",
+    "exceedance",
+    "interval",
+    "l2_radius_of_linf",
+    "largest_radius",
+    "mean_and_std",
+    "mcnemar",
+    "paired_acr",
+    "radius_statistics",
+]
+
+Array = NDArray[np.float64]
+Method = Literal["clopper_pearson", "wilson"]
+
+
+def certified_counts(correct: ArrayLike, radius: ArrayLike, radii: ArrayLike) -> NDArray[np.int64]:
+    """How many images are correct with a radius of at least r, for each r of `radii`."""
+    certified = np.sort(np.asarray(radius, float)[np.asarray(correct, bool)])
+    return len(certified) - np.searchsorted(certified, np.asarray(radii, float), side="left")
+
+
+def certified_accuracy(correct: ArrayLike, radius: ArrayLike, radii: ArrayLike) -> Array:
+    """Share of all images that are correct with ``radius >= r``, for each r of `radii`.
+
+    >>> certified_accuracy([1, 1, 0, 1], [0.5, 0.25, 1.0, 0.0], [0.0, 0.25, 0.3, 1.0]).tolist()
+    [0.75, 0.5, 0.25, 0.0]
+    """
+    count = np.size(correct)
+    counts = certified_counts(correct, radius, radii)
+    return counts / count if count else np.full(np.shape(counts), np.nan)
+
+
+def interval(
+    successes: ArrayLike, count: int, level: float = 0.95, method: Method = "clopper_pearson"
+) -> tuple[Array, Array]:
+    """Two-sided confidence interval of a binomial probability, one for each entry of `successes`.
+
+    Args:
+        successes: Counts in [0, count].
+        count: Number of trials (images), at least 1.
+        level: Confidence level in (0, 1).
+        method: Clopper-Pearson (exact: at least the stated level) or Wilson (approximate, shorter).
+
+    Returns:
+        Lower and upper ends in [0, 1].
+
+    Raises:
+        ValueError: If `level` or `method` is not allowed, or there are no trials.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1), got {level}")
+    if count < 1:
+        raise ValueError(f"`count` must be at least 1, got {count}")
+    hits = np.asarray(successes, float)
+    tail = (1 - level) / 2
+    if method == "clopper_pearson":
+        with np.errstate(invalid="ignore"):
+            low = np.where(hits <= 0, 0.0, stats.beta.ppf(tail, hits, count - hits + 1))
+            high = np.where(hits >= count, 1.0, stats.beta.isf(tail, hits + 1, count - hits))
+        return low, high
+    if method == "wilson":
+        z = stats.norm.isf(tail)
+        share = hits / count
+        centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+        half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+        return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+    raise ValueError(f"`method` must be clopper_pearson or wilson, got {method!r}")
+
+
+def acr(correct: ArrayLike, radius: ArrayLike) -> float:
+    """Average certified radius: the mean over all images of ``radius * correct`` (Zhai et al. 2020)."""
+    counted = np.asarray(radius, float) * np.asarray(correct, bool)
+    return float(counted.mean()) if counted.size else float("nan")
+
+
+def radius_statistics(correct: ArrayLike, radius: ArrayLike) -> tuple[float, float, float]:
+    """Median, mean and maximum over all images of the certified radius, 0 where wrong (HeatSmoothing, Table 4).
+
+    The mean is the ACR.
+    """
+    counted = np.asarray(radius, float) * np.asarray(correct, bool)
+    if not counted.size:
+        return (float("nan"),) * 3
+    return float(np.median(counted)), float(counted.mean()), float(counted.max())
+
+
+def largest_radius(sigma: float, n: int, alpha: float) -> float:
+    """The largest radius that n votes can certify: all n agree, ``sigma * Phi^-1(alpha^(1/n))``.
+
+    >>> round(largest_radius(1.0, 100_000, 0.001), 2)
+    3.81
+    """
+    return float(sigma * stats.norm.ppf(alpha ** (1 / n)))
+
+
+def l2_radius_of_linf(linf: float, dimension: int) -> float:
+    """The l2 radius that implies an l_inf radius: ``linf * sqrt(d)`` (Salman et al. 2019, Table 3).
+
+    >>> round(l2_radius_of_linf(2 / 255, 3 * 32 * 32), 3)
+    0.435
+    """
+    return float(linf * np.sqrt(dimension))
+
+
+def envelope(curves: Sequence[ArrayLike]) -> Array:
+    """The best of several curves at each point (SmoothAdv, Figure 1). It is no classifier's own curve."""
+    return np.max(np.asarray(curves, float), axis=0)
+
+
+def exceedance(values: ArrayLike, grid: ArrayLike) -> Array:
+    """Share of the values that are at least x, for each x of `grid`; NaN counts as below everything."""
+    known = np.asarray(values, float)
+    known = np.sort(np.where(np.isnan(known), -np.inf, known))
+    return (len(known) - np.searchsorted(known, np.asarray(grid, float), side="left")) / max(len(known), 1)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers on the same images.
+
+    Attributes:
+        images: How many images both were tested on.
+        only_first: Images that only the first has right (at the radius asked for).
+        only_second: Images that only the second has right.
+        p_value: Exact two-sided McNemar test of "both are equally often right".
+    """
+
+    images: int
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> Paired:
+    """Exact McNemar test on paired 0/1 outcomes (binomial over the images on which they differ).
+
+    Raises:
+        ValueError: If the two do not have one outcome per common image.
+    """
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    if a.shape != b.shape:
+        raise ValueError(f"`first` and `second` must be outcomes on the same images, got {a.size} and {b.size}")
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    differing = only_first + only_second
+    p_value = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+    return Paired(int(a.size), only_first, only_second, p_value)
+
+
+def paired_acr(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean difference of two counted radii (``radius * correct``) on the same images, with its t interval.
+
+    Returns:
+        Difference first - second, lower and upper end.
+    """
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    mean = float(difference.mean())
+    if len(difference) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.isf((1 - level) / 2, len(difference) - 1) * stats.sem(difference))
+    return mean, mean - half, mean + half
+
+
+def attack_curve(distance: ArrayLike, success: ArrayLike, distances: ArrayLike) -> Array:
+    """Share of all images for which an adversarial example within each distance was found.
+
+    A failed attack counts as failed at every distance; an image that is wrong without an attack has
+    distance 0 and counts from the start (HeatSmoothing, Figures 2 and 6).
+    """
+    reached = np.sort(np.asarray(distance, float)[np.asarray(success, bool)])
+    found = np.searchsorted(reached, np.asarray(distances, float), side="right")
+    return found / max(np.size(distance), 1)
+
+
+def distance_statistics(distance: ArrayLike, success: ArrayLike) -> tuple[float, float, float]:
+    """Median over all images, mean over the successes, share of successes (HeatSmoothing, Tables 3 and 5).
+
+    In the median a failure is farther than any success, so it may be infinite: "beyond the budget".
+    """
+    won = np.asarray(success, bool)
+    if not won.size:
+        return (float("nan"),) * 3
+    reached = np.where(won, np.asarray(distance, float), np.inf)
+    # The lower middle value where the two middle ones are finite and infinite would be inf either way.
+    middle = np.sort(reached)[[(won.size - 1) // 2, won.size // 2]]
+    median = float(middle.mean()) if np.all(np.isfinite(middle)) else float("inf")
+    mean = float(reached[won].mean()) if won.any() else float("nan")
+    return median, mean, float(won.mean())
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Certified images that an attack within the certified radius turned over.
+
+    Attributes:
+        certified: Images that are correct and certified at the attack's budget, and attacked.
+        broken: Those of them for which the attacked classifier answered another class.
+        probability: Of at least so many, if each certificate and each prediction errs with its alpha.
+    """
+
+    certified: int
+    broken: int
+    probability: float
+
+
+def contradiction(certified: ArrayLike, broken: ArrayLike, alpha: float) -> Contradiction:
+    """Count broken certificates and say whether bad luck explains them.
+
+    Args:
+        certified: Whether each attacked image is correct with a certified radius of at least the distance.
+        broken: Whether the attack made the same smoothed classifier answer another class (not abstain).
+        alpha: Probability that one image is counted by error: that of the certificate plus that of PREDICT.
+    """
+    sure = np.asarray(certified, bool)
+    hits = int((sure & np.asarray(broken, bool)).sum())
+    return Contradiction(int(sure.sum()), hits, float(stats.binom.sf(hits - 1, int(sure.sum()), alpha)))
+
+
+def agreement(single: ArrayLike, vote: ArrayLike, label: ArrayLike | None = None) -> tuple[float, int]:
+    """How often a single pass and a vote say the same (HeatSmoothing, Figure 3).
+
+    Args:
+        single: Predictions of one pass.
+        vote: Predictions of the stochastic vote; an abstention agrees with nothing.
+        label: If given, only images that the single pass has right count, as in the paper.
+
+    Returns:
+        The share, and the number of images it is taken over.
+    """
+    one, other = np.asarray(single), np.asarray(vote)
+    counted = np.ones(one.shape, bool) if label is None else one == np.asarray(label)
+    share = float((one == other)[counted].mean()) if counted.any() else float("nan")
+    return share, int(counted.sum())
+
+
+def mean_and_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; the latter is NaN for a single run."""
+    known = np.asarray(values, float)
+    return float(known.mean()), float(known.std(ddof=1)) if known.size > 1 else float("nan")
