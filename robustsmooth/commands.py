@@ -25,6 +25,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -32,6 +33,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -40,6 +42,7 @@ import robustsmooth
 __all__ = ["command", "explain", "prepare", "run_nested"]
 
 USAGE, FAILURE = 2, 1
+_FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
 
@@ -59,7 +62,9 @@ def _fraction(text: str | float) -> float:
 def register_resolvers() -> None:
     """The one place that knows our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``."""
     OmegaConf.register_new_resolver("fraction", _fraction, replace=True)
-    OmegaConf.register_new_resolver("multiply", lambda *numbers: functools.reduce(lambda a, b: a * b, numbers), replace=True)
+    OmegaConf.register_new_resolver(
+        "multiply", lambda *numbers: functools.reduce(lambda a, b: a * b, numbers), replace=True
+    )
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -72,26 +77,40 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         _TASKS[name] = task
-        entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)
+
+        @functools.wraps(task)
+        def job(cfg: DictConfig) -> Any:
+            try:
+                return task(cfg)
+            except Exception as error:
+                if HydraConfig.get().mode == RunMode.RUN:  # a failed job of a sweep lets the others run
+                    _give_up(error, name)
+                raise
 
         @functools.wraps(task)
         def main() -> None:
             register_resolvers()
-            full = os.environ.setdefault("ROBUSTSMOOTH_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+            # Errors come here instead of being printed by Hydra; child processes inherit the choice.
+            os.environ.setdefault(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
+            os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
-                entry()
+                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
             except Exception as error:
-                if full == "1":
-                    raise
-                sentence, status = explain(error, name, sys.argv[1:])
-                print(f"robustsmooth {name}: {sentence}", file=sys.stderr)
-                sys.stderr.flush()
-                sys.exit(status)
+                _give_up(error, name)
+                raise
 
         return main
 
     return decorate
+
+
+def _give_up(error: Exception, name: str) -> None:
+    """End the process with one sentence, unless the traceback was asked for."""
+    if os.environ.get(_FULL_ERROR) == "1":
+        return
+    sentence, status = explain(error, name, sys.argv[1:])
+    print(f"robustsmooth {name}: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def prepare(cfg: DictConfig) -> Path:
@@ -146,7 +165,9 @@ def environment() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
         "packages": {package: metadata.version(package) for package in packages},
-        "command": " ".join(["python -m", getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(
+            ["python -m", getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0]), *sys.argv[1:]]
+        ),
     }
 
 
@@ -156,7 +177,11 @@ def _git_commit() -> str | None:
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=source, capture_output=True, text=True, timeout=10, check=True,
+            cwd=source,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -189,7 +214,8 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
     if isinstance(error, OSError):
         return _explain_os_error(error), FAILURE
     message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ValueError | HydraException | OmegaConfBaseException):
+    foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
+    if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return message, FAILURE
     hint = "not an error we foresaw; HYDRA_FULL_ERROR=1 shows the traceback"
     return f"{type(error).__name__}: {message} ({hint})", FAILURE
@@ -199,7 +225,9 @@ def _explain_unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
     known = ", ".join(error.options or ())
     if group and known:
-        return f"there is no {group}={choice}; known are {known} (your own go in a folder given by --config-dir)"
+        return (
+            f"there is no {group}={choice}; known are {known} (your own go in a folder given by --config-dir)"
+        )
     return " ".join(str(error).split())
 
 
@@ -239,7 +267,7 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
 
 def _explain_os_error(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return f"the disk is full{_at(error)}; free some space and start the same command again: finished work is kept"
+        return f"the disk is full{_at(error)}; free some space and start again: finished work is kept"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"no permission to write{_at(error)}; choose another folder with hydra.run.dir=..."
     if isinstance(error, FileNotFoundError) and error.filename is not None:

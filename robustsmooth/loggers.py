@@ -61,7 +61,7 @@ class CsvLogger(Logger):
         if not rows or int(rows[-1]["step"]) != step:
             rows.append({"step": str(step)})
         for key, value in metrics.items():
-            rows[-1][key] = repr(int(value) if key == "epoch" else float(value))
+            rows[-1][key] = str(int(value)) if key == "epoch" else f"{float(value):.8g}"
         self._write(rows)
 
     def _load(self) -> list[dict[str, str]]:
@@ -118,7 +118,9 @@ def wandb_logger(
         wandb.finish()
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     if mode == "online" and (reason := _why_offline(wandb)):
-        print(f"Weights & Biases: {reason}; recording offline, `wandb sync` uploads it later.", file=sys.stderr)
+        print(
+            f"Weights & Biases: {reason}; recording offline, `wandb sync` uploads it later.", file=sys.stderr
+        )
         mode = "offline"
     return WandbLogger(
         save_dir=save_dir,
@@ -142,7 +144,9 @@ def _why_offline(wandb: Any) -> str | None:
     import socket
 
     try:
-        socket.create_connection((name, int(port or (80 if host.startswith("http://") else 443))), timeout=5).close()
+        socket.create_connection(
+            (name, int(port or (80 if host.startswith("http://") else 443))), timeout=5
+        ).close()
     except OSError:
         return f"{name} cannot be reached"
     return None

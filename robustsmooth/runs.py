@@ -16,11 +16,20 @@ from torch import nn
 
 from robustsmooth.methods.callbacks import EpochTimer
 
-__all__ = ["Run", "checkpoint_file", "is_finished", "open_run", "resume_from", "saved_config", "write_summary"]
+__all__ = [
+    "Run",
+    "checkpoint_file",
+    "is_finished",
+    "open_run",
+    "resume_from",
+    "saved_config",
+    "write_summary",
+]
 
 # What must not change between the parts of one training; the rest may (more epochs, another device).
+# `method.network` is `model` again, by interpolation.
 _FIXED = ("method", "model", "data", "seed")
-_FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "model.checkpoint")
+_FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "method.network")
 
 
 def checkpoint_file(place: str | Path) -> Path:
@@ -110,12 +119,15 @@ def is_finished(folder: Path, cfg: DictConfig) -> bool:
     """Whether the folder holds this very run, trained to its end.
 
     Raises:
-        ValueError: As in `resume_from`.
+        ValueError: As in `resume_from`, or if ``trainer.max_epochs`` is not a positive integer.
     """
+    epochs = cfg.trainer.max_epochs
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"`trainer.max_epochs` must be a positive integer, got {epochs}")
     summary = folder / "summary.json"
     if resume_from(folder, cfg) is None or not summary.is_file():
         return False
-    return bool(json.loads(summary.read_text(encoding="utf-8"))["epochs"] >= cfg.trainer.max_epochs)
+    return bool(json.loads(summary.read_text(encoding="utf-8"))["epochs"] >= epochs)
 
 
 def write_summary(folder: Path, trainer: pl.Trainer, timer: EpochTimer) -> None:
@@ -176,7 +188,9 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     if cfg.get("smoothing") is not None and "sigma" in cfg.smoothing and cfg.smoothing.sigma is None:
         cfg.smoothing.sigma = (training.get("method") or {}).get("sigma") or None
         if cfg.smoothing.sigma is None and needs_sigma:
-            raise ValueError("this network was trained without noise; give the level, such as smoothing.sigma=0.25")
+            raise ValueError(
+                "this network was trained without noise; give smoothing.sigma=0.25 or another level"
+            )
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = datamodule.num_classes

@@ -8,6 +8,8 @@ from robustsmooth.commands import command, prepare, run_nested
 @command("train")
 def train(cfg: DictConfig) -> None:
     """Train what the config says, in its run folder; continue if the folder holds a checkpoint."""
+    from typing import Any
+
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -22,8 +24,13 @@ def train(cfg: DictConfig) -> None:
     if not is_finished(folder, cfg):
         module = instantiate(cfg.method)
         timer = EpochTimer()
-        plain = OmegaConf.to_container(cfg, resolve=True)
-        callbacks = [timer, *instantiate(cfg.callbacks).values(), SaveConfig(plain), *checkpoints(folder, cfg.monitor)]
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        callbacks = [
+            timer,
+            *instantiate(cfg.callbacks).values(),
+            SaveConfig(plain),
+            *checkpoints(folder, cfg.monitor),
+        ]
         with trainer_for(cfg, folder, callbacks) as trainer:
             trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
             write_summary(folder, trainer, timer)

@@ -1,5 +1,7 @@
 """The LightningModule of every evaluation: a network and its clean accuracy."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
@@ -18,7 +20,7 @@ class EvaluationModule(pl.LightningModule):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        classes = int(network.num_classes)
+        classes: Any = network.num_classes
         self.network = network
         self.top1 = MulticlassAccuracy(classes, average="micro")
         self.top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))

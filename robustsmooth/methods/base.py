@@ -29,8 +29,9 @@ class ClassificationModule(pl.LightningModule):
     `randomness`; whatever uses the global generator (dropout, noise layers) is covered too, since
     that generator is seeded anew before each step.
 
-    Logs ``train/loss`` and ``train/top1`` per epoch, and in validation ``val/loss``, ``val/top1``,
-    ``val/top5`` on clean images and ``val/noisy_top1`` under noise of the training level.
+    Logs ``train/loss``, ``train/top1`` and ``train/learning_rate`` per epoch, and in validation
+    ``val/loss``, ``val/top1``, ``val/top5`` on clean images and ``val/noisy_top1`` under noise of the
+    training level.
 
     Args:
         network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``; has ``num_classes``.
@@ -64,7 +65,7 @@ class ClassificationModule(pl.LightningModule):
         self.sigma = float(sigma)
         self.seed = seed
         self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
-        classes = int(network.num_classes)
+        classes: Any = network.num_classes
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_loss = MeanMetric()
@@ -120,8 +121,17 @@ class ClassificationModule(pl.LightningModule):
         if logits is not None:
             self.train_top1.update(logits.detach(), batch.labels)
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        rates: dict[str, Any] = {"on_step": False, "on_epoch": True, "reduce_fx": "max", "sync_dist": True}
+        self.log("train/learning_rate", rate, **rates)
         for key, value in parts.items():
-            self.log(f"train/{key}", value.detach(), on_step=False, on_epoch=True, batch_size=size)
+            means: dict[str, Any] = {
+                "on_step": False,
+                "on_epoch": True,
+                "sync_dist": True,
+                "batch_size": size,
+            }
+            self.log(f"train/{key}", value.detach(), **means)
         return loss
 
     def on_validation_epoch_start(self) -> None:

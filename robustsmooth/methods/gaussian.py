@@ -29,7 +29,7 @@ class GaussianModule(ClassificationModule):
     def __init__(self, *args: Any, sigma: float, copies: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, sigma=sigma, **kwargs)
         if sigma <= 0:
-            raise ValueError(f"`method.sigma` must be positive, got {sigma}; method=natural trains without noise")
+            raise ValueError(f"`method.sigma` must be positive, got {sigma}; method=natural has no noise")
         if copies < 1:
             raise ValueError(f"`method.copies` must be at least 1, got {copies}")
         self.copies = copies

@@ -69,11 +69,10 @@ class BatchRandomness:
     """
 
     def __init__(self, seed: int, purpose: str, *counters: int) -> None:
-        self.key = (seed, purpose, *counters)
+        self.seed, self.purpose, self.counters = seed, purpose, counters
 
     def _sample(self, kind: Literal["randn", "rand"], like: Tensor, copies: int, draw: int) -> Tensor:
-        seed, purpose, *counters = self.key
-        source = generator(seed, purpose, *counters, draw, device=like.device)
+        source = generator(self.seed, self.purpose, *self.counters, draw, device=like.device)
         sample = torch.randn if kind == "randn" else torch.rand
         return sample((copies, *like.shape), generator=source, device=like.device, dtype=like.dtype)
 

@@ -1,0 +1,53 @@
+# Everything a newcomer needs: `make run`, `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUNS   := multirun/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-full lint format type clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"robustsmooth needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}; name another one: make PYTHON=python3.12 ..." if not (3, 11) <= v[:2] <= (3, 12) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed-dev ## Make a virtual environment with everything for development
+
+run: $(VENV)/.installed ## Train, certify, attack and compare three classifiers on real digits (minutes)
+	$(BIN)/python -m robustsmooth.train -m experiment=digits/quickstart method=natural,gaussian hydra.sweep.dir=$(RUNS)
+	$(BIN)/python -m robustsmooth.train experiment=digits/quickstart method=heat model.checkpoint=$(RUNS)/natural hydra.run.dir=$(RUNS)/heat
+	$(BIN)/python -m robustsmooth.report runs=$(RUNS) hydra.run.dir=$(RUNS)/report
+
+test: lint type ## Install, lint, check types, run the tests that take minutes
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+
+test-full: lint type ## All tests, the slow ones too
+	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+
+lint: $(VENV)/.installed-dev ## Style, spelling and the one-way imports between the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(VENV)/.installed-dev ## Check the type annotations
+	$(BIN)/mypy
+
+clean: ## Remove the virtual environment, caches and build products (runs stay)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,84 @@
+"""What a person sees while a network trains."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["TrainingProgress"]
+
+
+class TrainingProgress(Callback):
+    """One bar for the whole training with the time left, and one line per finished epoch.
+
+    Where the output is no terminal, only the lines are printed.
+
+    Args:
+        metrics: Logged keys to show on a line, where they exist.
+        every: Print the line of every so many epochs; the last epoch always gets one.
+    """
+
+    def __init__(self, metrics: list[str], every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1, got {every}")
+        self.metrics = list(metrics)
+        self.every = every
+        self.console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what starts, and where."""
+        if not trainer.is_global_zero:
+            return
+        name = type(pl_module).__name__
+        parameters = sum(each.numel() for each in pl_module.parameters() if each.requires_grad)
+        again = f", continued after epoch {trainer.current_epoch}" if trainer.current_epoch else ""
+        self.console.print(
+            f"[bold]{name}[/]: {parameters:,} trained parameters, "
+            f"{trainer.num_training_batches} steps per epoch, "
+            f"{trainer.world_size} x {trainer.strategy.root_device.type}{again}",
+            highlight=False,
+        )
+        self._started = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("steps,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        done = trainer.current_epoch * int(trainer.num_training_batches)
+        self._bar.add_task("train", total=total, completed=done)
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's line."""
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs
+        if self._bar is None or (epoch % self.every and epoch != last):
+            return
+        values = trainer.callback_metrics
+        shown = "  ".join(f"{key} {float(values[key]):.4g}" for key in self.metrics if key in values)
+        seconds = time.perf_counter() - self._started
+        self._bar.console.print(
+            f"epoch {epoch:>3}/{last}  {shown}  {seconds:.0f} s", highlight=False, soft_wrap=True
+        )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the bar away, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
