@@ -8,11 +8,14 @@ SmoothAdv_PGD is `PGD` with `PlugIn`, EPGD is `PGD` with `Expectation`.
 from robustsmooth.attacks.base import Attack
 from robustsmooth.attacks.ddn import DDN
 from robustsmooth.attacks.geometry import Norm, distance, project
+from robustsmooth.attacks.library import AutoAttack, CarliniWagner
 from robustsmooth.attacks.objectives import Expectation, Network, Objective, Plain, PlugIn, Stein
 from robustsmooth.attacks.pgd import FGSM, PGD
 
 __all__ = [
     "Attack",
+    "AutoAttack",
+    "CarliniWagner",
     "DDN",
     "Expectation",
     "FGSM",

@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,12 @@ from robustsmooth.attacks.geometry import Norm, distance, expand
 from robustsmooth.attacks.objectives import Network, Objective, Plain
 from robustsmooth.smoothing.addressing import Randomness
 
-__all__ = ["START_DRAW", "Attack", "Incumbent", "Oracle", "View"]
+__all__ = ["SEED_DRAW", "START_DRAW", "Attack", "Incumbent", "Oracle", "View"]
 
 # Draws of one `Randomness` that never meet: 0 is the fixed noise, 1, 2, ... the fresh noise of each
 # step, and these two count away from it.
-_SEED_DRAW = -1
-START_DRAW = -2
+SEED_DRAW = -1
+START_DRAW = -3
 
 
 class View(NamedTuple):
@@ -65,6 +65,14 @@ class Oracle:
             )
         self._given = noises
         self._fixed = noises
+
+    def part(self, which: slice) -> "Oracle":
+        """The oracle of some of the images, under the same fixed noise."""
+        noises = self._noises(None)
+        noises = noises.expand(len(noises), *self.images.shape)[:, which]
+        return Oracle(
+            self.attack, self._network, self.images[which], self.labels[which], self.randomness, noises
+        )
 
     def network(self, points: Tensor) -> Tensor:
         """The base classifier's logits; complains once about labels that it does not have."""
@@ -264,12 +272,22 @@ class Attack(ABC):
         _check_batch(images, labels)
         if isinstance(network, DistributedDataParallel):
             network = network.module  # its forward would wait for a backward pass of the parameters
-        seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=_SEED_DRAW)
+        seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
         with _undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
             # Cloned here: tensors made in inference mode cannot take part in a graph.
             images, labels = images.detach().clone(), labels.detach().clone().long()
             noises = None if noises is None else noises.detach().clone()
             return self._search(Oracle(self, network, images, labels, randomness, noises)).detach()
+
+    def with_epsilon(self, epsilon: float) -> Self:
+        """The same attack with another budget, for warm-up and for lists of budgets.
+
+        Raises:
+            ValueError: If the attack has no budget, or `epsilon` is not positive.
+        """
+        if not hasattr(self, "epsilon"):
+            raise ValueError(f"{type(self).__name__} has no `epsilon` to change")
+        return replace(self, epsilon=epsilon)  # type: ignore[call-arg]
 
     @abstractmethod
     def _search(self, oracle: Oracle) -> Tensor:

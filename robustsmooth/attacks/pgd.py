@@ -1,7 +1,7 @@
 """Projected gradient ascent, and its single step."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from torch import Tensor
 
@@ -51,6 +51,12 @@ class PGD(Attack):
         self._require_choice("norm", "l2", "linf")
         self._require_choice("direction", "normalized", "sign", None)
         self._require_choice("keep", "last", "strongest", "closest")
+
+    def with_epsilon(self, epsilon: float) -> Self:
+        """See `Attack.with_epsilon`; a step size that was given keeps its ratio to the budget."""
+        if self.step_size is None:
+            return replace(self, epsilon=epsilon)
+        return replace(self, epsilon=epsilon, step_size=self.step_size * epsilon / self.epsilon)
 
     def _search(self, oracle: Oracle) -> Tensor:
         if self.restarts == 1 and self.keep == "last":
@@ -109,3 +115,7 @@ class FGSM(PGD):
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_size", self.epsilon)
         super().__post_init__()
+
+    def with_epsilon(self, epsilon: float) -> Self:
+        """See `Attack.with_epsilon`; the step is as long as the budget."""
+        return replace(self, epsilon=epsilon)
