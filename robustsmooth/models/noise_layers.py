@@ -24,6 +24,7 @@ __all__ = [
     "NoisyNormalize",
     "is_random",
     "noise_parameters",
+    "noises",
     "silenced",
 ]
 
@@ -285,7 +286,8 @@ def _flexible_shapes(layer: nn.Conv2d | nn.Linear) -> tuple[Sequence[int], Seque
     return (layer.in_features,), (layer.out_features,)
 
 
-def _noises(network: nn.Module) -> Iterator[ParametricNoise]:
+def noises(network: nn.Module) -> Iterator[ParametricNoise]:
+    """All noises in the network."""
     return (module for module in network.modules() if isinstance(module, ParametricNoise))
 
 
@@ -296,23 +298,22 @@ def is_random(network: nn.Module) -> bool:
     then independent only if each comes from its own pass: put different images in the batch, not
     copies of one image (the Clopper-Pearson bound is void otherwise).
     """
-    return any(noise.active for noise in _noises(network))
+    return any(noise.active for noise in noises(network))
 
 
 def noise_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The trainable strengths of all noises in the network."""
-    return [parameter for noise in _noises(network) for parameter in noise.parameters()]
+    return [parameter for noise in noises(network) for parameter in noise.parameters()]
 
 
 @contextmanager
 def silenced(network: nn.Module) -> Iterator[None]:
     """Switch the network's own noise off inside a ``with`` block: the plain network, exactly."""
-    noises = list(_noises(network))
-    before = [noise.active for noise in noises]
+    before = [(noise, noise.active) for noise in noises(network)]
     try:
-        for noise in noises:
+        for noise, _ in before:
             noise.active = False
         yield
     finally:
-        for noise, active in zip(noises, before, strict=True):
+        for noise, active in before:
             noise.active = active

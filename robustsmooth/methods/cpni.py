@@ -1,0 +1,150 @@
+"""PNI and CPNI: adversarial training of networks with trainable noise, and their fine-tunings."""
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robustsmooth.attacks import Attack
+from robustsmooth.data import Batch
+from robustsmooth.methods.base import ClassificationModule, Parameters
+from robustsmooth.models.noise_layers import is_random, noise_parameters, noises
+
+__all__ = ["CPNIModule"]
+
+
+class CPNIModule(ClassificationModule):
+    r"""Adversarial training as in PNI (He et al. 2019) and CPNI (Nemcovsky et al.).
+
+    The noise is in the network (``model.noise_layers``); this module is the training. With w the
+    weight of adversarial examples, ``mixture="both"`` minimises (CPNI, eq. 6)
+
+    .. math:: (1 - w) L(x + \sigma\xi) + w L(\hat x + \sigma\xi')
+
+    and ``mixture="either"`` the loss at one noisy image per image (eq. 22, the fine-tuning *Gauss*)
+
+    .. math:: L(x + \eta), \quad \eta \sim N(0, \sigma^2 I) + B\,\delta, \quad B \sim Ber(w).
+
+    The attack looks at the network in eval mode, noise on. An attack that averages over copies
+    (EPGD) passes each through the network by itself, because a random network draws once per pass;
+    one whose own noise level is not set looks at the level of this training.
+
+    Logs ``train/adversarial_top1``, with ``both`` also ``train/clean_loss`` and
+    ``train/adversarial_loss``, and ``train/noise_scale``, the mean absolute value of all their strengths d.
+
+    Args:
+        *args: As in `ClassificationModule`.
+        attack: Makes the adversarial images.
+        adversarial_weight: w, in [0, 1].
+        mixture: Whether the loss sees every image both ways or one way, drawn by lot.
+        labels: What the attack moves away from: the ``true`` labels, or the network's own
+            ``predicted`` ones (published code of PNI), which avoids that the label leaks into the image.
+        noise_weight_decay: Weight decay of the noise strengths; None for that of all parameters.
+            PNI's code decays everything but its strengths, CPNI's everything alike.
+        **kwargs: As in `ClassificationModule`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        attack: Attack,
+        adversarial_weight: float = 0.5,
+        mixture: Literal["both", "either"] = "both",
+        labels: Literal["true", "predicted"] = "true",
+        noise_weight_decay: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not 0 <= adversarial_weight <= 1:
+            raise ValueError(f"`method.adversarial_weight` must be in [0, 1], got {adversarial_weight}")
+        if mixture not in ("both", "either"):
+            raise ValueError(f"`method.mixture` must be both or either, got {mixture!r}")
+        if labels not in ("true", "predicted"):
+            raise ValueError(f"`method.labels` must be true or predicted, got {labels!r}")
+        if noise_weight_decay is not None and noise_weight_decay < 0:
+            raise ValueError(f"`method.noise_weight_decay` must be at least 0, got {noise_weight_decay}")
+        if attack.targeted:
+            raise ValueError("`attack.targeted` must be false: training moves images away from their labels")
+        self.attack = dataclasses.replace(
+            attack,
+            sigma=self.sigma if attack.sigma is None else attack.sigma,
+            copies_per_pass=1 if is_random(self.network) else attack.copies_per_pass,
+        )
+        self.adversarial_weight = adversarial_weight
+        self.mixture, self.labels = mixture, labels
+        self.noise_weight_decay = noise_weight_decay
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 6 or eq. 22, see the class."""
+        parts = self._both(batch) if self.mixture == "both" else self._either(batch)
+        scales = [noise.scale.detach().flatten() for noise in noises(self.network)]
+        if scales:
+            parts["noise_scale"] = torch.cat(scales).abs().mean()
+        return parts
+
+    def parameter_groups(self) -> Parameters:
+        """Everything; the noise strengths apart if they have their own weight decay."""
+        if self.noise_weight_decay is None:
+            return super().parameter_groups()
+        strengths = {id(parameter) for parameter in noise_parameters(self.network)}
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        apart = [parameter for parameter in trained if id(parameter) in strengths]
+        groups: list[dict[str, Any]] = [{"params": [each for each in trained if id(each) not in strengths]}]
+        return [*groups, {"params": apart, "weight_decay": self.noise_weight_decay}] if apart else groups
+
+    def _both(self, batch: Batch) -> dict[str, Tensor]:
+        adversarial = self._attacked(batch.images, batch.labels)
+        # Two passes, as published: two draws of the network's noise, two batches for BatchNorm.
+        logits = self.network(self._noisy(batch.images, draw=0))
+        adversarial_logits = self.network(self._noisy(adversarial, draw=1))
+        clean_loss = functional.cross_entropy(logits, batch.labels)
+        adversarial_loss = functional.cross_entropy(adversarial_logits, batch.labels)
+        weight = self.adversarial_weight
+        return {
+            "loss": (1 - weight) * clean_loss + weight * adversarial_loss,
+            "logits": logits,
+            "clean_loss": clean_loss,
+            "adversarial_loss": adversarial_loss,
+            "adversarial_top1": _top1(adversarial_logits, batch.labels),
+        }
+
+    def _either(self, batch: Batch) -> dict[str, Tensor]:
+        lots = self.randomness("bernoulli").uniform(batch.images.flatten(1)[:, 0])[0]
+        chosen = lots < self.adversarial_weight
+        images = batch.images.clone()
+        if chosen.any():
+            images[chosen] = self._attacked(batch.images[chosen], batch.labels[chosen])
+        logits = self.network(self._noisy(images, draw=0))
+        parts = {"loss": functional.cross_entropy(logits, batch.labels), "logits": logits}
+        if chosen.any():
+            parts["adversarial_top1"] = _top1(logits[chosen], batch.labels[chosen])
+        return parts
+
+    def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self.labels == "predicted":
+            labels = self._predictions(images)
+        return self.attack(self.network, images, labels, randomness=self.randomness("attack"))
+
+    def _predictions(self, images: Tensor) -> Tensor:
+        """The network's answers in eval mode, the one in which it is attacked."""
+        training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                return self.network(images).argmax(1)
+        finally:
+            self.network.train(training)
+
+    def _noisy(self, images: Tensor, draw: int) -> Tensor:
+        if self.sigma == 0:
+            return images
+        return images + self.sigma * self.randomness("noise").normal(images, draw=draw)[0]
+
+
+def _top1(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.detach().argmax(1) == labels).float().mean()
