@@ -1,5 +1,7 @@
 """Report on runs: ``python -m robustsmooth.report runs=multirun/2026-11-20``."""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
 from robustsmooth.commands import command, prepare
@@ -13,8 +15,8 @@ def report(cfg: DictConfig) -> None:
     from robustsmooth.report.build import write_report
 
     folder = prepare(cfg)
-    options = OmegaConf.to_container(cfg.report, resolve=True)
-    write_report(OmegaConf.to_object(cfg.runs) if OmegaConf.is_config(cfg.runs) else cfg.runs, folder, **options)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    write_report(plain["runs"], folder, **plain["report"])
     if "html" in cfg.report.formats:
         print(f"The report is {folder / 'report.html'}")
 

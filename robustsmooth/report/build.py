@@ -34,13 +34,13 @@ def build_tables(
         method: Kind of the intervals.
     """
     certified = evaluations.certifications
+    groups = tables.by_guarantee(certified)
     chosen = list(radii) if radii is not None else tables.default_radii(certified)
-    built = [
-        tables.overview_table(evaluations, _few(chosen)),
-        tables.certified_accuracy_table(certified, chosen, "certificate", level, method),
-        tables.radius_table(certified),
-        tables.certified_accuracy_table(certified, chosen, "assumption", level, method),
-        tables.radius_table(certified, "assumption"),
+    built = [tables.overview_table(evaluations, _few(chosen))]
+    for members in groups.values():
+        at = chosen if radii is not None else tables.default_radii(members)
+        built += [tables.certified_accuracy_table(members, at, level, method), tables.radius_table(members)]
+    built += [
         tables.attack_table(evaluations.attacks, level, method),
         tables.contradiction_table(evaluations),
         tables.comparison_table(certified, chosen),
@@ -110,7 +110,14 @@ def write_report(
         subtitle = f"{len(evaluations.runs)} runs, {len(evaluations.certifications)} certifications, {now}"
         footer = f"Made by robustsmooth {robustsmooth.__version__}."
         write_page(
-            folder / "report.html", title, subtitle, evaluations.runs, built, drawings, evaluations.problems, footer
+            folder / "report.html",
+            title,
+            subtitle,
+            evaluations.runs,
+            built,
+            drawings,
+            evaluations.problems,
+            footer,
         )
     if "terminal" in formats:
         _show([table for table in built if show is None or table.name in show], evaluations.problems)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from robustsmooth.report.runs import Run
 
 __all__ = ["Attack", "Certification", "Evaluations", "Training", "read_evaluations", "tidy_rows"]
 
-GUARANTEES = ("certificate", "assumption", "empirical")
-"""What a number guarantees: it holds with probability 1 - alpha; it holds if an assumption does; it was tried."""
+FIELD_GUARANTEE = "l2-certificate"
+"""What the radii of the field's logs are, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Certification:
     Attributes:
         run: Where it comes from.
         path: The log.
-        guarantee: ``certificate`` or ``assumption``.
+        guarantee: What its radii are, in the words of the certificate: ``l2-certificate``,
+            ``l1-certificate``, ``l2-top5-certificate``... Radii of two guarantees never share a column.
         indices: The images, ``(N,)``.
         correct: Whether each is classified correctly.
         radius: Certified radii, ``(N,)`` float64.
@@ -45,6 +46,16 @@ class Certification:
     p_a_lower: NDArray[np.float64] | None
     votes: float
     seconds: float
+
+    @property
+    def kind(self) -> Literal["certificate", "assumption"]:
+        """Whether the radii hold with probability 1 - alpha, or only if an assumption does."""
+        return "certificate" if self.guarantee.endswith("certificate") else "assumption"
+
+    @property
+    def norm(self) -> str:
+        """The norm of the radii: ``l2``, ``l1`` or ``linf``."""
+        return self.guarantee.split("-")[0]
 
     @property
     def images(self) -> int:
@@ -128,7 +139,7 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
 
 
 def tidy_rows(runs: Iterable[Run], kind: Kind) -> pd.DataFrame:
-    """All rows of one kind of log, with each run's label and facts as columns: the tidy table for one's own plots."""
+    """All rows of one kind of log, with each run's label and facts as columns: a tidy table to plot from."""
     tables = []
     for run in runs:
         for log in _logs(run, []):
@@ -152,7 +163,9 @@ def _logs(run: Run, problems: list[str]) -> Iterator[Log]:
         if len(filled) == 1:
             yield filled[0]
         elif filled:  # the ranks of an unfinished evaluation
-            rows = pd.concat([part.rows for part in filled], ignore_index=True).sort_values("idx", kind="stable")
+            rows = pd.concat([part.rows for part in filled], ignore_index=True).sort_values(
+                "idx", kind="stable"
+            )
             yield Log(filled[0].kind, filled[0].path, rows.reset_index(drop=True))
 
 
@@ -178,9 +191,10 @@ def _certification(run: Run, log: Log) -> Certification:
 
 
 def _guarantee(run: Run, rows: pd.DataFrame) -> str:
-    """The kind of guarantee that a log's radii have; the field's own logs are certificates."""
-    named = str(rows["guarantee"].iloc[0] if "guarantee" in rows else run.facts.get("guarantee", "certificate"))
-    return next((kind for kind in GUARANTEES if kind in named), "certificate")
+    """The guarantee of a log's radii, from its rows or its settings."""
+    if "guarantee" in rows:
+        return str(rows["guarantee"].iloc[0])
+    return str(run.facts.get("guarantee") or FIELD_GUARANTEE)
 
 
 def _attacks(run: Run, log: Log) -> list[Attack]:

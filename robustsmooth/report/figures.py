@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustsmooth.report import statistics
-from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Training
-from robustsmooth.report.statistics import Method
+from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification, Evaluations, Training
+from robustsmooth.report.statistics import METHOD_TITLES, Method
+from robustsmooth.report.tables import by_guarantee
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,15 +29,17 @@ __all__ = ["PALETTE", "Drawing", "draw_figures", "write_figures"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_LINES = 7
 """More lines than colours cannot be told apart: then the best ones are drawn, the others in grey."""
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.figsize": (5.6, 3.9), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "svg.fonttype": "none",
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"], "savefig.dpi": 160,
+    "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8,
+    "svg.fonttype": "none", "font.family": "sans-serif", "savefig.dpi": 160,
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
 }  # fmt: skip
 
 
@@ -71,7 +74,7 @@ class Drawing:
                 columns = 1 if max(len(str(each.get_label())) for each in handles) > 28 else 2
                 figure.legend(loc="outside lower left", ncols=columns)
                 rows = math.ceil(len(handles) / columns)
-                figure.set_size_inches(STYLE["figure.figsize"][0], 3.5 + 0.21 * rows)  # type: ignore[index]
+                figure.set_size_inches(STYLE["figure.figsize"][0], 3.5 + 0.21 * rows)
             return figure
 
     def svg(self) -> str:
@@ -103,17 +106,17 @@ def write_figures(drawings: Sequence[Drawing], folder: Path, formats: Sequence[s
                 figure.savefig(folder / f"{drawing.name}.{suffix}", **dated)
 
 
-def draw_figures(evaluations: Evaluations, level: float = 0.95, method: Method = "clopper_pearson") -> list[Drawing]:
+def draw_figures(
+    evaluations: Evaluations, level: float = 0.95, method: Method = "clopper_pearson"
+) -> list[Drawing]:
     """All figures for which there is something to show."""
-    certified = [each for each in evaluations.certifications if each.guarantee == "certificate"]
-    assumed = [each for each in evaluations.certifications if each.guarantee == "assumption"]
-    drawings: list[Drawing] = []
-    if certified:
-        drawings.append(certified_accuracy(certified, level, method))
+    drawings = [
+        certified_accuracy(members, level, method)
+        for members in by_guarantee(evaluations.certifications).values()
+    ]
+    certified = [each for each in evaluations.certifications if each.guarantee == FIELD_GUARANTEE]
     if len({_sigma(each) for each in certified}) > 1:
         drawings += [envelope(certified), envelope_per_sigma(certified)]
-    if assumed:
-        drawings.append(certified_accuracy(assumed, level, method, guarantee="assumption"))
     if any(each.p_a_lower is not None for each in certified):
         drawings.append(lower_bounds(certified))
     budgets = [each for each in evaluations.attacks if _is_l2(each) and _epsilon(each) is not None]
@@ -163,33 +166,31 @@ def _shares(each: Certification, grid: np.ndarray) -> np.ndarray:
 
 
 def certified_accuracy(
-    certifications: Sequence[Certification],
-    level: float = 0.95,
-    method: Method = "clopper_pearson",
-    guarantee: str = "certificate",
+    certifications: Sequence[Certification], level: float = 0.95, method: Method = "clopper_pearson"
 ) -> Drawing:
-    """Certified accuracy against radius, with confidence bands over images."""
+    """Certified accuracy against radius, with confidence bands over images; for radii of one guarantee."""
+    guarantee, norm = certifications[0].guarantee, certifications[0].norm
     ranked = sorted(certifications, key=lambda each: -statistics.acr(each.correct, each.radius))
-    best = ranked[:MOST_LINES]
 
     def draw(axes: Axes) -> None:
         grid = _grid(certifications)
         for each in ranked[MOST_LINES:]:
             axes.plot(grid, _shares(each, grid), color="0.8", linewidth=0.7, zorder=1)
-        for position, each in enumerate(best):
+        for position, each in enumerate(ranked[:MOST_LINES]):
             axes.plot(grid, _shares(each, grid), label=each.run.label, **_style(position))
             counts = statistics.certified_counts(each.correct, each.radius, grid)
             low, high = statistics.interval(counts, each.images, level, method)
             color = PALETTE[position % len(PALETTE)]
             axes.fill_between(grid, 100 * low, 100 * high, color=color, alpha=0.12, linewidth=0)
-        word = "Certified accuracy" if guarantee == "certificate" else "Accuracy with bound ≥ r"
-        _percent_axes(axes, RADIUS, f"{word} (% of all images)")
+        _percent_axes(axes, RADIUS.replace("l2", norm), "Certified accuracy (% of all images)")
 
-    grey = f" The {MOST_LINES} with the largest ACR in colour, the others grey." if len(ranked) > MOST_LINES else ""
-    band = f"Bands: {100 * level:g} % {method.replace('_', '-').title()} intervals over images.{grey}"
-    if guarantee == "certificate":
-        return Drawing("certified_accuracy", "Certified accuracy against radius", band, draw)
-    return Drawing("bounds", "Accuracy with a bound of at least r", f"Holds under the bound's assumption. {band}", draw)
+    note = f"Bands: {100 * level:g} % {METHOD_TITLES[method]} intervals over images."
+    if len(ranked) > MOST_LINES:
+        note += f" The {MOST_LINES} with the largest ACR in colour, the others grey."
+    if guarantee == FIELD_GUARANTEE:
+        return Drawing("certified_accuracy", "Certified accuracy against radius", note, draw)
+    name = f"certified_accuracy_{guarantee.replace('-', '_')}"
+    return Drawing(name, f"Certified accuracy ({guarantee})", note, draw)
 
 
 def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
@@ -204,12 +205,14 @@ def _families(certifications: Sequence[Certification]) -> dict[str, list[Certifi
 
 
 def envelope(certifications: Sequence[Certification]) -> Drawing:
-    """The best certified accuracy of each method at each radius over all its runs (SmoothAdv Figures 1 and 2, left)."""
+    """The best of each method's runs at each radius (SmoothAdv Figures 1 and 2, left)."""
 
     def draw(axes: Axes) -> None:
         grid = _grid(certifications)
         for position, (name, members) in enumerate(_families(certifications).items()):
-            axes.plot(grid, _best_of(members, grid), label=f"{name} ({len(members)} runs)", **_style(position))
+            axes.plot(
+                grid, _best_of(members, grid), label=f"{name} ({len(members)} runs)", **_style(position)
+            )
         _percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
     note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
@@ -224,8 +227,10 @@ def envelope_per_sigma(certifications: Sequence[Certification]) -> Drawing:
         for line, (name, members) in enumerate(_families(certifications).items()):
             for position, sigma in enumerate(sorted({_sigma(each) for each in members}, key=str)):
                 chosen = [each for each in members if _sigma(each) == sigma]
-                style = {"color": PALETTE[position % len(PALETTE)], "linestyle": DASHES[line % len(DASHES)]}
-                axes.plot(grid, _best_of(chosen, grid), label=f"{name} σ={sigma} ({len(chosen)} runs)", **style)
+                style = {**_style(position), "linestyle": DASHES[line % len(DASHES)]}
+                axes.plot(
+                    grid, _best_of(chosen, grid), label=f"{name} σ={sigma} ({len(chosen)} runs)", **style
+                )
         _percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
     note = "The best of the runs of one noise level σ at each radius."
@@ -241,46 +246,72 @@ def lower_bounds(certifications: Sequence[Certification]) -> Drawing:
         grid = np.linspace(0, 1, 400)
         for position, each in enumerate(ranked):
             bounds = np.where(each.correct, each.p_a_lower, np.nan)  # type: ignore[arg-type]
-            axes.plot(grid, 100 * statistics.exceedance(bounds, grid), label=each.run.label, **_style(position))
+            axes.plot(
+                grid, 100 * statistics.exceedance(bounds, grid), label=each.run.label, **_style(position)
+            )
         axes.axvline(0.5, color="0.5", linewidth=0.8)
-        _percent_axes(axes, "Lower bound p of the top class's probability", "Correct images with a bound ≥ p (%)")
+        _percent_axes(
+            axes, "Lower bound p of the top class's probability", "Correct images with a bound ≥ p (%)"
+        )
         axes.set_xlim(0, 1)
 
-    note = "Share of all images that are correct with a bound of at least p. Left of 1/2 (grey) nothing can be certified."
+    note = (
+        "Share of all images that are correct with a bound of at least p. Below 1/2 (grey) none is certified."
+    )
     return Drawing("lower_bounds", "Distribution of the lower bounds", note, draw)
 
 
 def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[Certification]) -> Drawing:
     """Accuracy under attack at each budget beside certified accuracy (SmoothAdv Figure 3)."""
-    classifiers = {each.run.trained for each in attacks}
-    shown = [each for each in certifications if each.run.trained in classifiers][:MOST_LINES]
+    under_attack = {each.run.trained for each in attacks}
+    shown = [each for each in certifications if each.run.trained in under_attack][:MOST_LINES]
+    colours = {each.run.trained: PALETTE[position % len(PALETTE)] for position, each in enumerate(shown)}
 
     def draw(axes: Axes) -> None:
+        from matplotlib.lines import Line2D
+
         grid = _grid(shown or certifications)
-        colours = {str(each.run.trained): PALETTE[position % len(PALETTE)] for position, each in enumerate(shown)}
         for each in shown:
-            colour = colours[str(each.run.trained)]
-            axes.plot(grid, _shares(each, grid), label=f"certified: {each.run.label}", color=colour)
-        lines: dict[tuple[str, Any], list[tuple[float, float]]] = {}
-        homes: dict[str, str] = {}
+            axes.plot(grid, _shares(each, grid), label=each.run.label, color=colours[each.run.trained])
+        lines: dict[tuple[Any, str], list[tuple[float, float]]] = {}
         for attack in attacks:
             held = float((attack.rows["adversarial"] == attack.rows["label"]).mean())
-            key = (attack.run.label, attack.settings.get("num_noise"))
-            lines.setdefault(key, []).append((_epsilon(attack) or 0.0, 100 * held))
-            homes[attack.run.label] = str(attack.run.trained)
-        for (label, noises), points in list(lines.items())[: 2 * MOST_LINES]:
-            points.sort()
-            name = f"under attack: {label}" + (f" m={noises:g}" if noises and len(lines) > len(homes) else "")
-            style = {"color": colours.get(homes[label], "0.4"), "linestyle": "none" if len(points) == 1 else "--"}
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.1, label=name, **style)
+            lines.setdefault((attack.run.trained, _attack_name(attack)), []).append(
+                (_epsilon(attack) or 0, 100 * held)
+            )
+        names = sorted({name for _, name in lines})
+        for (trained, name), points in lines.items():
+            marker = MARKERS[names.index(name) % len(MARKERS)]
+            x, y = zip(*sorted(points), strict=True)
+            axes.plot(
+                x,
+                y,
+                marker=marker,
+                markersize=4.5,
+                linewidth=1,
+                linestyle=":",
+                color=colours.get(trained, "0.4"),
+            )
+        for position, name in enumerate(names):
+            marker = MARKERS[position % len(MARKERS)]
+            axes.add_line(
+                Line2D([], [], marker=marker, linestyle=":", color="0.3", label=f"under attack: {name}")
+            )
         _percent_axes(axes, "l2 radius r, or attack budget ε (pixel units)", "Accuracy (% of all images)")
 
-    note = "Solid: certified, a lower bound. Dots: what attacks left standing, an upper bound. The true robustness is between."
+    note = "Solid: certified, a lower bound. Marks: what attacks left standing, an upper bound."
     return Drawing("empirical_certified", "Certified and empirical accuracy", note, draw)
 
 
+def _attack_name(each: Attack) -> str:
+    words = [str(each.run.facts.get("attack", "attack"))]
+    words += [f"on {each.run.facts['target']}"] if "target" in each.run.facts else []
+    words += [f"m={each.settings['num_noise']:g}"] if each.settings.get("num_noise", 1) > 1 else []
+    return " ".join(words)
+
+
 def attack_curves(attacks: Sequence[Attack]) -> Drawing:
-    """Share of images attacked within a distance (HeatSmoothing Figures 2 and 6); the largest budget of each run."""
+    """Share of images attacked within a distance (HeatSmoothing Figures 2 and 6); each run's largest budget."""
     largest: dict[str, Attack] = {}
     for each in attacks:
         kept = largest.get(each.run.label)
@@ -291,7 +322,9 @@ def attack_curves(attacks: Sequence[Attack]) -> Drawing:
     shown = [each for each in largest.values() if _is_l2(each) == (norm == "l2")][:MOST_LINES]
 
     def draw(axes: Axes) -> None:
-        reach = max((float(each.rows.loc[each.rows["success"] == 1, norm].max()) for each in shown), default=1.0)
+        reach = max(
+            (float(each.rows.loc[each.rows["success"] == 1, norm].max()) for each in shown), default=1.0
+        )
         grid = np.linspace(0, reach if math.isfinite(reach) and reach > 0 else 1.0, 400)
         for position, each in enumerate(shown):
             rows = each.rows
@@ -301,7 +334,9 @@ def attack_curves(attacks: Sequence[Attack]) -> Drawing:
             axes.plot(grid, 100 * curve, label=each.run.label, **_style(position))
         _percent_axes(axes, f"{norm} distance (pixel units)", "Images attacked (%)")
 
-    note = "Share of all images with an adversarial example within the distance; those wrong without attack count from 0."
+    note = (
+        "Share of all images with an adversarial example within the distance; a clean mistake has distance 0."
+    )
     return Drawing("attack_curves", "Attack curves", note, draw)
 
 

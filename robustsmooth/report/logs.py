@@ -104,7 +104,7 @@ def read_log(path: Path | str, kind: Kind | None = None) -> Log:
     found = kind_of(header)
     if found is None or (kind is not None and found != kind):
         raise ValueError(
-            f"{path} is not a {kind or 'robustness'} log: its first line must name tab separated columns such as "
+            f"{path} is not a {kind or 'robustness'} log: its first line must name columns such as "
             f"{' '.join(FIELD_COLUMNS)}, got {' '.join(header)[:80]!r}"
         )
     problems: list[str] = []
@@ -116,8 +116,8 @@ def read_log(path: Path | str, kind: Kind | None = None) -> Log:
 def _without_torn_line(content: bytes, header: list[str], path: Path, problems: list[str]) -> bytes:
     """Drop a last line that stops in the middle.
 
-    A line without its end is whole only if it is in the field's format and its last column, the time, reads as
-    a time with a fraction; then nothing that a certificate needs can be missing.
+    A line without its end is whole only if it is in the field's format and its last column, the time,
+    has a fraction; then nothing that a certificate needs can be missing.
     """
     if content.endswith(b"\n"):
         return content
@@ -178,7 +178,9 @@ def _times(column: pd.Series) -> pd.Series:
 
 def _without_repetitions(rows: pd.DataFrame, path: Path, problems: list[str]) -> pd.DataFrame:
     """Keep the first row of each image (and setting): a log that was appended to twice counts once."""
-    key = [column for column in ("idx", "epsilon", "num_noise", "sigma", "samples", "voting") if column in rows]
+    key = [
+        column for column in ("idx", "epsilon", "num_noise", "sigma", "samples", "voting") if column in rows
+    ]
     repeated = rows.duplicated(key).to_numpy(dtype=bool)
     if not np.any(repeated):
         return rows

@@ -55,7 +55,9 @@ def write_page(
     from jinja2 import Environment, StrictUndefined
 
     template = resources.files("robustsmooth.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.from_string(template).render(
         title=title,
         subtitle=subtitle,

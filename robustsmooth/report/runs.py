@@ -30,7 +30,14 @@ LABEL_FACTS = (
 )  # fmt: skip
 """What a label may be made of, in this order; only what differs between the runs is used."""
 
-SIGNS = {"sigma": "σ", "train_sigma": "training σ", "train_seed": "training seed", "epsilon": "ε", "alpha": "α", "num_noise": "m"}
+SIGNS = {
+    "sigma": "σ",
+    "train_sigma": "training σ",
+    "train_seed": "training seed",
+    "epsilon": "ε",
+    "alpha": "α",
+    "num_noise": "m",
+}
 
 _GROUPS = ("method", "model", "data", "certificate", "attack", "smoothing", "loss", "experiment")
 
@@ -72,13 +79,13 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         entries: One or several of: a folder (searched to the bottom), a glob, a log file; or a mapping with
             such a ``path`` and the facts that are true of what is found there, such as ``{path: logs/**,
             method: cohen, n: 100000, alpha: 0.001}``. A key ``pattern`` is a regular expression whose named
-            groups read further facts from the path: ``noise_(?P<train_sigma>[0-9.]+)/test/sigma_(?P<sigma>[0-9.]+)``.
+            groups read further facts from the path, such as ``noise_(?P<sigma>[0-9.]+)``.
 
     Returns:
         The runs in the order of their paths, each once, without labels.
 
     Raises:
-        ValueError: If an entry names nothing, a mapping lacks its path, or a pattern is no regular expression.
+        ValueError: If an entry names nothing, a mapping lacks its path, or a pattern is not valid.
     """
     if isinstance(entries, str | Mapping):
         entries = [entries]
@@ -91,11 +98,13 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         try:
             expression = re.compile(pattern) if pattern else None
         except re.error as error:
-            raise ValueError(f"`runs`: the pattern {pattern!r} is not a regular expression: {error}") from None
+            raise ValueError(
+                f"`runs`: the pattern {pattern!r} is not a regular expression: {error}"
+            ) from None
         runs = list(_runs_below(path))
         if not runs:
             raise ValueError(
-                f"`runs`: {path} holds no run and no log; give run folders, globs of them (quoted), or log files"
+                f"`runs`: {path} holds no run and no log; give run folders, quoted globs, or log files"
             )
         for run in runs:
             match = expression.search(run.path.as_posix()) if expression else None
@@ -113,13 +122,16 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     differing = [
         fact
         for fact in LABEL_FACTS
-        if len({json.dumps(known, default=str) for run in runs if (known := run.facts.get(fact)) is not None}) > 1
+        if len({json.dumps(known, default=str) for run in runs if (known := run.facts.get(fact)) is not None})
+        > 1
     ]
     if not {"method", "name"} & set(differing):
         differing = ["method", *differing]
     if all(_noise(run.facts) == run.facts.get("train_sigma", _noise(run.facts)) for run in runs):
         differing = [fact for fact in differing if fact != "train_sigma"]
-    trained = [fact for fact in differing if fact in ("name", "method", "model", "data", "train_sigma", "train_seed")]
+    trained = [
+        fact for fact in differing if fact in ("name", "method", "model", "data", "train_sigma", "train_seed")
+    ]
     taken: dict[tuple[str, ...], Counter[str]] = {}
     labels = [_label(run.facts, differing) or run.path.stem for run in runs]
     for run, label in zip(runs, labels, strict=True):
@@ -169,7 +181,9 @@ def _plain(text: str) -> Any:
 
 
 def _runs_below(path: str) -> Iterator[Run]:
-    matches = [Path(path)] if Path(path).exists() else [Path(match) for match in glob.glob(path, recursive=True)]
+    matches = (
+        [Path(path)] if Path(path).exists() else [Path(match) for match in glob.glob(path, recursive=True)]  # noqa: PTH207 absolute patterns too
+    )
     for match in sorted(matches):
         if match.is_dir():
             for folder in _run_folders(match):
@@ -181,11 +195,15 @@ def _runs_below(path: str) -> Iterator[Run]:
 
 
 def _run_folders(top: Path) -> Iterator[Path]:
-    """Folders at or below `top` that a command wrote; what lies inside ``.hydra`` and the like is left out."""
+    """Folders at or below `top` that a command wrote; hidden folders are left out."""
     for name, folders, files in os.walk(top):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder != "checkpoints")
+        folders[:] = sorted(
+            folder for folder in folders if not folder.startswith(".") and folder != "checkpoints"
+        )
         folder = Path(name)
-        if _logs_of(folder, files) or ((folder / ".hydra" / "config.yaml").exists() and "report.html" not in files):
+        if _logs_of(folder, files) or (
+            (folder / ".hydra" / "config.yaml").exists() and "report.html" not in files
+        ):
             yield folder.absolute()
 
 
@@ -266,7 +284,9 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
         (config.get("certificate") or {}, ("n0", "n", "alpha")),
         (config.get("attack") or {}, ("norm", "steps", "epsilon", "num_noise")),
     ):
-        facts |= {name: group[name] for name in names if isinstance(group, dict) and group.get(name) is not None}
+        facts |= {
+            name: group[name] for name in names if isinstance(group, dict) and group.get(name) is not None
+        }
     return facts, trained
 
 
@@ -287,7 +307,11 @@ def _training_folder(checkpoint: str, cwd: str) -> Path | None:
 def _settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The facts among the settings that an evaluation's rows depend on."""
     flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings).items()}
-    return {name: flat[name] for name in ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target") if name in flat}
+    return {
+        name: flat[name]
+        for name in ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target")
+        if name in flat
+    }
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -35,6 +35,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Method = Literal["clopper_pearson", "wilson"]
+METHOD_TITLES = {"clopper_pearson": "Clopper-Pearson", "wilson": "Wilson"}
 
 
 def certified_counts(correct: ArrayLike, radius: ArrayLike, radii: ArrayLike) -> NDArray[np.int64]:
@@ -98,7 +99,7 @@ def acr(correct: ArrayLike, radius: ArrayLike) -> float:
 
 
 def radius_statistics(correct: ArrayLike, radius: ArrayLike) -> tuple[float, float, float]:
-    """Median, mean and maximum over all images of the certified radius, 0 where wrong (HeatSmoothing, Table 4).
+    """Median, mean and maximum over all images of the radius, 0 where wrong (HeatSmoothing, Table 4).
 
     The mean is the ACR.
     """
@@ -163,7 +164,9 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> Paired:
     """
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     if a.shape != b.shape:
-        raise ValueError(f"`first` and `second` must be outcomes on the same images, got {a.size} and {b.size}")
+        raise ValueError(
+            f"`first` and `second` must be outcomes on the same images, got {a.size} and {b.size}"
+        )
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     differing = only_first + only_second
     p_value = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0

@@ -1,4 +1,4 @@
-"""A table that knows what its columns are, and how it looks in the terminal, in a paper, on a page, in a file."""
+"""A table that knows what its columns are, and how it looks in a terminal, a paper, a page and a file."""
 
 import html
 import json
@@ -175,7 +175,9 @@ class Table:
         from rich.text import Text
 
         used = self.used
-        table = RichTable(title=self.title, caption=self.note or None, title_justify="left", caption_justify="left")
+        table = RichTable(
+            title=self.title, caption=self.note or None, title_justify="left", caption_justify="left"
+        )
         for column in used:
             tag = KIND_TITLES[column.kind]
             heading = Text.assemble(column.title, (f"\n{tag}" if tag else "", "dim"))
@@ -216,10 +218,11 @@ def _number(column: Column) -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "\\": r"\textbackslash{}",
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "σ": r"$\sigma$", "ε": r"$\epsilon$",
-    "α": r"$\alpha$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$", "ℓ": r"$\ell$", "√": r"$\sqrt{}$",
-    "₂": r"$_2$", "∞_": r"$_\infty$",
+    "α": r"$\alpha$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$", "ℓ": r"$\ell$", 
+    "√": r"$\sqrt{}$", "₂": r"$_2$",
 }  # fmt: skip
 
 

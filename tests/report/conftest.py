@@ -25,7 +25,9 @@ def certify_rows(images=60, sigma=0.25, n=1000, alpha=0.001, strength=1.0, seed=
             rows.append([idx, label, -1, 0.0, 0, 0.01, bound, n])
         else:
             predict = label if right else (label + 1) % 10
-            rows.append([idx, label, predict, float(sigma * stats.norm.ppf(bound)), int(right), 0.01, bound, n])
+            rows.append(
+                [idx, label, predict, float(sigma * stats.norm.ppf(bound)), int(right), 0.01, bound, n]
+            )
     return rows
 
 
@@ -39,22 +41,46 @@ def write_log(path, header, rows, end="\n"):
 def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits", epochs=3):
     """A training run's folder."""
     config = {"seed": seed, "method": {"_target_": f"robustsmooth.methods.{method}", "sigma": sigma}}
-    hydra = {"hydra": {"runtime": {"cwd": str(folder.parent), "choices": {"method": method, "data": data, "model": "small_cnn"}}}}
+    hydra = {
+        "hydra": {
+            "runtime": {
+                "cwd": str(folder.parent),
+                "choices": {"method": method, "data": data, "model": "small_cnn"},
+            }
+        }
+    }
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
     lines = ["step,epoch,train/loss,val/top1,val/noisy_top1"]
-    lines += [f"{10 * epoch},{epoch},{1 / (epoch + 1)},{0.5 + 0.1 * epoch},{0.4 + 0.1 * epoch}" for epoch in range(epochs)]
+    lines += [
+        f"{10 * epoch},{epoch},{1 / (epoch + 1)},{0.5 + 0.1 * epoch},{0.4 + 0.1 * epoch}"
+        for epoch in range(epochs)
+    ]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def write_certification(folder, trained, sigma=0.25, n=1000, alpha=0.001, guarantee="certificate", **drawn):
+def write_certification(
+    folder, trained, sigma=0.25, n=1000, alpha=0.001, guarantee="l2-certificate", **drawn
+):
     """A certification run's folder, as it lies inside a training run's."""
     (folder / ".hydra").mkdir(parents=True)
-    config = {"checkpoint": str(trained), "seed": 0, "certificate": {"n": n, "n0": 100, "alpha": alpha}, "smoothing": {"sigma": sigma}}
+    config = {
+        "checkpoint": str(trained),
+        "seed": 0,
+        "certificate": {"n": n, "n0": 100, "alpha": alpha},
+        "smoothing": {"sigma": sigma},
+    }
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    settings = {"sigma": sigma, "n": n, "n0": 100, "alpha": alpha, "certificate": "cohen", "guarantee": guarantee}
+    settings = {
+        "sigma": sigma,
+        "n": n,
+        "n0": 100,
+        "alpha": alpha,
+        "certificate": "cohen",
+        "guarantee": guarantee,
+    }
     (folder / "certify.settings.json").write_text(json.dumps(settings))
     write_log(folder / "certify.tsv", CERTIFY, certify_rows(sigma=sigma, n=n, alpha=alpha, **drawn))
     return folder
@@ -63,11 +89,31 @@ def write_certification(folder, trained, sigma=0.25, n=1000, alpha=0.001, guaran
 def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed=0):
     """An attack run's folder: two budgets."""
     (folder / ".hydra").mkdir(parents=True)
-    config = {"checkpoint": str(trained), "seed": 0, "attack": {"norm": "l2", "steps": 20}, "smoothing": {"sigma": sigma}}
+    config = {
+        "checkpoint": str(trained),
+        "seed": 0,
+        "attack": {"norm": "l2", "steps": 20},
+        "smoothing": {"sigma": sigma},
+    }
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "attack.settings.json").write_text(json.dumps({"target": target, "sigma": sigma, "norm": "l2", "attack": "pgd_l2"}))
+    (folder / "attack.settings.json").write_text(
+        json.dumps({"target": target, "sigma": sigma, "norm": "l2", "attack": "pgd_l2"})
+    )
     random = np.random.default_rng(seed)
-    header = ["idx", "epsilon", "num_noise", "label", "clean", "adversarial", "l2", "linf", "success", "abstain", "votes", "time"]
+    header = [
+        "idx",
+        "epsilon",
+        "num_noise",
+        "label",
+        "clean",
+        "adversarial",
+        "l2",
+        "linf",
+        "success",
+        "abstain",
+        "votes",
+        "time",
+    ]
     rows = []
     for idx in range(images):
         label, reach, wrong = idx % 10, random.exponential(0.5), random.random() < 0.05
@@ -75,7 +121,9 @@ def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed
             clean = (label + 1) % 10 if wrong else label
             won = wrong or reach < epsilon
             adversarial = (label + 1) % 10 if won else label
-            rows.append([idx, epsilon, 4, label, clean, adversarial, min(reach, epsilon), 0.1, int(won), 0, 100, 0.02])
+            rows.append(
+                [idx, epsilon, 4, label, clean, adversarial, min(reach, epsilon), 0.1, int(won), 0, 100, 0.02]
+            )
     write_log(folder / "attack.tsv", header, rows)
     return folder
 

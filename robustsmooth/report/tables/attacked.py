@@ -1,0 +1,144 @@
+"""Tables of what attacks achieved."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from robustsmooth.report import statistics
+from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification, Evaluations
+from robustsmooth.report.logs import ABSTAIN
+from robustsmooth.report.runs import Run
+from robustsmooth.report.statistics import Method
+from robustsmooth.report.table import Column, Table
+from robustsmooth.report.tables.common import RUN, known_facts
+
+__all__ = ["attack_rows", "attack_table", "contradiction_table"]
+
+
+def attack_rows(
+    attacks: Iterable[Attack], level: float = 0.95, method: Method = "clopper_pearson"
+) -> list[dict[str, Any]]:
+    """The numbers of each attack: accuracy before and under it, successes, distances, abstentions."""
+    rows = []
+    for each in attacks:
+        table = each.rows
+        label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
+        clean = table["clean"].to_numpy() == label
+        held = adversarial == label
+        low, high = statistics.interval(int(held.sum()), len(table), level, method)
+        # An image that is wrong without an attack is one at distance 0.
+        success = (table["success"].to_numpy() == 1) | ~clean
+        norm = "linf" if str(each.run.facts.get("norm")) in ("linf", "inf") else "l2"
+        distance = np.where(clean, table[norm].to_numpy(float), 0.0)
+        median, mean, won = statistics.distance_statistics(distance, success)
+        rows.append(
+            {
+                "run": each.run.label,
+                **known_facts(each.run),
+                **each.settings,
+                "folder": str(each.run.trained or ""),
+                "images": len(table),
+                "distance_norm": norm,
+                "clean_accuracy": float(clean.mean()),
+                "accuracy": float(held.mean()),
+                "accuracy_low": float(low),
+                "accuracy_high": float(high),
+                "success": won,
+                "median_distance": median,
+                "mean_distance": mean,
+                "abstained": float((adversarial == ABSTAIN).mean()),
+                "seconds": float(table["time"].mean()) if "time" in table else math.nan,
+            }
+        )
+    return rows
+
+
+def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method = "clopper_pearson") -> Table:
+    """Accuracy under attack and the distances that attacks needed (HeatSmoothing Tables 3 and 5)."""
+    columns = [
+        RUN,
+        Column("attack", "Attack"),
+        Column("target", "Attacked"),
+        Column("epsilon", "ε (pixel units)", style="g"),
+        Column("num_noise", "Noises", style="g"),
+        Column("images", "Images", style="d"),
+        Column("clean_accuracy", "Accuracy (%)", "empirical", "percent", best="max"),
+        Column(
+            "accuracy",
+            "Accuracy under attack (%)",
+            "empirical",
+            "percent",
+            "accuracy_low",
+            "accuracy_high",
+            "max",
+        ),
+        Column("abstained", "Abstained (%)", "measurement", "percent"),
+        Column("success", "Attacked or wrong (%)", "empirical", "percent"),
+        Column("distance_norm", "Distance"),
+        Column("median_distance", "Median distance", "empirical", ".4f", best="max"),
+        Column("mean_distance", "Mean distance of successes", "empirical", ".4f"),
+        Column("seconds", "Seconds per image", "measurement", ".3g"),
+    ]
+    return Table(
+        "attacks", "Under attack", columns, attack_rows(attacks, level, method),
+        "What attacks achieved bounds robustness from above. Distances in pixel units; an image that is wrong "
+        "without an attack has distance 0, a failed attack is beyond every success (∞ in the median), the mean "
+        "is over successes.",
+    )  # fmt: skip
+
+
+def contradiction_table(evaluations: Evaluations) -> Table:
+    """Accuracy under l2 attack beside certified accuracy at the same radius, and certificates broken."""
+    rows = []
+    for attack in evaluations.attacks:
+        epsilon = attack.settings.get("epsilon", attack.run.facts.get("epsilon"))
+        if epsilon is None or str(attack.run.facts.get("norm", "l2")) not in ("l2", "2"):
+            continue
+        for each in evaluations.certifications:
+            if _same_classifier(attack.run, each.run) and each.guarantee == FIELD_GUARANTEE:
+                rows.append(_contradiction_row(attack, each, float(epsilon)))
+    columns = [
+        Column("certified_by", "Certified"),
+        Column("run", "Attacked"),
+        Column("epsilon", "r = ε (pixel units)", style="g"),
+        Column("images", "Common images", style="d"),
+        Column("certified_accuracy", "Accuracy (%)", "certificate", "percent"),
+        Column("accuracy", "Accuracy (%)", "empirical", "percent"),
+        Column("broken", "Certificates broken", "empirical", "d"),
+        Column("probability", "Probability by bad luck", "measurement", ".2g"),
+    ]
+    return Table(
+        "contradictions", "Certified and empirical accuracy at the same radius", columns, rows,
+        "An attack on the smoothed classifier can break a certificate only where that certificate or the "
+        "prediction erred, each with probability α; a tiny probability of so many means a bug.",
+    )  # fmt: skip
+
+
+def _same_classifier(attacked: Run, certified: Run) -> bool:
+    """Whether an attack was decided by the smoothed classifier that the certificate is about."""
+    return (
+        attacked.trained is not None
+        and attacked.trained == certified.trained
+        and attacked.facts.get("target") == "smoothed"
+        and attacked.facts.get("sigma") == certified.facts.get("sigma")
+    )
+
+
+def _contradiction_row(attack: Attack, each: Certification, epsilon: float) -> dict[str, Any]:
+    images = attack.rows["idx"].to_numpy()
+    _, at_attack, at = np.intersect1d(images, each.indices, return_indices=True)
+    table = attack.rows.iloc[at_attack]
+    label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
+    certified = each.correct[at] & (each.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0))
+    broken = (adversarial != label) & (adversarial != ABSTAIN)
+    alpha = 2 * float(each.run.facts.get("alpha", 0.001))
+    found = statistics.contradiction(certified, broken, alpha)
+    held = float((adversarial == label).mean()) if len(table) else math.nan
+    at_radius = each.correct[at] & (each.radius[at] >= epsilon)
+    return {
+        "certified_by": each.run.label, "run": attack.run.label, "epsilon": epsilon, "images": len(at),
+        "certified_accuracy": float(at_radius.mean()) if len(at) else math.nan, "accuracy": held,
+        "broken": found.broken, "probability": found.probability if found.broken else 1.0,
+    }  # fmt: skip

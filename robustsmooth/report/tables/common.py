@@ -1,0 +1,37 @@
+"""What the tables share."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
+from robustsmooth.report.runs import Run
+from robustsmooth.report.table import Column
+
+__all__ = ["RUN", "by_guarantee", "default_radii", "known_facts", "radius_key"]
+
+RUN = Column("run", "Run")
+
+
+def default_radii(certifications: Sequence[Certification]) -> list[float]:
+    """Up to ten round radii that cover what was certified."""
+    largest = max((float(each.counted.max()) for each in certifications if each.images), default=0.0)
+    step = next((step for step in (0.05, 0.1, 0.25, 0.5, 1.0) if largest / step <= 9.5), 1.0)
+    return [round(step * count, 10) for count in range(int(largest / step) + 1)]
+
+
+def radius_key(radius: float) -> str:
+    """The name of certified accuracy at a radius, as it is logged."""
+    return f"certified_acc@{radius:g}"
+
+
+def known_facts(run: Run) -> dict[str, Any]:
+    """The plain facts of a run, for the rows of a table."""
+    return {name: fact for name, fact in run.facts.items() if isinstance(fact, str | int | float | bool)}
+
+
+def by_guarantee(certifications: Iterable[Certification]) -> dict[str, list[Certification]]:
+    """Certifications whose radii mean the same, l2 certificates first."""
+    groups: dict[str, list[Certification]] = {}
+    for each in certifications:
+        groups.setdefault(each.guarantee, []).append(each)
+    return dict(sorted(groups.items(), key=lambda item: (item[0] != FIELD_GUARANTEE, item[0])))
