@@ -195,6 +195,7 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     if cfg.data.num_classes is None:
         cfg.data.num_classes = datamodule.num_classes
     cfg.model.checkpoint = str(checkpoint)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = instantiate(cfg.model).eval()
     OmegaConf.set_struct(cfg, True)
     return Run(network, datamodule, training, checkpoint)

@@ -54,7 +54,6 @@ def trainer_for(
         The trainer. Loggers are closed at the end, also after an error.
     """
     _hush()
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     loggers = _loggers(cfg, folder)
     plain = OmegaConf.to_container(cfg, resolve=True)
     try:

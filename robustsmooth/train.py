@@ -12,6 +12,7 @@ def train(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
+    from pytorch_lightning import seed_everything
 
     from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
     from robustsmooth.runs import is_finished, resume_from, write_summary
@@ -22,6 +23,7 @@ def train(cfg: DictConfig) -> None:
         cfg.data.num_classes = datamodule.num_classes
     folder = prepare(cfg)
     if not is_finished(folder, cfg):
+        seed_everything(cfg.seed, workers=True, verbose=False)  # the network's first weights
         module = instantiate(cfg.method)
         timer = EpochTimer()
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -29,7 +31,7 @@ def train(cfg: DictConfig) -> None:
             timer,
             *instantiate(cfg.callbacks).values(),
             SaveConfig(plain),
-            *checkpoints(folder, cfg.monitor),
+            *checkpoints(folder, cfg.monitor, cfg.save_every_steps),
         ]
         with trainer_for(cfg, folder, callbacks) as trainer:
             trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)

@@ -59,7 +59,8 @@ class TrainingSampler(DistributedSampler[int]):
         num_replicas: Number of ranks.
         rank: This rank, in [0, num_replicas).
         epoch: The epoch to begin with, after a resume.
-        first_batch: How many batches of that first epoch to leave out, after a resume in its middle.
+        first_batch: How many batches of that first epoch to leave out, after a resume in its middle;
+            a whole epoch's count belongs to the epoch before and leaves out none.
 
     Raises:
         ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
@@ -90,7 +91,7 @@ class TrainingSampler(DistributedSampler[int]):
                 f"got {batch_size}"
             )
         self.batch_size, self.seed = batch_size, seed
-        self.epoch, self.first_batch = epoch, first_batch
+        self.epoch, self.first_batch = epoch, first_batch % (len(self.positions) // batch_size)
         self._resumed_epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

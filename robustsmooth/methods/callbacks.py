@@ -58,7 +58,7 @@ class EpochTimer(Callback):
         self.seconds = list(state_dict["seconds"])
 
 
-def checkpoints(folder: Path, monitor: str) -> list[ModelCheckpoint]:
+def checkpoints(folder: Path, monitor: str, every_steps: int | None = None) -> list[ModelCheckpoint]:
     """``checkpoints/best.ckpt`` by a validation metric and ``checkpoints/last.ckpt`` of every epoch.
 
     The last one is written last, so that it holds the state of the best one.
@@ -66,14 +66,17 @@ def checkpoints(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     Args:
         folder: The run folder.
         monitor: The metric to maximise, such as ``val/noisy_top1`` or ``val/acr``.
+        every_steps: Write ``last.ckpt`` also after so many steps, for epochs that take hours.
     """
     common: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
-        "save_on_train_epoch_end": True,
         "enable_version_counter": False,
         "auto_insert_metric_name": False,
     }
+    at_epochs = {"save_on_train_epoch_end": True, **common}
+    within_epochs = [ModelCheckpoint(filename="last", every_n_train_steps=every_steps, **common)]
     return [
-        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **common),
-        ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common),
+        *(within_epochs if every_steps else []),
+        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **at_epochs),
+        ModelCheckpoint(filename="last", **at_epochs),
     ]

@@ -1,0 +1,131 @@
+"""Training as a user runs it: twice the same, killed and resumed the same, on two ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+FAST = ["trainer.max_epochs=4", "trainer=cpu"]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def same(first: Path, second: Path) -> None:
+    assert same_weights(first, second)
+    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("reference")
+    done = subprocess.run(
+        [sys.executable, "-m", "robustsmooth.train", *FAST, f"hydra.run.dir={folder}"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_folder_holds_what_it_should(reference):
+    for name in (
+        ".hydra/config.yaml",
+        ".hydra/environment.json",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "metrics.csv",
+        "summary.json",
+    ):
+        assert (reference / name).is_file(), name
+    summary = json.loads((reference / "summary.json").read_text())
+    assert summary["epochs"] == 4
+    assert len(summary["seconds_per_epoch"]) == 4
+    environment = json.loads((reference / ".hydra" / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert "${" not in (reference / ".hydra" / "config.yaml").read_text().split("hydra:")[0]
+
+
+def test_the_same_run_twice_is_identical(reference, run, tmp_path):
+    run("train", *FAST, f"hydra.run.dir={tmp_path}")
+    same(reference, tmp_path)
+
+
+@pytest.mark.parametrize("within_epochs", [False, True])
+def test_killed_and_resumed_is_identical(reference, run, tmp_path, within_epochs):
+    words = [*FAST, f"hydra.run.dir={tmp_path}", *(["save_every_steps=3"] if within_epochs else [])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robustsmooth.train", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = tmp_path / "metrics.csv"
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 3:  # two epochs are done
+            time.sleep(0.2 if within_epochs else 0)
+            break
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "summary.json").exists(), "it was to be killed before its end"
+    done = run("train", *words)
+    assert "continued after epoch" in done.stderr
+    if within_epochs:  # the epoch's means begin again, its weights do not
+        assert same_weights(reference, tmp_path)
+    else:
+        same(reference, tmp_path)
+
+
+def test_a_finished_run_is_not_trained_again(reference, run):
+    before = (reference / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    run("train", *FAST, f"hydra.run.dir={reference}")
+    assert (reference / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused(reference, run):
+    done = run("train", *FAST, "method.sigma=0.5", f"hydra.run.dir={reference}", status=1)
+    assert "method.sigma=0.25 then, 0.5 now" in done.stderr
+
+
+def test_a_truncated_checkpoint_is_one_sentence(reference, run, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    whole = (reference / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    done = run("train", *FAST, f"hydra.run.dir={tmp_path}", status=1)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "truncated or damaged" in done.stderr
+
+
+@pytest.mark.ddp
+def test_two_ranks_train_and_validate_every_image_once(run, tmp_path):
+    run("train", "trainer=ddp_cpu", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}")
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    correct = metrics["val/top1"] * 180  # a whole number only if all 180 images count once
+    assert (correct - correct.round()).abs().max() < 1e-3
+    assert metrics["train/loss"].iloc[-1] < metrics["train/loss"].iloc[0]
+
+
+def test_a_sweep_makes_complete_runs_and_continues(run, tmp_path):
+    words = ["-m", "method=natural,gaussian", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"]
+    run("train", *words)
+    runs = sorted(path.parent for path in tmp_path.glob("*/summary.json"))
+    assert [path.name for path in runs] == ["0_natural-digits", "1_gaussian-digits"]
+    stamps = [(each / "checkpoints" / "last.ckpt").stat().st_mtime_ns for each in runs]
+    run("train", *words)
+    assert [(each / "checkpoints" / "last.ckpt").stat().st_mtime_ns for each in runs] == stamps

@@ -1,0 +1,92 @@
+"""Bad input ends in one sentence that says what to do; and the pieces of the entry points."""
+
+import errno
+
+import pytest
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from robustsmooth.commands import environment, explain, prepare, register_resolvers
+
+
+def only_sentence(done) -> str:
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "fragments"),
+    [
+        (["method=foo"], 2, ["no method=foo", "gaussian", "natural"]),
+        (["data=foo"], 2, ["no data=foo", "digits"]),
+        (["method.sgima=1"], 2, ["`method.sgima`", "did you mean method.sigma?"]),
+        (["foo=1"], 2, ["no setting `foo`", "method"]),
+        (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
+        (["method.sigma=-1"], 1, ["sigma", "-1"]),
+        (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),
+        (["trainer.max_epochs=many"], 1, ["trainer.max_epochs", "many"]),
+        (["model.checkpoint=nowhere"], 1, ["nowhere"]),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, list) else str(value),
+)
+def test_bad_input_is_one_sentence(run, tmp_path, words, status, fragments):
+    sentence = only_sentence(run("train", f"hydra.run.dir={tmp_path}/run", *words, status=status))
+    for fragment in fragments:
+        assert fragment in sentence
+
+
+def test_a_forbidden_folder_is_one_sentence(run, tmp_path):
+    done = run("train", "hydra.run.dir=/proc/robustsmooth", cwd=tmp_path, status=1)
+    assert only_sentence(done)
+
+
+def test_the_traceback_is_shown_on_request(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = run("train", f"hydra.run.dir={tmp_path}/run", "data.batch_size=0", status=1)
+    assert "Traceback" in done.stderr
+
+
+def test_help_shows_groups_choices_and_examples(run, tmp_path):
+    text = run("train", "--help", cwd=tmp_path).stdout
+    for word in ("method: ", "gaussian", "natural", "data: ", "Examples", "method=heat data=imagenet"):
+        assert word in text
+
+
+def test_a_full_disk_says_that_work_is_kept():
+    sentence, status = explain(OSError(errno.ENOSPC, "No space left on device", "a/b"))
+    assert status == 1
+    assert "disk is full at `a/b`" in sentence
+    assert "kept" in sentence
+
+
+def test_causes_are_unwrapped_and_surprises_are_called_so():
+    wrapped = InstantiationException("Error in call to target")
+    wrapped.__cause__ = ValueError("`x` must be\n positive")
+    assert explain(wrapped) == ("`x` must be positive", 1)
+    sentence, status = explain(KeyError("odd"))
+    assert status == 1
+    assert "HYDRA_FULL_ERROR=1" in sentence
+
+
+def test_fractions_are_written_as_they_are_spoken():
+    register_resolvers()
+    cfg = OmegaConf.create({"epsilon": "${fraction:8/255}", "steps": "${multiply:2,30}"})
+    assert cfg.epsilon == 8 / 255
+    assert cfg.steps == 60
+
+
+def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
+    cfg = OmegaConf.create({"run_dir": str(tmp_path / "run"), "seed": 3, "same": "${seed}"})
+    folder = prepare(cfg)
+    assert OmegaConf.load(folder / ".hydra" / "config.yaml") == {"run_dir": cfg.run_dir, "seed": 3, "same": 3}
+    assert (folder / ".hydra" / "environment.json").exists()
+    assert environment()["packages"]["torch"]
+
+
+def test_a_missing_value_is_named(tmp_path):
+    cfg = OmegaConf.create({"run_dir": str(tmp_path), "checkpoint": "???"})
+    with pytest.raises(Exception, match="checkpoint") as caught:
+        prepare(cfg)
+    assert explain(caught.value) == ("`checkpoint` must be given: add checkpoint=... to the command line", 2)

@@ -1,0 +1,148 @@
+"""Every YAML file of every group composes, binds to its constructor and can be instantiated."""
+
+import importlib
+import inspect
+from contextlib import suppress
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from robustsmooth.commands import conf_dir, register_resolvers
+
+CONF = conf_dir()
+COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("common", "evaluation"))
+FILES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml"))
+"""All configs, nested ones too, as `group/name`."""
+
+
+def composed(command: str, *overrides: str) -> DictConfig:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(command, ["run_dir=nowhere", *overrides])
+
+
+def nodes(cfg, path=""):
+    """All nodes with a `_target_`, with their paths."""
+    if isinstance(cfg, DictConfig):
+        if "_target_" in cfg:
+            yield path, cfg
+        for key in cfg:
+            if not OmegaConf.is_missing(cfg, key):
+                yield from nodes(cfg[key], f"{path}.{key}")
+    elif isinstance(cfg, ListConfig):
+        for at, each in enumerate(cfg):
+            yield from nodes(each, f"{path}[{at}]")
+
+
+def binds(path: str, node: DictConfig) -> None:
+    """The keys of a node are arguments of what it names; nothing required is left out."""
+    module, _, name = node["_target_"].rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in {"foolbox", "pyautoattack", "timm", "tensorboard"}:
+            pytest.skip(f"optional extra {error.name}")
+        raise
+    keys = {str(key): None for key in node if not str(key).startswith("_")}
+    signatures = [inspect.signature(target)]
+    if inspect.isclass(target):  # `**kwargs` are the base classes'
+        signatures += [inspect.signature(base.__init__) for base in target.__mro__[1:-1]]
+    known: set[str] = set()
+    for signature in signatures:
+        known |= {each.name for each in signature.parameters.values() if each.kind not in (2, 4)}
+        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values()):
+            break
+    unknown = set(keys) - known
+    assert not unknown, f"{path}: {node['_target_']} has no argument {sorted(unknown)}"
+
+
+def test_the_files_are_found():
+    """Counted by hand-independent means, so that a moved folder cannot empty the tests below."""
+    walked = [path for path in CONF.glob("**/*") if path.is_file()]
+    assert len(FILES) == len(walked) >= 20
+    assert {"train", "certify", "predict", "attack", "report"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_says_what_it_is(name):
+    text = (CONF / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("#"), f"{name}.yaml opens with a comment that says what it is"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes_and_binds(command):
+    for path, node in nodes(composed(command)):
+        binds(path, node)
+
+
+def choices(group: str) -> list[str]:
+    return sorted(
+        str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml")
+    )
+
+
+@pytest.mark.parametrize("method", choices("method"))
+@pytest.mark.parametrize("data", [name for name in choices("data") if name != "as_trained"])
+def test_every_method_with_every_data_set_composes_and_binds(method, data):
+    """Recipes come along: `recipe/<method>-<data>` is composed where it exists."""
+    cfg = composed("train", f"method={method}", f"data={data}", "data.num_classes=10")
+    for path, node in nodes(cfg):
+        binds(path, node)
+
+
+def test_every_recipe_is_of_a_method_and_a_data_set():
+    for recipe in choices("recipe"):
+        assert any(
+            recipe == f"{method}-{data}" for method in choices("method") for data in choices("data")
+        ), f"recipe/{recipe}.yaml is never picked up"
+
+
+@pytest.mark.parametrize("group", ["callbacks", "trainer", "logger", "model", "loss"])
+def test_every_choice_of_training_binds(group):
+    for choice in choices(group):
+        if choice == "as_trained":
+            continue
+        for path, node in nodes(composed("train", f"{group}={choice}", "data.num_classes=10")):
+            binds(path, node)
+
+
+@pytest.mark.parametrize(
+    ("command", "group"), [("certify", "certificate"), ("certify", "smoothing"), ("attack", "attack")]
+)
+def test_every_choice_of_evaluation_binds(command, group):
+    for choice in choices(group):
+        if "/" in choice:
+            continue
+        for path, node in nodes(composed(command, f"{group}={choice}")):
+            binds(path, node)
+
+
+@pytest.mark.parametrize("method", choices("method"))
+def test_every_method_instantiates_on_the_digits(method):
+    cfg = composed("train", f"method={method}")
+    module = instantiate(cfg.method)
+    assert module.network.num_classes == 10
+    optimizers = module.configure_optimizers()
+    assert optimizers
+
+
+@pytest.mark.parametrize("group", ["callbacks", "loss", "attack"])
+def test_every_small_part_instantiates(group):
+    command = "attack" if group == "attack" else "train"
+    for choice in choices(group):
+        if "/" in choice:
+            continue
+        cfg = composed(command, f"{group}={choice}")
+        with suppress(ModuleNotFoundError):  # an optional extra
+            instantiate(cfg[group])
+
+
+def test_the_test_can_fail(tmp_path: Path):
+    node = OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 1, "out_featurs": 2})
+    with pytest.raises(AssertionError, match="out_featurs"):
+        binds("model", node)
