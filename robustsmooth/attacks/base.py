@@ -66,13 +66,16 @@ class Oracle:
         self._given = noises
         self._fixed = noises
 
-    def part(self, which: slice) -> "Oracle":
-        """The oracle of some of the images, under the same fixed noise."""
+    def part(self, start: int, stop: int) -> "Oracle":
+        """The oracle of some of the images, all under the fixed noise of the first of them.
+
+        For libraries, which pass on the images that still stand and know nothing of noises.
+        """
+        images, labels = self.images[start:stop], self.labels[start:stop]
+        part = Oracle(self.attack, self._network, images, labels, self.randomness)
         noises = self._noises(None)
-        noises = noises.expand(len(noises), *self.images.shape)[:, which]
-        return Oracle(
-            self.attack, self._network, self.images[which], self.labels[which], self.randomness, noises
-        )
+        part._given = part._fixed = noises.expand(len(noises), *self.images.shape)[:, start : start + 1]
+        return part
 
     def network(self, points: Tensor) -> Tensor:
         """The base classifier's logits; complains once about labels that it does not have."""

@@ -140,7 +140,8 @@ class AutoAttack(_LibraryAttack):
         norm: ``"l2"`` or ``"linf"``.
         epsilon: Radius of the ball, in pixel units, > 0.
         version: ``"standard"`` (APGD-CE, APGD-T, FAB-T, Square), ``"plus"`` (more of them) or ``"rand"``
-            (for networks that are random by themselves: APGD averaged over 20 gradients).
+            (for networks that are random by themselves: APGD averaged over 20 gradients). With fewer
+            than four classes always APGD-CE, FAB-T and Square: APGD-T compares four.
         one_by_one: Attack each image on its own, so that its result does not depend on the batch, as
             every other attack's does not; several times slower than a whole batch on small networks.
         objective: See `Attack`, like everything that follows there; not `Stein`.
@@ -167,23 +168,24 @@ class AutoAttack(_LibraryAttack):
         seeds = oracle.randomness.uniform(images.flatten(1)[:, 0], draw=SEED_DRAW - 1)[0]
         size = 1 if self.one_by_one else len(images)
         points = [
-            self._attack(oracle.part(slice(start, start + size)), seed=int(seeds[start] * 2**24))
+            self._attack(oracle.part(start, start + size), seed=int(seeds[start] * 2**24))
             for start in range(0, len(images), size)
         ]
         return project(torch.cat(points), images, self.epsilon, self.norm)
 
     def _attack(self, oracle: Oracle, seed: int) -> Tensor:
         images, labels = oracle.images, oracle.labels
+        with torch.no_grad():
+            classes = oracle.scores(images).shape[1]
         library = _import("pyautoattack", self).AutoAttack(
             _Scores(oracle),
             norm={"l2": "L2", "linf": "Linf"}[self.norm],
             eps=self.epsilon,
             seed=seed,
-            version=self.version,
+            version="custom" if classes < 4 else self.version,
+            attacks=["apgd-ce", "fab-t", "square"] if classes < 4 else None,
             device=images.device,
         )
-        with torch.no_grad():
-            classes = oracle.scores(images).shape[1]
         for member in (library.apgd_targeted, library.fab):
             member.n_target_classes = min(member.n_target_classes, classes - 1)
         library.verbose = False
