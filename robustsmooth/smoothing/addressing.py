@@ -37,9 +37,7 @@ def address(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(
-    seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator on `device` for one address; see `address` for the arguments."""
     return torch.Generator(device).manual_seed(address(seed, purpose, *counters))
 

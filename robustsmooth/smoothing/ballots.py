@@ -1,0 +1,59 @@
+"""How the logits of one noisy image become a vote.
+
+A ballot maps logits ``(B, K)`` to whole numbers ``(B, K)`` that are summed per image. Sums of integers
+do not depend on the order of summation, so a tally is the same however the votes were batched.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["SCORE_UNIT", "Ballot", "HardVote", "SoftVote", "TopVote"]
+
+SCORE_UNIT = 2**30
+"""A soft vote counts scores in units of 1 / SCORE_UNIT."""
+
+
+class Ballot(Protocol):
+    """Logits in, whole numbers to be added up out."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Map logits ``(B, K)`` to int64 ``(B, K)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class HardVote:
+    """One vote for the largest logit."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """See `Ballot`."""
+        votes = torch.zeros(logits.shape, dtype=torch.int64, device=logits.device)
+        return votes.scatter_(1, logits.argmax(dim=1, keepdim=True), 1)
+
+
+@dataclass(frozen=True)
+class TopVote:
+    """One vote for each of the k largest logits.
+
+    Args:
+        k: How many, at least 1; all classes where there are fewer.
+    """
+
+    k: int
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """See `Ballot`."""
+        votes = torch.zeros(logits.shape, dtype=torch.int64, device=logits.device)
+        return votes.scatter_(1, logits.topk(min(self.k, logits.shape[1]), dim=1).indices, 1)
+
+
+@dataclass(frozen=True)
+class SoftVote:
+    """Softmax scores in units of 2^-30, rounded down: a classifier with values in [0, 1] of its own."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """See `Ballot`."""
+        return (logits.float().softmax(dim=1) * SCORE_UNIT).floor().to(torch.int64)

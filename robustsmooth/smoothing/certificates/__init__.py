@@ -1,0 +1,47 @@
+"""Certificates and predictions: procedures that ask for votes and end in a record."""
+
+from robustsmooth.smoothing.certificates.adaptive import FixedRadius, TwoStage
+from robustsmooth.smoothing.certificates.base import (
+    ABSTAIN,
+    Candidate,
+    Case,
+    Certificate,
+    Certified,
+    Counts,
+    Procedure,
+    Request,
+    Steps,
+    drive,
+    largest_radius,
+    unanimous,
+)
+from robustsmooth.smoothing.certificates.fixed import Cohen, TopKCertificate, TopVotes, TwoSided, top_k_radius
+from robustsmooth.smoothing.certificates.lipschitz import LBound, l_bound
+from robustsmooth.smoothing.certificates.prediction import Predict, Predicted, Tally
+
+__all__ = [
+    "ABSTAIN",
+    "Candidate",
+    "Case",
+    "Certificate",
+    "Certified",
+    "Cohen",
+    "Counts",
+    "FixedRadius",
+    "LBound",
+    "Predict",
+    "Predicted",
+    "Procedure",
+    "Request",
+    "Steps",
+    "Tally",
+    "TopKCertificate",
+    "TopVotes",
+    "TwoSided",
+    "TwoStage",
+    "drive",
+    "l_bound",
+    "largest_radius",
+    "top_k_radius",
+    "unanimous",
+]

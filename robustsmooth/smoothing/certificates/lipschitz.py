@@ -1,0 +1,116 @@
+"""The L-bound: robustness of soft scores from the smoothness of a Gaussian average."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from robustsmooth.smoothing.ballots import SCORE_UNIT, Ballot, SoftVote
+from robustsmooth.smoothing.bounds import chernoff_interval
+from robustsmooth.smoothing.certificates.base import (
+    Case,
+    Certificate,
+    Certified,
+    Request,
+    Steps,
+    require_count,
+)
+from robustsmooth.smoothing.noise import Noise
+
+__all__ = ["LBound", "l_bound"]
+
+
+def l_bound(gap: float, sigma: float) -> float:
+    """Sigma sqrt(pi/2) (f_(k) - f_(k+1)) (HeatSmoothing, Theorem 3).
+
+    Args:
+        gap: Difference of two scores in [0, 1] of a Gaussian average.
+        sigma: Its standard deviation.
+
+    Returns:
+        Radius within which their order stays, 0.0 for a gap that is not positive.
+    """
+    return max(0.0, sigma * math.sqrt(math.pi / 2) * gap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBound(Certificate):
+    """HeatSmoothing's L-bound (Theorem 3) on the gap between the k-th and the next largest softmax score.
+
+    What it guarantees depends on where the scores come from, and the record says so:
+
+    * ``exact``: one pass of a network that *is* a Gaussian average of scores in [0, 1] (say, one with a
+      closed form). A theorem.
+    * ``assumed``: one pass of a network that was trained to be one, as in the paper. A bound under
+      that assumption, which nothing here checks.
+    * ``monte_carlo``: the average of n noisy softmax scores, each class with a confidence interval
+      at alpha / K. Holds for any network with probability 1 - alpha.
+
+    For k > 1 the statement is about the set of the k largest scores; the prediction is the label where the
+    set holds it, and the largest score's class where not.
+
+    Args:
+        scores: Which of the three.
+        k: Size of the set of classes that must stay.
+        n: Noisy votes for ``monte_carlo``; 0 otherwise.
+        alpha: Probability that the ``monte_carlo`` statement is wrong.
+        n0: 0; no votes are spent on a selection.
+        candidate: ``clean``; the scores themselves say which class it is.
+        batch_size: See `Procedure`.
+    """
+
+    scores: Literal["exact", "assumed", "monte_carlo"] = "assumed"
+    k: int = 1
+    n: int = 0
+    n0: int = 0
+    candidate: Literal["votes", "clean", "label"] = "clean"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        require_count("k", self.k)
+        if self.scores not in ("exact", "assumed", "monte_carlo"):
+            raise ValueError(f"`scores` must be exact, assumed or monte_carlo, got {self.scores!r}")
+        if self.candidate != "clean":
+            raise ValueError(f"`candidate` must be clean for an L-bound, got {self.candidate!r}")
+        if self.scores == "monte_carlo":
+            require_count("n", self.n)
+        elif self.n != 0:
+            raise ValueError(f"`n` must be 0 for scores={self.scores} (a single pass), got {self.n}")
+
+    @property
+    def max_votes(self) -> int:
+        """The n noisy votes, or one pass."""
+        return max(self.n, 1)
+
+    @property
+    def ballot(self) -> Ballot:
+        """Softmax scores."""
+        return SoftVote()
+
+    def guarantee(self, noise: Noise) -> str:
+        """See `Certificate.guarantee`."""
+        return "l2-lbound-certificate" if self.scores == "monte_carlo" else f"l2-lbound-{self.scores}"
+
+    def steps(self, case: Case) -> Steps[Certified]:
+        """See `Procedure.steps`."""
+        if case.noise.norm != "l2":
+            raise ValueError("the L-bound needs Gaussian noise with its sigma; choose smoothing=gaussian")
+        if self.k >= case.num_classes:
+            raise ValueError(f"`k` must be below the number of classes ({case.num_classes}), got {self.k}")
+        if self.scores == "monte_carlo":
+            total = yield Request("estimate", self.n)
+            # Scores were rounded down by at most one unit: the exact mean lies within [mean, mean + unit].
+            mean = total / (self.n * SCORE_UNIT)
+            lower, upper = chernoff_interval(np.minimum(mean, 1.0), self.n, self.alpha / case.num_classes)
+        else:
+            total = yield Request("clean", 1, noisy=False)
+            mean = total / SCORE_UNIT
+            lower, upper = mean, mean + 1 / SCORE_UNIT
+        gap = float(np.sort(lower)[-self.k] - np.sort(upper)[-self.k - 1])
+        ranking = np.argsort(-mean, kind="stable")
+        chosen = case.label if case.label in ranking[: self.k] else int(ranking[0])
+        return self.conclude(
+            case, chosen, np.zeros_like(total), self.max_votes, l_bound(gap, case.noise.sigma)
+        )

@@ -1,0 +1,33 @@
+"""Radii in other norms, and the largest that a number of votes can reach."""
+
+import math
+
+from scipy.special import ndtri
+
+__all__ = ["linf_radius", "reachable_radius"]
+
+
+def linf_radius(l2_radius: float, dimension: int) -> float:
+    """An l_inf radius from an l2 radius: a cube of half side r lies in a ball of radius r sqrt(d).
+
+    Salman et al. 2019, Table 3, uses it at 2/255.
+
+    Args:
+        l2_radius: Certified l2 radius.
+        dimension: Number of pixel values d, channels included.
+
+    >>> linf_radius(0.55, 3 * 32 * 32) > 2 / 255
+    True
+    """
+    if dimension < 1:
+        raise ValueError(f"`dimension` must be at least 1, got {dimension}")
+    return l2_radius / math.sqrt(dimension)
+
+
+def reachable_radius(n: int, alpha: float, sigma: float) -> float:
+    """The largest l2 radius that n unanimous votes certify: sigma Phi^-1(alpha^(1/n)).
+
+    >>> [round(reachable_radius(n, 0.001, 1.0), 2) for n in (100, 1000, 10_000, 100_000)]
+    [1.5, 2.46, 3.2, 3.81]
+    """
+    return max(0.0, sigma * float(ndtri(alpha ** (1 / n))))

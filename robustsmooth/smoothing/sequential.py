@@ -1,0 +1,118 @@
+"""Boundaries of an exact group-sequential binomial test.
+
+Votes arrive in groups; after each group one may look and stop. The boundaries keep the probability
+of ever stopping wrongly at most alpha, computed exactly by following the distribution of the running
+count through all looks (Armitage, McPherson and Rowe 1969, for binomial counts).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SequentialPlan", "looks", "sequential_plan", "upper_boundaries"]
+
+_NEGLIGIBLE = 1e-18  # mass that is cut off is counted as spent, so that no error is made on the unsafe side
+
+
+@dataclass(frozen=True)
+class SequentialPlan:
+    """When to look and what decides.
+
+    Attributes:
+        looks: ``(L,)`` numbers of votes n_1 < ... < n_L at which one looks.
+        accept: ``(L,)`` at least so many successes: the probability is above p0.
+        refute: ``(L,)`` at most so many successes: it is not; -1 where that cannot happen.
+    """
+
+    looks: tuple[int, ...]
+    accept: tuple[int, ...]
+    refute: tuple[int, ...]
+
+
+def looks(n: int, first: int = 100, growth: float = 1.2) -> tuple[int, ...]:
+    """Numbers of votes at which to look: about first * growth^k, the last one n.
+
+    Args:
+        n: Votes at the last look.
+        first: Votes at the first look.
+        growth: Ratio of one look to the one before, above 1.
+
+    Returns:
+        Strictly increasing whole numbers ending with `n`.
+    """
+    rungs = math.ceil(math.log(max(n / first, 1)) / math.log(growth))
+    # The last rung falls on n itself; a final step that is hardly a step is merged into it.
+    plan = sorted(
+        {round(first * growth**k) for k in range(rungs) if first * growth**k < n / math.sqrt(growth)}
+    )
+    return (*plan, n)
+
+
+def upper_boundaries(p0: float, plan: tuple[int, ...], alpha: float) -> NDArray[np.int64]:
+    """Smallest counts at which one may conclude that the probability is above p0.
+
+    Half of alpha is spent equally over all looks but the last, half at the last; what a look cannot
+    spend, counts being whole, is carried forward.
+
+    Args:
+        p0: The hypothesis to reject, in (0, 1).
+        plan: Numbers of votes at the looks.
+        alpha: Probability, at most, of ever reaching a boundary if the probability is p0 (or less).
+
+    Returns:
+        ``(L,)`` int64; one more than the look's votes where no count may conclude.
+    """
+    from scipy.stats import binom  # slow to import, and only this needs it
+
+    boundaries = np.empty(len(plan), dtype=np.int64)
+    mass, offset = np.ones(1), 0  # the running count's distribution among runs that go on
+    budget, drawn = 0.0, 0
+    for at, votes in enumerate(plan):
+        last = at == len(plan) - 1
+        budget += alpha if last and at == 0 else alpha / 2 if last else alpha / 2 / (len(plan) - 1)
+        step = votes - drawn
+        low = max(0, int(binom.ppf(_NEGLIGIBLE, step, p0)) - 2)
+        high = min(step, int(binom.isf(_NEGLIGIBLE, step, p0)) + 2)
+        mass = np.convolve(mass, binom.pmf(np.arange(low, high + 1), step, p0))
+        offset, drawn = offset + low, votes
+        budget -= 2 * _NEGLIGIBLE
+        # tail[i]: probability of a count of offset + i or more; summed from the small end
+        tail = np.cumsum(mass[::-1])[::-1]
+        first = int(np.searchsorted(-tail, -budget))  # the first i with tail[i] <= budget
+        boundaries[at] = min(offset + first, votes + 1)
+        if first < len(mass):
+            budget -= tail[first]
+        mass = mass[:first]
+        kept = int(np.searchsorted(np.cumsum(mass), _NEGLIGIBLE))
+        mass, offset = mass[kept:], offset + kept
+        budget -= _NEGLIGIBLE
+        if not len(mass):
+            raise ValueError(f"no test is possible at alpha={alpha} and p0={p0}")
+    return boundaries
+
+
+@lru_cache(maxsize=64)
+def sequential_plan(
+    p0: float, n: int, alpha: float, beta: float, first: int = 100, growth: float = 1.2
+) -> SequentialPlan:
+    """The complete test of "the probability is above p0".
+
+    The boundary of refutation is the same construction for failures at level `beta`. It is not
+    binding: acceptance keeps its alpha whether or not anybody stops there.
+
+    Args:
+        p0: The probability to exceed, in (0, 1).
+        n: Votes at the last look.
+        alpha: Probability of a wrong acceptance, at most.
+        beta: Probability of a wrong refutation, at most.
+        first: Votes at the first look.
+        growth: Ratio of one look to the one before.
+    """
+    plan = looks(n, first, growth)
+    accept = upper_boundaries(p0, plan, alpha)
+    failures = upper_boundaries(1 - p0, plan, beta)
+    refute = np.asarray(plan) - failures
+    return SequentialPlan(plan, tuple(int(u) for u in accept), tuple(int(u) for u in refute))
