@@ -1,36 +1,24 @@
 """The data modules' common base: splits, loaders, and the way from stored pixels to [0, 1]."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from robustsmooth.data.augment import Augmentation, augmentation_key
 from robustsmooth.data.batch import Batch
 from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset, stratified_split
+from robustsmooth.data.tensors import JoinedParts, Part
 
-__all__ = ["ImageDataModule", "Part", "Settings", "Split"]
+__all__ = ["ImageDataModule", "Settings", "Split"]
 
 Split = Literal["train", "test"]
-
-
-class Part(Protocol):
-    """One split of a data set, such as `ImageTensors`: labels at once, images by the batch."""
-
-    labels: Tensor
-    shape: tuple[int, int, int]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, position: int) -> Batch: ...
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch: ...
 
 
 class Settings(TypedDict, total=False):
@@ -40,10 +28,10 @@ class Settings(TypedDict, total=False):
     channels: int
     normalization: Mapping[str, Sequence[float]] | None
     batch_size: int
-    val_images: int
+    val_images: int | float
     subset: Subset | None
-    augmentation: Augmentation | None
-    num_workers: int
+    num_workers: int | None
+    extra: Part | None
     seed: int
 
 
@@ -63,10 +51,12 @@ class ImageDataModule(pl.LightningDataModule):
         normalization: ``mean`` and ``std`` per channel, for networks that start with them; kept as an
             attribute only, images are not normalised here.
         batch_size: Images per training step, *over all devices*: a run is the same run on more of them.
-        val_images: How many training images are held out for validation.
+        val_images: How many training images are held out for validation, or which share of them.
         subset: Which test images are evaluated; all of them by default.
         augmentation: What is done to training images, such as `CropAndFlip`; None for nothing.
-        num_workers: Processes that load images. Sets in memory need none.
+        num_workers: Processes that load images; None for one per core. Sets in memory need none.
+        extra: More training images, such as `UnlabeledImages` for self-training. They are mixed into the
+            training batches; their indices follow those of the training split.
         seed: The run's seed, for order and augmentation.
     """
 
@@ -77,26 +67,23 @@ class ImageDataModule(pl.LightningDataModule):
         channels: int = 3,
         normalization: Mapping[str, Sequence[float]] | None = None,
         batch_size: int = 256,
-        val_images: int = 0,
+        val_images: int | float = 0,
         subset: Subset | None = None,
         augmentation: Augmentation | None = None,
-        num_workers: int = 0,
+        num_workers: int | None = 0,
+        extra: Part | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"`data.batch_size` must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"`data.num_workers` must be at least 0, got {num_workers}")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"`data.num_workers` must be at least 0, or null, got {num_workers}")
         self.channels, self.normalization = channels, normalization
-        self.batch_size, self.val_images, self.num_workers, self.seed = (
-            batch_size,
-            val_images,
-            num_workers,
-            seed,
-        )
+        self.batch_size, self.val_images, self.seed = batch_size, val_images, seed
+        self.num_workers = _cores() if num_workers is None else num_workers
         self.subset = subset or Subset()
-        self.augmentation = augmentation
+        self.augmentation, self.extra = augmentation, extra
         self._num_classes = num_classes
         self._parts: dict[Split, Part] = {}
 
@@ -193,18 +180,25 @@ class ImageDataModule(pl.LightningDataModule):
         """Training images in an order of their own in each epoch; goes on where a resumed run stopped."""
         rank, ranks = self._rank()
         epoch, first_batch = self._progress()
-        part = self.part("train")
+        part, positions = self.part("train"), self.train_positions
+        if self.extra is not None:
+            part = JoinedParts(part, self.extra)
+            positions = [*positions, *range(len(part) - len(self.extra), len(part))]
         sampler = TrainingSampler(
             part,  # type: ignore[arg-type]
             batch_size=self.batch_size,
             seed=self.seed,
-            positions=self.train_positions,
+            positions=positions,
             num_replicas=ranks,
             rank=rank,
             epoch=epoch,
             first_batch=first_batch,
         )
-        return self._loader(part, sampler, drop_last=True)
+        return self._loader(self.training_view(part, sampler), sampler, drop_last=True)
+
+    def training_view(self, part: Part, sampler: TrainingSampler) -> Part:
+        """The training images as the loader reads them; a place for augmentation before batches exist."""
+        return part
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """The held-out training images, each once over all ranks."""
@@ -235,6 +229,19 @@ class ImageDataModule(pl.LightningDataModule):
             images = self.augmentation(images, batch.indices, augmentation_key(self.seed, epoch))
         return batch._replace(images=images.to(torch.float32).div_(255))
 
+    def sample(self, count: int, split: Literal["val", "test"] = "test") -> Batch:
+        """Some images as networks see them, evenly spread over those that are evaluated.
+
+        Args:
+            count: How many; fewer if there are not so many.
+            split: ``val`` or ``test``.
+        """
+        part, places = self.part("test"), self.test_indices
+        if split == "val":
+            part, places = self.part("train"), self.val_positions or self.train_positions
+        count = min(count, len(places))
+        return self.convert(part.__getitems__([places[at * len(places) // count] for at in range(count)]))
+
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
@@ -264,6 +271,11 @@ class ImageDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_is(batch: Any) -> Any:

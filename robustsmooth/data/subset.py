@@ -23,10 +23,10 @@ class Subset:
         max: Keep at most so many of those, evenly spread. (Not the first ones: in a set that is
             stored in class folders they would be of one class.)
         indices: Keep exactly these: a list, or a range as text such as ``"0:1000"`` or ``"0:1000:5"``.
-            Excludes `every` and `max`.
+            Wins over `every` and `max`.
 
     Raises:
-        ValueError: If a number is not positive, the text is no range, or both ways are used.
+        ValueError: If a number is not positive.
     """
 
     every: int = 1
@@ -38,10 +38,6 @@ class Subset:
             raise ValueError(f"`subset.every` must be at least 1, got {self.every}")
         if self.max is not None and self.max < 1:
             raise ValueError(f"`subset.max` must be at least 1, or null for no limit, got {self.max}")
-        if self.indices is not None and (self.every, self.max) != (1, None):
-            raise ValueError(
-                "`subset.indices` names the images; leave `subset.every` and `subset.max` alone then"
-            )
 
     def select(self, length: int) -> list[int]:
         """The selected indices of a split that holds `length` images, in rising order.
@@ -80,12 +76,12 @@ class Subset:
         return named
 
 
-def stratified_split(labels: Tensor, held_out: int) -> tuple[list[int], list[int]]:
+def stratified_split(labels: Tensor, held_out: int | float) -> tuple[list[int], list[int]]:
     """Hold out images of every class, in proportion; always the same ones.
 
     Args:
         labels: ``(N,)`` int64, the classes of the training split.
-        held_out: How many images to hold out, in [0, N).
+        held_out: How many images to hold out, in [0, N); or which share of them, in (0, 1).
 
     Returns:
         The positions that stay, and those held out, each in rising order.
@@ -95,8 +91,12 @@ def stratified_split(labels: Tensor, held_out: int) -> tuple[list[int], list[int
     """
     if not 0 <= held_out < len(labels):
         raise ValueError(
-            f"`val_images` must be in [0, {len(labels)}), the images of the training split, got {held_out}"
+            f"`data.val_images` must be in [0, {len(labels)}), the images of the training split, or a share "
+            f"of them in (0, 1), got {held_out}"
         )
+    if 0 < held_out < 1:
+        held_out = max(1, round(held_out * len(labels)))
+    held_out = int(held_out)
     shuffled = torch.randperm(len(labels), generator=generator(_SPLIT_SEED, "validation split"))
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     # Each class is a run in `by_class`; evenly spaced places take from every run in proportion.

@@ -1,13 +1,27 @@
-"""Data sets small enough to live in memory."""
+"""A split of a data set, and the kinds that live in memory."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from robustsmooth.data.batch import Batch
 
-__all__ = ["ImageTensors"]
+__all__ = ["ImageTensors", "JoinedParts", "Part"]
+
+
+class Part(Protocol):
+    """One split of a data set, such as `ImageTensors`: labels at once, images by the batch."""
+
+    labels: Tensor
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Batch: ...
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch: ...
 
 
 class ImageTensors:
@@ -29,6 +43,42 @@ class ImageTensors:
         """The images at `positions`; what PyTorch's loader calls for a whole batch."""
         indices = torch.as_tensor(positions, dtype=torch.int64)
         return Batch(self.images[indices], self.labels[indices], indices)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.__getitems__([position])
+
+
+class JoinedParts:
+    """Two parts as one, the positions of the second after those of the first.
+
+    Args:
+        first: Keeps its positions.
+        second: Images of the same shape.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+
+    def __init__(self, first: Part, second: Part) -> None:
+        if first.shape != second.shape:
+            raise ValueError(
+                f"`data.extra` must hold images of the data set's shape {first.shape}, got {second.shape}"
+            )
+        self.first, self.second, self.shape = first, second, first.shape
+        self.labels = torch.cat([first.labels, second.labels])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """The images at `positions`, in that order."""
+        indices = torch.as_tensor(positions, dtype=torch.int64)
+        beyond = indices >= len(self.first)
+        images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        for part, here, start in [(self.first, ~beyond, 0), (self.second, beyond, len(self.first))]:
+            if here.any():
+                images[here] = part.__getitems__((indices[here] - start).tolist()).images
+        return Batch(images, self.labels[indices], indices)
 
     def __getitem__(self, position: int) -> Batch:
         return self.__getitems__([position])

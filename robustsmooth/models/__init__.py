@@ -1,20 +1,33 @@
 """Networks, normalisation inside the network, noise layers, checkpoint import."""
 
 from robustsmooth.models.build import NORMALIZATIONS, build_classifier
+from robustsmooth.models.checkpoint import load_checkpoint
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
+from robustsmooth.models.libraries import resnet32x32, timm_network, torchvision_network
 from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import NoiseLayers, is_random, silenced
 from robustsmooth.models.resnet import CifarResNet
+from robustsmooth.models.sanity import sanity_check
+from robustsmooth.models.state import Checkpoint, read_checkpoint
+from robustsmooth.models.wide_resnet import WideResNet
 
 __all__ = [
     "NORMALIZATIONS",
+    "Checkpoint",
     "CifarResNet",
     "Classifier",
     "NoiseLayers",
     "Normalize",
     "ParametricNoise",
     "SmallCNN",
+    "WideResNet",
     "build_classifier",
     "is_random",
+    "load_checkpoint",
+    "read_checkpoint",
+    "resnet32x32",
+    "sanity_check",
     "silenced",
+    "timm_network",
+    "torchvision_network",
 ]

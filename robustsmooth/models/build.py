@@ -4,23 +4,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
+from robustsmooth.models.checkpoint import load_checkpoint
 from robustsmooth.models.classifier import Classifier, Normalize
 
 __all__ = ["NORMALIZATIONS", "build_classifier"]
 
 Statistics = Mapping[str, Sequence[float]]
 
+_CIFAR10_MEAN, _IMAGENET_MEAN = [0.4914, 0.4822, 0.4465], [0.485, 0.456, 0.406]
 NORMALIZATIONS: dict[str, Statistics | None] = {
     "none": None,
-    "center": {"mean": [0.5, 0.5, 0.5], "std": [1.0, 1.0, 1.0]},
-    "half": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-    "cifar10": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]},
-    "cifar10_exact": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]},
+    "cifar10": {"mean": _CIFAR10_MEAN, "std": [0.2023, 0.1994, 0.2010]},
+    "cifar10_pixels": {"mean": _CIFAR10_MEAN, "std": [0.2470, 0.2435, 0.2616]},
+    "cifar10_center": {"mean": _CIFAR10_MEAN, "std": [1.0, 1.0, 1.0]},
     "cifar100": {"mean": [0.5071, 0.4865, 0.4409], "std": [0.2673, 0.2564, 0.2762]},
-    "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    "imagenet": {"mean": _IMAGENET_MEAN, "std": [0.229, 0.224, 0.225]},
+    "imagenet_center": {"mean": _IMAGENET_MEAN, "std": [1.0, 1.0, 1.0]},
+    "half": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
 }
-"""Normalisations by name. ``cifar10`` is that of Cohen, Salman and most published CIFAR-10 networks, whose
-standard deviations are means over per-image deviations; ``cifar10_exact`` has those of all pixels."""
+"""Normalisations by name. ``cifar10`` is that of Cohen et al. and most published CIFAR-10 networks (its
+deviations are means over images), ``cifar10_pixels`` has the deviations over all pixels; the ``..._center``
+ones are the centre layer of Salman et al.; ``half`` maps to [-1, 1]; MACER's networks have ``none``."""
 
 
 def build_classifier(
@@ -28,8 +32,9 @@ def build_classifier(
     num_classes: int,
     normalization: str | Statistics | None = None,
     checkpoint: str | None = None,
-    noise_layers: Callable[[nn.Module], nn.Module] | None = None,
+    noise_layers: Callable[[nn.Module], object] | None = None,
     channels_last: bool = False,
+    new_head: bool = False,
 ) -> Classifier:
     """Put a network behind its normalisation, swap in noise layers, load a checkpoint.
 
@@ -37,15 +42,22 @@ def build_classifier(
         network: Maps normalised images to logits.
         num_classes: Number of logits.
         normalization: A name in `NORMALIZATIONS`, or ``mean`` and ``std`` per channel; None for none.
-        checkpoint: What to start from, see `robustsmooth.models.load_checkpoint`.
-        noise_layers: Replaces layers of the network, such as PNI and CPNI; applied before loading, so
-            that checkpoints of plain networks can be loaded and the noise scales keep their initial values.
+        checkpoint: What to start from, see `robustsmooth.models.load_checkpoint`; None for an untrained
+            network.
+        noise_layers: Replaces layers of the classifier in place, such as `NoiseLayers`; before loading, so
+            that plain checkpoints fit and the strengths of the noise keep their initial values.
         channels_last: Run in the channels-last memory format.
+        new_head: Do not load the last linear layer, to train it anew for other classes.
+
+    Raises:
+        ValueError: If the normalisation is unknown or the checkpoint does not fit.
     """
     normalize = _normalize(normalization)
     classifier = Classifier(network, normalize, num_classes=num_classes, channels_last=channels_last)
     if noise_layers is not None:
         noise_layers(classifier)  # layers inside the network, or noise in front of the normalisation
+    if checkpoint is not None:
+        load_checkpoint(classifier, checkpoint, new_head=new_head)
     return classifier
 
 
@@ -61,4 +73,4 @@ def _normalize(normalization: str | Statistics | None) -> Normalize | None:
         return None
     if set(normalization) != {"mean", "std"}:
         raise ValueError(f"`normalization` must have exactly mean and std, got {', '.join(normalization)}")
-    return Normalize(normalization["mean"], normalization["std"])
+    return Normalize(list(normalization["mean"]), list(normalization["std"]))

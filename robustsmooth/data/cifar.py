@@ -1,0 +1,108 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
+
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+import torch
+
+from robustsmooth.data.augment import Augmentation
+from robustsmooth.data.folders import class_folders, read_small_split
+from robustsmooth.data.module import ImageDataModule, Settings, Split
+from robustsmooth.data.pickles import load_arrays
+from robustsmooth.data.tensors import ImageTensors
+
+__all__ = ["CIFAR10DataModule", "CIFAR100DataModule"]
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """60 000 images of 32x32 pixels in 10 classes; 50 000 train and 10 000 test.
+
+    Two layouts are recognised in `root`:
+
+    * the official files, ``cifar-10-batches-py/`` (`root` may also be that folder), whose order is the
+      one that published logs refer to;
+    * class folders, ``train/<class>/*.png`` and ``test/<class>/*.png`` (or JPEG), sorted by class.
+
+    Args:
+        root: The folder of the data.
+        download: Fetch the official files if the folder has neither layout.
+        augmentation: What is done to training images.
+        **settings: See `ImageDataModule`.
+    """
+
+    folder: ClassVar = "cifar-10-batches-py"
+    files: ClassVar[dict[Split, list[str]]] = {
+        "train": [f"data_batch_{number}" for number in range(1, 6)],
+        "test": ["test_batch"],
+    }
+    meta: ClassVar = ("batches.meta", "label_names")
+    labels_key: ClassVar = "labels"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        augmentation: Augmentation | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(augmentation=augmentation, **settings)
+        self.root, self.download = Path(root).expanduser(), download
+
+    def prepare_data(self) -> None:
+        """Lightning's hook, called by one process: download if wanted."""
+        if self.download and self._official() is None and not self._has_class_folders():
+            from torchvision import datasets
+
+            getattr(datasets, type(self).__name__.removesuffix("DataModule"))(str(self.root), download=True)
+
+    def names(self, split: Split) -> list[str]:
+        """See `ImageDataModule.names`."""
+        official = self._official()
+        if official is not None:
+            file, key = self.meta
+            return [str(name) for name in load_arrays(official / file)[key]]
+        if self._has_class_folders():
+            return class_folders(self.root / split)
+        raise FileNotFoundError(
+            f"`{self.root}` holds neither {self.folder}/ nor train/ and test/ with a folder for each class; "
+            "set data.root to the folder of the data, or data.download=true to fetch them"
+        )
+
+    def load(self, split: Split) -> ImageTensors:
+        """See `ImageDataModule.load`."""
+        official = self._official()
+        if official is None:
+            return read_small_split(self.root / split, side=32)
+        batches = [self._batch(official / file) for file in self.files[split]]
+        images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+        return ImageTensors(images, labels)
+
+    def _official(self) -> Path | None:
+        for place in (self.root / self.folder, self.root):
+            if (place / self.meta[0]).is_file():
+                return place
+        return None
+
+    def _has_class_folders(self) -> bool:
+        return (self.root / "train").is_dir() or (self.root / "test").is_dir()
+
+    def _batch(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        content = load_arrays(path)
+        try:
+            images = torch.from_numpy(content["data"].reshape(-1, 3, 32, 32)).clone()
+            labels = torch.as_tensor(content[self.labels_key], dtype=torch.int64)
+        except (KeyError, AttributeError, ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"`{path}` is no file of {self.folder}; fetch it again") from error
+        if images.dtype != torch.uint8 or len(images) != len(labels):
+            raise ValueError(f"`{path}` holds {len(images)} images and {len(labels)} labels; fetch it again")
+        return images, labels
+
+
+class CIFAR100DataModule(CIFAR10DataModule):
+    """CIFAR-100: as CIFAR-10, with 100 (fine) classes, in ``cifar-100-python/`` or class folders."""
+
+    folder: ClassVar = "cifar-100-python"
+    files: ClassVar[dict[Split, list[str]]] = {"train": ["train"], "test": ["test"]}
+    meta: ClassVar = ("meta", "fine_label_names")
+    labels_key: ClassVar = "fine_labels"

@@ -1,0 +1,98 @@
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017)."""
+
+import gzip
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustsmooth.data.augment import Augmentation
+from robustsmooth.data.module import ImageDataModule, Settings, Split
+from robustsmooth.data.tensors import ImageTensors
+
+__all__ = ["FashionMNISTDataModule", "MNISTDataModule"]
+
+
+class MNISTDataModule(ImageDataModule):
+    """60 000 training and 10 000 test images of 28x28 grey pixels in 10 classes.
+
+    Args:
+        root: A folder with the official files (``train-images-idx3-ubyte`` and its three companions,
+            packed with gzip or not), or one that has them in ``MNIST/raw/`` as torchvision stores them.
+        download: Fetch the files if they are missing.
+        augmentation: What is done to training images.
+        **settings: See `ImageDataModule`.
+    """
+
+    folder: ClassVar = "MNIST"
+    class_labels: ClassVar = [str(digit) for digit in range(10)]
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        augmentation: Augmentation | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(augmentation=augmentation, **settings)
+        self.root, self.download = Path(root).expanduser(), download
+
+    def prepare_data(self) -> None:
+        """Lightning's hook, called by one process: download if wanted."""
+        if self.download and self._find("train-images-idx3-ubyte") is None:
+            from torchvision import datasets
+
+            getattr(datasets, self.folder)(str(self.root), download=True)
+
+    def names(self, split: Split) -> list[str]:
+        """See `ImageDataModule.names`."""
+        return list(self.class_labels)
+
+    def load(self, split: Split) -> ImageTensors:
+        """See `ImageDataModule.load`."""
+        prefix = "train" if split == "train" else "t10k"
+        images = self._read(f"{prefix}-images-idx3-ubyte", dimensions=3)[:, None]
+        labels = self._read(f"{prefix}-labels-idx1-ubyte", dimensions=1).long()
+        if len(images) != len(labels):
+            raise ValueError(
+                f"`{self.root}` holds {len(images)} {split} images and {len(labels)} labels; fetch the files "
+                "again"
+            )
+        return ImageTensors(images, labels)
+
+    def _find(self, name: str) -> Path | None:
+        for place in (self.root / self.folder / "raw", self.root / "raw", self.root):
+            for path in (place / name, place / f"{name}.gz"):
+                if path.is_file():
+                    return path
+        return None
+
+    def _read(self, name: str, dimensions: int) -> Tensor:
+        path = self._find(name)
+        if path is None:
+            raise FileNotFoundError(
+                f"`{self.root}` has no {name}, also not packed or in {self.folder}/raw/; set data.root to "
+                "the folder of the data, or data.download=true to fetch them"
+            )
+        try:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            header = np.frombuffer(content, dtype=">i4", count=1 + dimensions)
+            pixels = np.frombuffer(content, dtype=np.uint8, offset=header.nbytes).reshape(header[1:])
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(f"`{path}` is damaged; fetch it again") from error
+        if header[0] != 0x0800 + dimensions:  # the format's magic number: bytes, so many dimensions
+            raise ValueError(f"`{path}` is no {name} file; fetch it again")
+        return torch.from_numpy(pixels.copy())
+
+
+class FashionMNISTDataModule(MNISTDataModule):
+    """Fashion-MNIST: the files of MNIST's format, in ``FashionMNIST/raw/``."""
+
+    folder: ClassVar = "FashionMNIST"
+    class_labels: ClassVar = [
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ]

@@ -1,0 +1,105 @@
+"""Extra training images without labels, or with somebody's pseudo-labels."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustsmooth.data.batch import Batch
+from robustsmooth.data.folders import image_paths, read_small_images
+from robustsmooth.data.pickles import load_arrays
+from robustsmooth.data.tensors import ImageTensors
+
+__all__ = ["UNLABELED", "UnlabeledImages"]
+
+UNLABELED = -1
+"""The label of an image that has none."""
+
+
+class UnlabeledImages:
+    """Extra images for self-training (Carmon et al. 2019), read into memory when they are first needed.
+
+    Recognised are a folder of images, an ``.npz`` with ``image`` and maybe ``label`` (Gowal et al. 2021), an
+    ``.npy``, and a pickle with ``data`` and maybe ``extrapolated_targets`` (the 500 000 pseudo-labelled
+    tiny images of Carmon et al.). Arrays hold ``(N, H, W, C)`` uint8.
+
+    Args:
+        path: The folder or file.
+        keep_labels: Use the pseudo-labels in the file; otherwise every label is `UNLABELED`, and the method
+            labels the images itself.
+        max: Take at most so many images, evenly spread.
+        side: Sides of the images in a folder.
+    """
+
+    _IMAGES, _LABELS = ("data", "image", "images"), ("extrapolated_targets", "label", "labels")
+
+    def __init__(self, path: str, keep_labels: bool = False, max: int | None = None, side: int = 32) -> None:
+        if max is not None and max < 1:
+            raise ValueError(f"`data.extra.max` must be at least 1, or null for no limit, got {max}")
+        self.path, self.keep_labels, self.max, self.side = Path(path).expanduser(), keep_labels, max, side
+
+    @cached_property
+    def _tensors(self) -> ImageTensors:
+        if not self.path.exists():
+            raise FileNotFoundError(f"`{self.path}` does not exist; set data.extra.path to the extra images")
+        images, labels = self._folder() if self.path.is_dir() else self._file()
+        return ImageTensors(images, labels)
+
+    def _spread(self, count: int) -> list[int]:
+        kept = count if self.max is None else min(self.max, count)
+        return [place * count // kept for place in range(kept)]
+
+    def _folder(self) -> tuple[Tensor, Tensor]:
+        if self.keep_labels:
+            raise ValueError("`data.extra.keep_labels` needs a file with labels; a folder has none")
+        paths = image_paths(self.path)
+        if not paths:
+            raise ValueError(f"`{self.path}` has no image")
+        images = read_small_images(self.path, [paths[place] for place in self._spread(len(paths))], self.side)
+        return images, torch.full((len(images),), UNLABELED)
+
+    def _file(self) -> tuple[Tensor, Tensor]:
+        if self.path.suffix in (".npz", ".npy"):
+            try:
+                loaded = np.load(self.path, allow_pickle=False)
+                content = {"data": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            except (OSError, EOFError, ValueError) as error:
+                raise ValueError(f"`{self.path}` is damaged or no array file; fetch it again") from error
+        else:
+            content = load_arrays(self.path)
+        images = next((content[key] for key in self._IMAGES if key in content), None)
+        if images is None or images.ndim != 4 or images.dtype != np.uint8:
+            raise ValueError(
+                f"`{self.path}` must hold (N, H, W, C) uint8 images as {' or '.join(self._IMAGES)}"
+            )
+        places = self._spread(len(images))
+        tensor = torch.from_numpy(images[places]).permute(0, 3, 1, 2).contiguous()
+        if not self.keep_labels:
+            return tensor, torch.full((len(tensor),), UNLABELED)
+        labels = next((content[key] for key in self._LABELS if key in content), None)
+        if labels is None or len(labels) != len(images):
+            raise ValueError(f"`{self.path}` has no label for each image; set data.extra.keep_labels=false")
+        return tensor, torch.from_numpy(np.asarray(labels)[places].astype(np.int64))
+
+    @property
+    def labels(self) -> Tensor:
+        """``(N,)`` int64."""
+        return self._tensors.labels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return self._tensors.shape
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """See `ImageTensors`."""
+        return self._tensors.__getitems__(positions)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self._tensors[position]

@@ -1,0 +1,241 @@
+"""Putting a checkpoint into a classifier, whatever its keys are called."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from robustsmooth.models.classifier import Classifier, Normalize
+from robustsmooth.models.noise import ParametricNoise
+from robustsmooth.models.state import Checkpoint, read_checkpoint
+
+__all__ = ["load_checkpoint"]
+
+_log = logging.getLogger(__name__)
+
+# What the same layer is called elsewhere: the CIFAR zoos and the robustness library, against torchvision.
+_DIALECTS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("linear.", "fc."),),
+    (("linear.", "fc."), (".shortcut.", ".downsample.")),
+)
+# Where the statistics of a normalisation layer are, behind any prefix.
+_MEANS = ("normalize.mean", "normalizer.new_mean", "normalizer.mean", "0.mean", "0.means", "mean", "mu")
+_STDS = ("normalize.std", "normalizer.new_std", "normalizer.std", "0.std", "0.sds", "std", "sigma")
+# What some training libraries save beside the network: an attacker that holds it a second time.
+_IGNORED = ("attacker.",)
+
+
+def load_checkpoint(classifier: Classifier, place: str, new_head: bool = False) -> None:
+    """Load a network's weights, and its normalisation if the checkpoint has one, in place.
+
+    The keys may have prefixes (``module.``, ``1.``, ``1.module.``, ``module.model.``...) and the layers the
+    names of the usual zoos; both are recognised by the network itself. A plain checkpoint fits a network
+    with noise layers, whose strengths keep their initial values. What a checkpoint says of its
+    normalisation wins over `classifier.normalize`, and is reported if it differs.
+
+    Args:
+        classifier: What to load into.
+        place: See `robustsmooth.models.read_checkpoint`.
+        new_head: Leave out the last linear layer, to train it anew for other classes.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read or does not fit.
+    """
+    checkpoint = read_checkpoint(place)
+    target = classifier.network.state_dict()
+    match = _match(checkpoint.tensors, target)
+    if new_head:
+        head = _head(classifier.network)
+        target, match.found = (
+            {key: value for key, value in tensors.items() if not key.startswith(head)}
+            for tensors in (target, match.found)
+        )
+    _check(match.found, target, _optional(classifier.network), checkpoint.place)
+    classifier.network.load_state_dict(match.found, strict=False)
+    _load_normalization(classifier, checkpoint, match.rest)
+
+
+@dataclass
+class _Match:
+    """A state dict under the network's own names.
+
+    Attributes:
+        found: Tensors under the network's names, those that it does not know included.
+        rest: Tensors outside of the network, under their names in the file.
+    """
+
+    found: dict[str, Tensor] = field(default_factory=dict)
+    rest: dict[str, Tensor] = field(default_factory=dict)
+
+    def fit(self, target: Mapping[str, Tensor]) -> int:
+        return len(self.found.keys() & target.keys())
+
+
+def _match(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> _Match:
+    """The prefix and the dialect under which most keys are the network's; the shortest prefix if tied."""
+    candidates = [
+        _translate(tensors, prefix, dialect)
+        for dialect in _DIALECTS
+        for prefix in _prefixes(tensors, target, dialect)
+    ]
+    return max(candidates, key=lambda match: match.fit(target))  # the first of the best
+
+
+def _prefixes(
+    tensors: Iterable[str], target: Mapping[str, Tensor], dialect: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Everything that stands before one of the network's keys in the file, shortest first."""
+    roots = {key.split(".")[0] for key in target}
+    found = {""}
+    for key in tensors:
+        parts = _rename(key, dialect).split(".")
+        for place, part in enumerate(parts):
+            if part in roots and ".".join(parts[place:]) in target:
+                found.add("".join(f"{each}." for each in parts[:place]))
+    return sorted(found, key=len)
+
+
+def _rename(key: str, dialect: Sequence[tuple[str, str]]) -> str:
+    for theirs, ours in dialect:
+        key = key.replace(theirs, ours)
+    return key
+
+
+def _translate(tensors: Mapping[str, Tensor], prefix: str, dialect: Sequence[tuple[str, str]]) -> _Match:
+    match = _Match()
+    for key, value in tensors.items():
+        if _rename(key, dialect).startswith(prefix):
+            match.found[_rename(key, dialect).removeprefix(prefix)] = value
+        else:
+            match.rest[key] = value
+    if not prefix:  # statistics of a normalisation layer may stand beside the network's keys
+        for key in [key for key in match.found if key in (*_MEANS, *_STDS)]:
+            match.rest[key] = match.found.pop(key)
+    return match
+
+
+def _optional(network: nn.Module) -> set[str]:
+    """Keys that a checkpoint may lack: counters of BatchNorm (old files), strengths of noise layers."""
+    noises = tuple(name for name, module in network.named_modules() if isinstance(module, ParametricNoise))
+    return {
+        key
+        for key in network.state_dict()
+        if key.endswith("num_batches_tracked") or key.startswith(tuple(f"{name}." for name in noises))
+    }
+
+
+def _head(network: nn.Module) -> str:
+    """The prefix of the last linear layer's parameters."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError("`model.new_head` needs a network that ends with a linear layer")
+    return f"{linear[-1]}."
+
+
+def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], optional: set[str], place: str) -> None:
+    """Refuse a checkpoint that does not fit, and say in one sentence why."""
+    missing = sorted(target.keys() - found.keys() - optional)
+    unexpected = sorted(found.keys() - target.keys())
+    shapes = [
+        f"{key} is {_size(found[key])} in the file and {_size(target[key])} here"
+        for key in target
+        if key in found and found[key].shape != target[key].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [
+            _listing("keys missing in the file", missing),
+            _listing("keys that the network does not have", unexpected),
+            _listing("of another shape", shapes),
+        ]
+        listed = "; ".join(part for part in parts if part)
+        hint = _hint(missing, unexpected, shapes)
+        raise ValueError(f"the checkpoint `{place}` does not fit the network: {listed}. {hint}")
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(str(side) for side in tensor.shape) or "a scalar"
+
+
+def _listing(title: str, keys: Sequence[str], limit: int = 4) -> str:
+    if not keys:
+        return ""
+    more = f", and {len(keys) - limit} more" if len(keys) > limit else ""
+    return f"{len(keys)} {title} ({', '.join(keys[:limit])}{more})"
+
+
+def _hint(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
+    if unexpected and not missing and all("downsample" in key for key in unexpected):
+        return "Its shortcuts are projections: set model.network.shortcut=projection"
+    if missing and not unexpected and all("downsample" in key for key in missing):
+        return "Its shortcuts have no parameters: set model.network.shortcut=identity"
+    if unexpected and not missing and all("_noise." in key for key in unexpected):
+        return "It has noise layers: set model.noise_layers as in its training"
+    if 0 < len(shapes) <= 2 and not missing and not unexpected:
+        return "It was trained for other classes: set model.new_head=true to train a new last layer"
+    return "Is it for another depth, width or network? Choose with model=..."
+
+
+def _load_normalization(classifier: Classifier, checkpoint: Checkpoint, rest: Mapping[str, Tensor]) -> None:
+    """Take over the normalisation that comes with the checkpoint; it is part of what was trained."""
+    trained = _trained_normalization(checkpoint, rest)
+    if trained is None:
+        return
+    mean, std = trained
+    configured = classifier.normalize
+    if not isinstance(configured, Normalize):
+        if mean.any() or (std != 1).any():
+            classifier.normalize = Normalize(mean.tolist(), std.tolist())
+            _report(checkpoint.place, mean, std)
+        return
+    if len(mean) == 1:
+        mean, std = mean.expand(len(configured.mean)), std.expand(len(configured.mean))
+    if len(mean) != len(configured.mean):
+        raise ValueError(
+            f"the checkpoint `{checkpoint.place}` is for images of {len(mean)} channels, not of "
+            f"{len(configured.mean)}; choose other data or another checkpoint"
+        )
+    ours = (configured.mean.flatten(), configured.std.flatten())
+    if not all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, (mean, std), strict=True)):
+        _report(checkpoint.place, mean, std)
+    state = {"mean": mean.view(-1, 1, 1), "std": std.view(-1, 1, 1)}
+    for key in configured.state_dict().keys() - state.keys():  # noise of trained strength on the images
+        theirs = _statistic(rest, [f"normalize.{key}"])
+        if theirs is not None:
+            state[key] = theirs
+    configured.load_state_dict(state, strict=False)
+
+
+def _report(place: str, mean: Tensor, std: Tensor) -> None:
+    _log.warning(
+        "`%s` was trained with the normalisation mean %s, std %s; that is used, not model.normalization",
+        place,
+        [round(value, 4) for value in mean.tolist()],
+        [round(value, 4) for value in std.tolist()],
+    )
+
+
+def _trained_normalization(
+    checkpoint: Checkpoint, rest: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation ``(C,)``, if the checkpoint says; it may say that there was none."""
+    if checkpoint.normalization is not None:
+        statistics = checkpoint.normalization
+        return torch.tensor(statistics["mean"]), torch.tensor(statistics["std"])
+    mean, std = _statistic(rest, _MEANS), _statistic(rest, _STDS)
+    if mean is not None:
+        mean = mean.flatten().float()
+        return mean, torch.ones_like(mean) if std is None else std.flatten().float()
+    if checkpoint.config:  # ours: a normalisation layer would be there
+        return torch.zeros(1), torch.ones(1)
+    return None
+
+
+def _statistic(rest: Mapping[str, Tensor], names: Sequence[str]) -> Tensor | None:
+    for name in names:
+        for key in sorted(rest, key=len):
+            if (key == name or key.endswith(f".{name}")) and not any(part in key for part in _IGNORED):
+                return rest[key]
+    return None

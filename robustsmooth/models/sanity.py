@@ -1,0 +1,40 @@
+"""A first look at an imported network, because a wrong normalisation is the most common silent error."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["sanity_check"]
+
+
+class HasSamples(Protocol):
+    """Data that can give some images: see `robustsmooth.data.ImageDataModule.sample`."""
+
+    def sample(self, count: int, split: Any = "test") -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+@torch.no_grad()
+def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, split: str = "test") -> float:
+    """Print the clean accuracy of a network on a few images, before a long job starts.
+
+    Args:
+        network: Maps images in [0, 1] to logits ``(B, K)``.
+        datamodule: Where the images come from, evenly spread over the split.
+        images: How many.
+        split: ``test``, or ``val`` before training.
+
+    Returns:
+        The accuracy, in [0, 1].
+    """
+    inputs, labels, _ = datamodule.sample(images, split)
+    device = next(network.parameters()).device
+    mode = network.training
+    network.eval()
+    logits = torch.cat([network(part.to(device)).cpu() for part in inputs.split(50)])
+    network.train(mode)
+    accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
+    chance = 1 / logits.shape[1]
+    note = "; that is close to guessing: is model.normalization right?" if accuracy < 3 * chance else ""
+    print(f"clean accuracy on {len(labels)} {split} images: {100 * accuracy:.1f} %{note}", flush=True)
+    return accuracy

@@ -1,0 +1,143 @@
+"""Reading state dicts from files, whoever wrote them, without executing anything in them."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor
+
+from robustsmooth.models.libraries import import_timm
+
+__all__ = ["Checkpoint", "read_checkpoint"]
+
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params")
+
+_CONVERT = (
+    'convert it once, on a machine where you trust it: python -c "import dill, torch; c = '
+    "torch.load('{path}', map_location='cpu', weights_only=False, pickle_module=dill); "
+    "torch.save(c.get('model', c.get('state_dict', c)), 'converted.pt')\""
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and what the file says about them.
+
+    Attributes:
+        tensors: The state dict as it is in the file.
+        place: Where it came from, for messages.
+        config: The resolved training config, if this project wrote the file; else empty.
+        normalization: ``mean`` and ``std`` that the network expects, if the source says so elsewhere
+            than in the tensors.
+    """
+
+    tensors: dict[str, Tensor]
+    place: str
+    config: dict[str, Any] = field(default_factory=dict)
+    normalization: Mapping[str, Any] | None = None
+
+
+def read_checkpoint(place: str | Path) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed.
+
+    Args:
+        place: A run folder (its ``checkpoints/last.ckpt``); a file of PyTorch or Lightning (state dict at the
+            top or under a usual name such as ``state_dict``, ``model`` or ``net``); a ``.safetensors`` file;
+            ``torchvision:ResNet50_Weights.IMAGENET1K_V2``; or ``timm:resnet50.a1_in1k``.
+
+    Raises:
+        ValueError: If there is no checkpoint, it is damaged, it would execute code, or it holds no
+            tensors.
+    """
+    text = str(place)
+    if text.startswith("torchvision:"):
+        return _from_torchvision(text)
+    if text.startswith("timm:"):
+        return _from_timm(text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint at `{path}`; give a run folder or a checkpoint file")
+    return _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)
+
+
+def _from_torch(path: Path) -> Checkpoint:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" not in str(error):
+            raise ValueError(f"`{path}` is damaged, or no checkpoint file") from error
+        raise ValueError(
+            f"`{path}` holds more than tensors and would execute code when it is read; "
+            + _CONVERT.format(path=path)
+        ) from error
+    except PermissionError:
+        raise
+    except (RuntimeError, EOFError, BadZipFile, OSError) as error:
+        raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"`{path}` holds a {type(content).__name__}, not a state dict")
+    ours = content.get("robustsmooth")
+    if isinstance(ours, Mapping):
+        # Of our own files only the network counts, not a method's other modules or metrics.
+        tensors = _tensors(content["state_dict"])
+        network = {key: value for key, value in tensors.items() if key.startswith("network.")}
+        return Checkpoint(network, str(path), config=dict(ours["config"]))
+    for name in _NESTED:
+        if isinstance(content.get(name), Mapping) and _tensors(content[name]):
+            return Checkpoint(_tensors(content[name]), str(path))
+    tensors = _tensors(content)
+    if not tensors:
+        keys = ", ".join(str(key) for key in list(content)[:8])
+        raise ValueError(f"`{path}` has no state dict; it holds {keys or 'nothing'}")
+    return Checkpoint(tensors, str(path))
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _from_safetensors(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error
+    config = json.loads(metadata["robustsmooth"]) if "robustsmooth" in metadata else {}
+    return Checkpoint(tensors, str(path), config=config)
+
+
+def _from_torchvision(place: str) -> Checkpoint:
+    from torchvision import models
+
+    try:
+        weights = models.get_weight(place.partition(":")[2])
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"torchvision has no weights {place!r}; give them as torchvision:ResNet50_Weights.IMAGENET1K_V2"
+        ) from error
+    transform: Any = weights.transforms()
+    normalization = {"mean": list(transform.mean), "std": list(transform.std)}
+    tensors = weights.get_state_dict(progress=False, check_hash=True)
+    return Checkpoint(_tensors(tensors), place, normalization=normalization)
+
+
+def _from_timm(place: str) -> Checkpoint:
+    timm = import_timm()
+    name = place.partition(":")[2]
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except RuntimeError as error:
+        raise ValueError(f"timm has no pretrained {name!r}: {error}") from error
+    facts = network.pretrained_cfg
+    normalization = {"mean": list(facts["mean"]), "std": list(facts["std"])}
+    return Checkpoint(_tensors(network.state_dict()), place, normalization=normalization)
