@@ -172,10 +172,12 @@ def certified_accuracy(
     guarantee, norm = certifications[0].guarantee, certifications[0].norm
     ranked = sorted(certifications, key=lambda each: -statistics.acr(each.correct, each.radius))
 
+    many = len(ranked) > 50  # as a picture inside the figure, or the page gets heavy
+
     def draw(axes: Axes) -> None:
         grid = _grid(certifications)
         for each in ranked[MOST_LINES:]:
-            axes.plot(grid, _shares(each, grid), color="0.8", linewidth=0.7, zorder=1)
+            axes.plot(grid, _shares(each, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=many)
         for position, each in enumerate(ranked[:MOST_LINES]):
             axes.plot(grid, _shares(each, grid), label=each.run.label, **_style(position))
             counts = statistics.certified_counts(each.correct, each.radius, grid)
@@ -311,7 +313,7 @@ def _attack_name(each: Attack) -> str:
 
 
 def attack_curves(attacks: Sequence[Attack]) -> Drawing:
-    """Share of images attacked within a distance (HeatSmoothing Figures 2 and 6); each run's largest budget."""
+    """Share of images attacked within a distance (HeatSmoothing Figures 2, 6); each run's largest budget."""
     largest: dict[str, Attack] = {}
     for each in attacks:
         kept = largest.get(each.run.label)

@@ -8,6 +8,7 @@ ends, are empty, or stop in the middle of a line: that is reported, never fatal.
 
 import io
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,7 +24,8 @@ ABSTAIN = -1
 """The prediction of a classifier that abstains; always counted as wrong."""
 
 FIELD_COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
-_CLOCK = re.compile(r"^(?:(\d+) days?, )?(\d+):(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
+INTEGERS = ("idx", "label", "predict", "correct")
+_DAYS = re.compile(r"^(\d+) days?, (.*)$")
 _TRUTH = {"True": 1, "False": 0, "true": 1, "false": 0}
 
 
@@ -72,10 +74,13 @@ def seconds(text: str) -> float:
     >>> seconds("0:01:05.5"), seconds("12.25"), seconds("1 day, 0:00:01")
     (65.5, 12.25, 86401.0)
     """
-    match = _CLOCK.match(text.strip())
+    try:
+        hours, minutes, rest = text.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(rest)
+    except ValueError:
+        match = _DAYS.match(text)
     if match:
-        days, hours, minutes, rest = match.groups(default="0")
-        return ((int(days) * 24 + int(hours)) * 60 + int(minutes)) * 60 + float(rest)
+        return 86400 * int(match[1]) + seconds(match[2])
     try:
         return float(text)
     except ValueError:
@@ -104,7 +109,7 @@ def read_log(path: Path | str, kind: Kind | None = None) -> Log:
     found = kind_of(header)
     if found is None or (kind is not None and found != kind):
         raise ValueError(
-            f"{path} is not a {kind or 'robustness'} log: its first line must name columns such as "
+            f"{path} is no {kind or 'robustness'} log: its first line must name columns such as "
             f"{' '.join(FIELD_COLUMNS)}, got {' '.join(header)[:80]!r}"
         )
     problems: list[str] = []
@@ -134,46 +139,47 @@ def _without_torn_line(content: bytes, header: list[str], path: Path, problems: 
 def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -> pd.DataFrame:
     """Bytes to a table of numbers; the quick way when every cell is one, line by line otherwise."""
     try:
-        rows = pd.read_csv(io.BytesIO(content), sep="\t", index_col=False, dtype={"time": str})
-        rows.columns = header
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            rows = pd.read_csv(io.BytesIO(content), sep="\t", index_col=False, dtype={"time": str})
+        rows.columns = pd.Index(header)
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError, ValueError):
         rows = _parse_line_by_line(content, header)
+    needed = [column for column in (*INTEGERS, "radius") if column in header]
     for column in header:
         if column == "time":
             rows[column] = _times(rows[column])
-        elif not pd.api.types.is_numeric_dtype(rows[column]) or rows[column].dtype == bool:
-            rows[column] = _numbers(rows[column])
-    needed = [column for column in ("idx", "label", "predict", "radius", "correct") if column in header]
-    whole = rows[needed].notna().all(axis=1)
-    if not whole.all():
-        problems.append(f"{path}: {int((~whole).sum())} rows are not readable and were left out")
-        rows = rows[whole]
+        elif rows[column].dtype.kind not in "if":
+            rows[column] = _numbers(rows[column], anyway=column in needed)
+    unreadable = np.logical_or.reduce([np.isnan(rows[column].to_numpy()) for column in needed])
+    if unreadable.any():
+        problems.append(f"{path}: {int(unreadable.sum())} rows are not readable and were left out")
+        rows = rows[~unreadable]
     if rows.empty:
         problems.append(f"{path} has no rows")
-    integers = [column for column in ("idx", "label", "predict", "correct") if column in header]
-    return rows.astype(dict.fromkeys(integers, "int64")).reset_index(drop=True)
+    floats = [column for column in needed if column != "radius" and rows[column].dtype != np.int64]
+    return rows.astype(dict.fromkeys(floats, "int64")).reset_index(drop=True) if floats else rows
 
 
-def _numbers(column: pd.Series) -> pd.Series:
-    """Truth values and numbers as numbers; a column of words stays as it is."""
+def _numbers(column: pd.Series, anyway: bool) -> pd.Series:
+    """Truth values and numbers as numbers; a column of words stays as it is, unless it must be numbers."""
     numbers = pd.to_numeric(column.astype(str).replace(_TRUTH), errors="coerce")
-    return numbers if len(numbers) and numbers.notna().mean() >= 0.5 else column
+    return numbers if anyway or (len(numbers) and numbers.notna().mean() >= 0.5) else column
 
 
 def _parse_line_by_line(content: bytes, header: list[str]) -> pd.DataFrame:
+    """Every cell as text; a line of another length becomes a row of nothing."""
     lines = content.decode("utf-8", "replace").splitlines()[1:]
     cells = [line.split("\t") for line in lines if line.strip()]
-    filled = [(row + [""] * len(header))[: len(header)] for row in cells]
+    filled = [row if len(row) == len(header) else [""] * len(header) for row in cells]
     return pd.DataFrame(filled, columns=header, dtype=str)
 
 
-def _times(column: pd.Series) -> pd.Series:
-    quick = pd.to_numeric(column, errors="coerce")
-    clocks = quick.isna()
-    if clocks.any():
-        quick = quick.astype("float64")
-        quick[clocks] = [seconds(str(text)) for text in column[clocks]]
-    return quick.astype("float64")
+def _times(column: pd.Series) -> np.ndarray:
+    try:
+        return column.to_numpy().astype(float)
+    except ValueError:
+        return np.array([seconds(str(text)) for text in column.array])
 
 
 def _without_repetitions(rows: pd.DataFrame, path: Path, problems: list[str]) -> pd.DataFrame:

@@ -20,8 +20,8 @@ __all__ = ["write_page"]
 PICTURES = ("attack*.png", "pictures/*.png", "*grid*.png")
 """Where an attack leaves its picture grids in a run folder."""
 MOST_PICTURES = 12
-MOST_CONFIGS = 200
-"""Beyond so many runs the page leaves out their configs; they lie in the run folders."""
+MOST_RUNS = 200
+"""Beyond so many runs the page leaves out the others' configs; they lie in the run folders."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,15 @@ def write_page(
         figures=list(figures),
         pictures=_pictures(runs),
         problems=list(problems),
-        runs=[_described(run, path.parent, len(runs) <= MOST_CONFIGS) for run in runs],
+        runs=[_described(run, path.parent) for run in runs[:MOST_RUNS]],
+        runs_left_out=max(len(runs) - MOST_RUNS, 0),
         footer=footer,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
 
 
-def _described(run: Run, home: Path, with_config: bool) -> dict[str, Any]:
+def _described(run: Run, home: Path) -> dict[str, Any]:
     files = [log for logs in run.logs.values() for log in logs]
     files += [file for name in ("summary.json", "metrics.csv") if (file := run.folder / name).exists()]
     links = [("folder", run.folder), *((file.name, file) for file in files)]
@@ -81,7 +82,7 @@ def _described(run: Run, home: Path, with_config: bool) -> dict[str, Any]:
         "label": run.label,
         "links": [(name, quote(Path(os.path.relpath(target, home)).as_posix())) for name, target in links],
         "facts": ", ".join(f"{name} {fact}" for name, fact in run.facts.items() if fact is not None),
-        "config": _dump(run.config) if run.config and with_config else "",
+        "config": _dump(run.config) if run.config else "",
     }
 
 

@@ -149,7 +149,7 @@ class Table:
         lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
         return "\n".join(lines)
 
-    def html(self) -> str:
+    def html(self, most_rows: int = 100) -> str:
         """A table for the page; intervals are small print under the values."""
         used = self.used
         head = "".join(
@@ -158,7 +158,7 @@ class Table:
             for column in used
         )
         body = []
-        for row in self.rows:
+        for row in self.rows[:most_rows]:
             cells = []
             for column in used:
                 text = html.escape(column.text(row))
@@ -167,7 +167,11 @@ class Table:
                 small = f"<small>{html.escape(interval)}</small>" if interval else ""
                 cells.append(f'<td class="{_number(column).strip()}">{text}{small}</td>')
             body.append(f"<tr>{''.join(cells)}</tr>")
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        left_out = len(self.rows) - most_rows
+        more = (
+            f'<p class="note">{left_out} more rows are in tables/{self.name}.csv.</p>' if left_out > 0 else ""
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{more}"
 
     def rich(self) -> Any:
         """A table for the terminal."""

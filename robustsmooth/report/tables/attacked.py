@@ -83,9 +83,9 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
     ]
     return Table(
         "attacks", "Under attack", columns, attack_rows(attacks, level, method),
-        "What attacks achieved bounds robustness from above. Distances in pixel units; an image that is wrong "
-        "without an attack has distance 0, a failed attack is beyond every success (∞ in the median), the mean "
-        "is over successes.",
+        "What attacks achieved bounds robustness from above. Distances in pixel units; an image that is "
+        "wrong without an attack has distance 0, a failed attack is beyond every success (∞ in the median), "
+        "the mean is over successes.",
     )  # fmt: skip
 
 

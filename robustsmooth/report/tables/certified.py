@@ -70,8 +70,9 @@ def certified_accuracy_table(
         _named(f"Certified accuracy at {norm} radius r", guarantee),
         columns,
         rows,
-        "Share of all images that are correct with a radius of at least r, in pixel units of images in [0, 1]; "
-        f"{100 * level:g} % {statistics.METHOD_TITLES[method]} interval over images. Abstentions are wrong.",
+        "Share of all images that are correct with a radius of at least r, in pixel units of images in "
+        f"[0, 1]; {100 * level:g} % {statistics.METHOD_TITLES[method]} interval over images. "
+        "Abstentions are wrong.",
     )
 
 
@@ -128,8 +129,8 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
         columns,
         rows,
         "Radii in pixel units of images in [0, 1], over all images, 0 where the answer is wrong or abstains. "
-        "ACR alone rewards certainty on a few easy images: read it with the curve and the distribution of the "
-        "lower bounds.",
+        "ACR alone rewards certainty on a few easy images: read it with the curve and the distribution of "
+        "the lower bounds.",
     )
 
 

@@ -43,8 +43,8 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     facts = [Column("classifier", "Classifier")]
     return Table(
         "overview", "The classifiers compared", [*facts, *ordered], list(rows.values()),
-        "Each row is one trained classifier. Certified columns hold for the smoothed classifier with probability "
-        "1 - α per image; empirical columns say what the named attack left standing.",
+        "Each row is one trained classifier. Certified columns hold for the smoothed classifier with "
+        "probability 1 - α per image; empirical columns say what the named attack left standing.",
     )  # fmt: skip
 
 
