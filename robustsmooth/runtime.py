@@ -29,6 +29,7 @@ def _hush() -> None:
         ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
         ".*LeafSpec.*",
+        ".*your dataloader is not resumable.*",  # our sampler goes on by itself
     ):
         warnings.filterwarnings("ignore", message=message)
 

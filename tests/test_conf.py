@@ -116,8 +116,6 @@ def test_every_choice_of_training_binds(group):
 )
 def test_every_choice_of_evaluation_binds(command, group):
     for choice in choices(group):
-        if "/" in choice:
-            continue
         for path, node in nodes(composed(command, f"{group}={choice}")):
             binds(path, node)
 
@@ -125,6 +123,8 @@ def test_every_choice_of_evaluation_binds(command, group):
 @pytest.mark.parametrize("method", choices("method"))
 def test_every_method_instantiates_on_the_digits(method):
     cfg = composed("train", f"method={method}")
+    if "start" in cfg.method:  # a trained network, which there is none of here
+        cfg.method.start = "anywhere"
     module = instantiate(cfg.method)
     assert module.network.num_classes == 10
     optimizers = module.configure_optimizers()
@@ -135,8 +135,6 @@ def test_every_method_instantiates_on_the_digits(method):
 def test_every_small_part_instantiates(group):
     command = "attack" if group == "attack" else "train"
     for choice in choices(group):
-        if "/" in choice:
-            continue
         cfg = composed(command, f"{group}={choice}")
         with suppress(ModuleNotFoundError):  # an optional extra
             instantiate(cfg[group])

@@ -42,6 +42,7 @@ class TrainingProgress(Callback):
             f"{trainer.num_training_batches} steps per epoch, "
             f"{trainer.world_size} x {trainer.strategy.root_device.type}{again}",
             highlight=False,
+            soft_wrap=True,
         )
         self._started = time.perf_counter()
         self._bar = Progress(
