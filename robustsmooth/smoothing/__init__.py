@@ -45,6 +45,8 @@ from robustsmooth.smoothing.certificates import (
     top_k_radius,
     unanimous,
 )
+from robustsmooth.smoothing.classifier import SmoothedClassifier
+from robustsmooth.smoothing.engine import Finished, VoteEngine, is_random_inside
 from robustsmooth.smoothing.noise import (
     BLOCK,
     GaussianNoise,
@@ -53,8 +55,10 @@ from robustsmooth.smoothing.noise import (
     NoNoise,
     UniformNoise,
 )
+from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, tune
 from robustsmooth.smoothing.radii import linf_radius, reachable_radius
 from robustsmooth.smoothing.sequential import SequentialPlan, looks, sequential_plan, upper_boundaries
+from robustsmooth.smoothing.voting import RankVote, RunnerUpVote, SmoothedInference, running_votes
 
 __all__ = [
     "ABSTAIN",
@@ -67,7 +71,9 @@ __all__ = [
     "Certified",
     "Cohen",
     "Counts",
+    "Finished",
     "FixedRadius",
+    "Forward",
     "GaussianNoise",
     "GridGaussianNoise",
     "HardVote",
@@ -75,21 +81,28 @@ __all__ = [
     "LBound",
     "NoNoise",
     "Noise",
+    "Numerics",
     "Predict",
     "Predicted",
     "Procedure",
     "Randomness",
+    "RankVote",
     "Request",
+    "RunnerUpVote",
     "SequentialPlan",
+    "SmoothedClassifier",
+    "SmoothedInference",
     "SoftVote",
     "Steps",
     "Tally",
     "TopKCertificate",
     "TopVote",
     "TopVotes",
+    "Tuning",
     "TwoSided",
     "TwoStage",
     "UniformNoise",
+    "VoteEngine",
     "address",
     "chernoff_interval",
     "clopper_pearson_lower",
@@ -97,6 +110,7 @@ __all__ = [
     "dispersion_test",
     "drive",
     "generator",
+    "is_random_inside",
     "l_bound",
     "largest_radius",
     "linf_radius",
@@ -104,8 +118,10 @@ __all__ = [
     "majority_test",
     "randomized_clopper_pearson_lower",
     "reachable_radius",
+    "running_votes",
     "sequential_plan",
     "top_k_radius",
+    "tune",
     "unanimous",
     "upper_boundaries",
 ]

@@ -1,0 +1,131 @@
+"""The smoothed classifier: a network, a noise, and votes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustsmooth.smoothing.certificates import (
+    Certificate,
+    Certified,
+    Counts,
+    Predict,
+    Predicted,
+    Procedure,
+    Tally,
+)
+from robustsmooth.smoothing.engine import VoteEngine
+from robustsmooth.smoothing.noise import Noise
+from robustsmooth.smoothing.numerics import Numerics, Tuning
+
+__all__ = ["SmoothedClassifier"]
+
+
+class SmoothedClassifier:
+    """g(x) = the class that the network most probably returns for x plus noise (Cohen et al. 2019).
+
+    Args:
+        network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``. Evaluated in eval mode.
+        noise: The smoothing noise.
+        seed: Addresses the noise, together with the images' indices.
+        numerics: Precision, memory format, compilation.
+        random_inside: Whether the network draws noise of its own; None to find out.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        noise: Noise,
+        *,
+        seed: int = 0,
+        numerics: Numerics | None = None,
+        random_inside: bool | None = None,
+    ) -> None:
+        self.network, self.noise, self.seed = network, noise, seed
+        self.numerics, self.random_inside = numerics, random_inside
+        self._tunings: dict[Any, Tuning] = {}
+
+    def run(
+        self,
+        procedure: Procedure,
+        images: Tensor,
+        indices: Tensor | Sequence[int] | None = None,
+        labels: Tensor | None = None,
+    ) -> list[Any]:
+        """Run a certificate or another procedure for each image.
+
+        Args:
+            procedure: What to run.
+            images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
+            indices: ``(B,)`` what names the images' noise; 0, 1, 2... if not given.
+            labels: ``(B,)`` int64, for procedures that ask about the label.
+
+        Returns:
+            The records, in the order of the images.
+        """
+        names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
+        key = (tuple(images.shape[1:]), images.device, procedure.batch_size)
+        engine = VoteEngine(
+            self.network,
+            self.noise,
+            procedure,
+            seed=self.seed,
+            numerics=self.numerics,
+            random_inside=self.random_inside,
+            tuning=self._tunings.get(key),
+        )
+        engine.submit(images, names, labels)
+        if engine.tuning is not None:
+            self._tunings[key] = engine.tuning
+        self.random_inside = engine.random_inside
+        records = {finished.index: finished.record for finished in engine.run(flush=True)}
+        if len(records) != len(images):
+            raise ValueError("`indices` must name each image once")
+        return [records[int(name)] for name in names.tolist()]
+
+    def votes(
+        self,
+        images: Tensor,
+        n: int,
+        *,
+        indices: Tensor | Sequence[int] | None = None,
+        purpose: str = "tally",
+        batch_size: int | None = None,
+    ) -> Counts:
+        """Count the votes of n noisy copies of each image.
+
+        Args:
+            images: ``(B, C, H, W)`` float in [0, 1].
+            n: Votes per image.
+            indices: See `run`.
+            purpose: Names the stream of noise: the same purpose draws the same noise again.
+            batch_size: Device batch; found by itself if not given.
+
+        Returns:
+            ``(B, K)`` int64 counts, each row adding up to n.
+        """
+        procedure = Tally(n=n, purpose=purpose, batch_size=batch_size or "auto")
+        return np.stack(self.run(procedure, images, indices))
+
+    def predict(
+        self,
+        images: Tensor,
+        procedure: Predict | None = None,
+        *,
+        indices: Tensor | Sequence[int] | None = None,
+    ) -> list[Predicted]:
+        """PREDICT for each image; see `Predict` for the number of votes and the level."""
+        return self.run(procedure or Predict(), images, indices)
+
+    def certify(
+        self,
+        images: Tensor,
+        certificate: Certificate,
+        *,
+        indices: Tensor | Sequence[int] | None = None,
+        labels: Tensor | None = None,
+    ) -> list[Certified]:
+        """Certify each image."""
+        return self.run(certificate, images, indices, labels)

@@ -1,0 +1,336 @@
+"""The vote engine: many procedures, one stream of full device batches.
+
+Every image has its own procedure, a state machine that asks for votes (see
+`certificates.base`). The engine packs the votes that are asked for into device batches of one fixed
+shape, the ones that finish an image beside the ones that start the next. Sums stay on the device; an image's
+counts come to the host once per request, when its last vote is on the way, and nothing waits for them as
+long as other votes are asked for.
+
+A vote is addressed by (seed, purpose, image index, number) and computed in a batch of fixed shape:
+it depends on nothing else, not on which other images are there nor on when.
+"""
+
+import bisect
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustsmooth.smoothing.addressing import address, generator
+from robustsmooth.smoothing.certificates.base import Case, Counts, Procedure, Request, Steps
+from robustsmooth.smoothing.noise import BLOCK, Noise
+from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, evaluating, tune
+
+__all__ = ["Finished", "VoteEngine", "is_random_inside"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An image whose procedure has ended.
+
+    Attributes:
+        index: The image's index in its data set.
+        label: Its label, -1 if unknown.
+        record: What the procedure returned.
+        seconds: The image's share of the engine's time, by votes.
+    """
+
+    index: int
+    label: int
+    record: Any
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Image:
+    """An image on its way through the engine."""
+
+    arrival: int
+    prepared: Tensor
+    case: Case
+    steps: Steps[Any]
+    request: Request
+    left: int  # votes of the request that are not yet in a batch
+    drawn: dict[str, int] = field(default_factory=dict)  # votes per purpose so far
+    seconds: float = 0.0
+    slot: int = -1  # row of the tally while a request is under way
+    block: tuple[str, int, Tensor] | None = None  # purpose, number and copies of the current noise block
+
+    @property
+    def number(self) -> int:
+        """Number of the purpose's next vote."""
+        return self.drawn.get(self.request.purpose, 0)
+
+
+class VoteEngine:
+    """Runs a procedure for many images in full device batches.
+
+        engine = VoteEngine(network, noise, Cohen(n=1000))
+        engine.submit(images, indices, labels)
+        for finished in engine.run(flush=True): ...
+
+    Networks that are random inside (PNI, CPNI) are certified soundly: there each pass takes at most
+    one vote of an image and draws the inner noise once, from an address of its own, so that the
+    votes of an image are independent draws of noise and network together.
+
+    Args:
+        network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``.
+        noise: The smoothing noise.
+        procedure: What is asked of each image.
+        seed: The run's seed.
+        numerics: Precision, memory format, compilation.
+        random_inside: Whether the network draws noise of its own; None to find out by comparing two passes.
+        tuning: A batch size and memory format found before; by default they are found with the
+            first images, unless ``procedure.batch_size`` fixes them.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        noise: Noise,
+        procedure: Procedure,
+        *,
+        seed: int = 0,
+        numerics: Numerics | None = None,
+        random_inside: bool | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self.network, self.noise, self.procedure, self.seed = network, noise, procedure, seed
+        self.numerics, self.random_inside, self.tuning = numerics or Numerics(), random_inside, tuning
+        self.votes = 0
+        """Votes cast so far, padding left out."""
+        self._ready = False
+        self._arrivals = 0
+        self._asking: list[_Image] = []  # by arrival
+        self._reading: deque[tuple[_Image, Tensor, Any]] = deque()
+
+    # ------------------------------------------------------------------ in
+
+    def submit(self, images: Tensor, indices: Tensor, labels: Tensor | None = None) -> None:
+        """Hand over images; nothing is computed yet.
+
+        Args:
+            images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
+            indices: ``(B,)`` int64, their indices in the data set.
+            labels: ``(B,)`` int64, if known.
+        """
+        if not self._ready:
+            self._set_up(images)
+        prepared = self.noise.prepare(images)
+        names = indices.tolist()
+        classes = [-1] * len(names) if labels is None else labels.tolist()
+        for each, index, label in zip(prepared, names, classes, strict=True):
+            case = Case(self.noise, self._classes, int(label), int(index), self.seed)
+            steps = self.procedure.steps(case)
+            request = next(steps)
+            self._asking.append(_Image(self._arrivals, each, case, steps, request, request.votes))
+            self._arrivals += 1
+
+    def skip(self, count: int = 1) -> None:
+        """Leave out images that are known already, keeping the others where they would have been.
+
+        Only matters for networks that are random inside, whose noise may depend on an image's row.
+        """
+        self._arrivals += count
+
+    @property
+    def waiting(self) -> int:
+        """Images that were handed over and are not finished."""
+        return len(self._asking) + len(self._reading)
+
+    # ------------------------------------------------------------------ out
+
+    def run(self, flush: bool = False) -> Iterator[Finished]:
+        """Compute as long as full batches can be made of the votes that are asked for.
+
+        Args:
+            flush: Go on to the end, with batches that are not full.
+
+        Yields:
+            Images as they finish.
+        """
+        if not self._ready:
+            return
+        self._clock = time.perf_counter()
+        while True:
+            yield from self._read(wait=self.random_inside is True)
+            rows = self._next_rows(flush and not self._reading)
+            if rows:
+                self._pass(rows)
+            elif self._reading:
+                yield from self._read(wait=True)
+            else:
+                return
+
+    def _next_rows(self, flush: bool) -> list[tuple[_Image, int, int]]:
+        """Who is in the next batch: (image, first row, number of rows); empty if it must wait."""
+        if self.random_inside:
+            return self._next_cohort(flush)
+        rows, used = [], 0
+        for image in self._asking:
+            taken = min(image.left, self.batch_size - used)
+            rows.append((image, used, taken))
+            used += taken
+            if used == self.batch_size:
+                return rows
+        return rows if flush else []
+
+    def _next_cohort(self, flush: bool) -> list[tuple[_Image, int, int]]:
+        """One row for each image of a fixed group that is about to cast the same vote.
+
+        Groups are made by arrival and rows are fixed within, so that the inner noise that an image
+        meets does not depend on who has finished before.
+        """
+        if not self._asking:
+            return []
+        first = self._asking[0]
+        cohort = first.arrival // self.batch_size
+        if self._arrivals < (cohort + 1) * self.batch_size and not flush:
+            return []
+        return [
+            (image, image.arrival % self.batch_size, 1)
+            for image in self._asking
+            if image.arrival // self.batch_size == cohort
+            and (image.request.purpose, image.number) == (first.request.purpose, first.number)
+        ]
+
+    def _pass(self, rows: list[tuple[_Image, int, int]]) -> None:
+        """One pass of the network over one device batch; nothing here waits for the device."""
+        slots = [0] * self.batch_size  # padding is counted in slot 0, which nobody reads
+        lead, number = rows[0][0].request.purpose, rows[0][0].number
+        with evaluating(self.network):
+            for image, row, count in rows:
+                if image.slot < 0:
+                    image.slot = self._free_slot()
+                slots[row : row + count] = [image.slot] * count
+                self._fill(image, row, count)
+            logits = self._logits(lead, number)
+            owners = torch.tensor(slots, pin_memory=self.device.type == "cuda")
+            self._tally.index_add_(
+                0, owners.to(self.device, non_blocking=True), self.procedure.ballot(logits)
+            )
+        now = time.perf_counter()
+        total = sum(count for _, _, count in rows)
+        for image, _, count in rows:
+            image.seconds += (now - self._clock) * count / total
+            if image.left == 0:
+                self._collect(image)
+        self._asking = [image for image in self._asking if image.left]
+        self._clock = now
+        self.votes += total
+
+    def _logits(self, purpose: str, number: int) -> Tensor:
+        if not self.random_inside:
+            return self._forward(self._batch)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(address(self.seed, f"{purpose}/inside", number))
+            return self._forward(self._batch)
+
+    def _fill(self, image: _Image, row: int, count: int) -> None:
+        """Write an image's next votes into rows of the batch."""
+        request, number = image.request, image.number
+        image.drawn[request.purpose] = number + count
+        image.left -= count
+        if not request.noisy:
+            self._batch[row : row + count] = self.noise.clean(image.prepared)
+            return
+        while count:
+            which, start = divmod(number, BLOCK)
+            taken = min(count, BLOCK - start)
+            copies = self._block(image, request.purpose, which)
+            self._batch[row : row + taken] = copies[start : start + taken]
+            row, number, count = row + taken, number + taken, count - taken
+
+    def _block(self, image: _Image, purpose: str, which: int) -> Tensor:
+        if image.block is None or image.block[:2] != (purpose, which):
+            source = generator(self.seed, purpose, image.case.index, which, device=self.device)
+            image.block = (purpose, which, self.noise.sample(image.prepared, BLOCK, source))
+        return image.block[2]
+
+    def _collect(self, image: _Image) -> None:
+        """Send an image's counts on their way to the host, and free its slot."""
+        image.block = None
+        counts = self._tally[image.slot]
+        if self.device.type == "cuda":
+            host = torch.empty(counts.shape, dtype=counts.dtype, pin_memory=True)
+            host.copy_(counts, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(torch.cuda.current_stream(self.device))
+        else:
+            host, arrived = counts.clone(), None
+        counts.zero_()
+        self._free.append(image.slot)
+        image.slot = -1
+        self._reading.append((image, host, arrived))
+
+    def _read(self, wait: bool) -> Iterator[Finished]:
+        """Give procedures the counts that have arrived; with `wait`, all that are on their way."""
+        while self._reading:
+            image, host, arrived = self._reading[0]
+            if arrived is not None and not arrived.query():
+                if not wait:
+                    return
+                arrived.synchronize()
+            self._reading.popleft()
+            finished = self._advance(image, host.numpy())
+            if finished is not None:
+                yield finished
+
+    def _advance(self, image: _Image, counts: Counts) -> Finished | None:
+        try:
+            image.request = image.steps.send(counts)
+        except StopIteration as stop:
+            return Finished(image.case.index, image.case.label, stop.value, image.seconds)
+        image.left = image.request.votes
+        bisect.insort(self._asking, image, key=lambda each: each.arrival)
+        return None
+
+    # ------------------------------------------------------------------ set-up
+
+    def _set_up(self, images: Tensor) -> None:
+        """Fix device, numerics and batch, now that there are images."""
+        self.device = images.device
+        shape = tuple(images.shape[1:])
+        if self.tuning is None:
+            self.tuning = tune(self.network, shape, self.device, self.procedure.batch_size, self.numerics)
+        self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
+        self._forward = Forward(self.network, self.numerics, self.device)
+        with evaluating(self.network):
+            self._batch = torch.zeros((self.batch_size, *shape), device=self.device).to(
+                memory_format=self._forward.memory_format
+            )
+            self._batch.copy_(images[:1].expand_as(self._batch))
+            if self.random_inside is None:
+                self.random_inside = is_random_inside(self._forward, self._batch)
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                self._classes = int(self._forward(self._batch).shape[1])
+            self._tally = torch.zeros((1, self._classes), dtype=torch.int64, device=self.device)
+        self._free: list[int] = []
+        self._ready = True
+
+    def _free_slot(self) -> int:
+        """A row of the tally for one request of one image."""
+        if not self._free:
+            size = len(self._tally)
+            self._tally = torch.cat([self._tally, torch.zeros_like(self._tally)])
+            self._free = list(range(size, 2 * size))
+        return self._free.pop()
+
+
+def is_random_inside(network: Any, images: Tensor) -> bool:
+    """Whether two passes over the same images differ by more than rounding.
+
+    Args:
+        network: Maps images to logits.
+        images: ``(B, C, H, W)``.
+    """
+    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+        first, second = network(images), network(images)
+    if images.device.type == "cpu":
+        return not torch.equal(first, second)
+    return not torch.allclose(first, second, rtol=1e-3, atol=1e-3)  # kernels that add in any order

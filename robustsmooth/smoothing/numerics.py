@@ -1,0 +1,175 @@
+"""How the network is computed: precision, memory layout, compilation, device batch.
+
+Rounding decides votes whose two largest logits nearly agree, so the numerics are part of *which*
+classifier is certified. They are fixed for a run and written beside its results.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Forward", "Numerics", "Precision", "Tuning", "tune"]
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_MOST_SECONDS = 0.7  # of one pass that is only there to compare batch sizes
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a network is evaluated.
+
+    Args:
+        precision: As the trainer names it: ``32-true``, or ``bf16-mixed`` or ``16-mixed`` for autocast. A
+            network in lower precision is a slightly different classifier.
+        channels_last: Keep images channels last in memory, which is quicker for most convolutions;
+            ``"auto"`` tries both.
+        compile: Compile the network once (tens of seconds), with its weights as constants.
+    """
+
+    precision: Precision = "32-true"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        if self.precision not in get_args(Precision):
+            known = ", ".join(get_args(Precision))
+            raise ValueError(f"`precision` must be one of {known}, got {self.precision!r}")
+        if self.channels_last not in (True, False, "auto"):
+            raise ValueError(f"`channels_last` must be true, false or auto, got {self.channels_last!r}")
+
+    def described(self, device: torch.device) -> dict[str, Any]:
+        """Plain values that identify the numerics, the device's own settings included."""
+        facts: dict[str, Any] = asdict(self) | {"device": device.type}
+        if device.type == "cuda":
+            facts["tf32"] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        return facts
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside a ``with`` block, and as it was afterwards; no gradients."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        # Not inference mode, which a trainer may have switched on: compiled graphs do not survive it.
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class Forward:
+    """A network under fixed numerics: images ``(B, C, H, W)`` float32 in, logits ``(B, K)`` float32 out.
+
+    Args:
+        network: Maps images in [0, 1] to logits.
+        numerics: With `channels_last` decided.
+        device: Where the network is.
+    """
+
+    def __init__(self, network: nn.Module, numerics: Numerics, device: torch.device) -> None:
+        self.network, self.numerics, self.device = network, numerics, device
+        self.memory_format = torch.channels_last if numerics.channels_last else torch.contiguous_format
+        self._call: Callable[[Tensor], Tensor] = network
+        if numerics.compile:
+            # A copy: frozen weights would not follow a network that goes on training.
+            frozen = copy.deepcopy(network).eval()
+            self._call = torch.compile(frozen, dynamic=False, options={"freezing": True})
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Logits of a batch that is already in the right memory format."""
+        dtype = _AUTOCAST.get(self.numerics.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            return self._call(batch).float()
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found to be quick.
+
+    Attributes:
+        batch_size: The device batch.
+        numerics: With `channels_last` decided.
+        votes_per_second: Measured in passes of the network alone; nan if nothing was measured.
+    """
+
+    batch_size: int
+    numerics: Numerics
+    votes_per_second: float
+
+
+def tune(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    device: torch.device,
+    batch_size: int | Literal["auto"] = "auto",
+    numerics: Numerics | None = None,
+) -> Tuning:
+    """Find a quick device batch and memory format with a few passes.
+
+    Args:
+        network: Maps images to logits.
+        shape: ``(C, H, W)``.
+        device: Where the network is.
+        batch_size: Fixed, or ``"auto"``.
+        numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
+
+    Returns:
+        The smallest batch within 3 % of the best speed.
+    """
+    numerics = numerics or Numerics()
+    sizes = [batch_size] if batch_size != "auto" else [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    formats = [numerics.channels_last] if numerics.channels_last != "auto" else [False, True]
+    eager = replace(numerics, compile=False)
+    speeds: dict[tuple[int, bool], float] = {}
+    with evaluating(network):
+        for size in sizes:
+            for layout in formats:
+                seconds = _seconds_per_pass(
+                    Forward(network, replace(eager, channels_last=layout), device), (size, *shape)
+                )
+                speeds[size, bool(layout)] = size / seconds if seconds else 0.0
+            best = max(speeds, key=speeds.__getitem__)
+            formats = [best[1]]  # the layout that wins once is the layout
+            fastest, latest = speeds[best], speeds[size, best[1]]
+            if latest < 0.9 * fastest or 2 * size / max(latest, 1e-9) > _MOST_SECONDS:
+                break
+    chosen = min(
+        size for (size, layout), speed in speeds.items() if layout == best[1] and speed >= 0.97 * fastest
+    )
+    return Tuning(chosen, replace(numerics, channels_last=best[1]), fastest)
+
+
+def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 3) -> float:
+    """The quickest of a few passes; 0.0 if they do not fit into memory."""
+    try:
+        batch = torch.zeros(shape, device=forward.device).to(memory_format=forward.memory_format)
+        best = float("inf")
+        for repeat in range(repeats + 1):
+            _synchronize(forward.device)
+            start = time.perf_counter()
+            forward(batch)
+            _synchronize(forward.device)
+            seconds = time.perf_counter() - start
+            if repeat or seconds > _MOST_SECONDS:  # the first pass warms up
+                best = min(best, seconds)
+            if seconds > _MOST_SECONDS:
+                break
+        return best
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return 0.0
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

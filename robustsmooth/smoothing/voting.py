@@ -1,0 +1,156 @@
+"""Smoothed inference: many looks at an image, one answer (Nemcovsky et al., section 3).
+
+Any trained network f becomes the classifier ``argmax_y sum_i V(f(x + eta_i))_y`` (eq. 10) by adding up
+the votes V of M noisy looks. The votes are ballots: `HardVote` is the paper's prediction smoothing
+(eq. 8), `SoftVote` its soft smoothing (eq. 9), and `RankVote` and `RunnerUpVote` its weighted ones.
+With sigma = 0 the only noise is the network's own. No certificate is made here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustsmooth.smoothing.addressing import Randomness, address
+from robustsmooth.smoothing.ballots import SCORE_UNIT, Ballot
+
+__all__ = ["RankVote", "RunnerUpVote", "SmoothedInference", "running_votes"]
+
+COPIES = 8
+"""Noisy copies of an image that share one generator. Part of what addresses the noise of a look."""
+
+
+@dataclass(frozen=True)
+class RankVote:
+    """Each class gets 2^(1-k) for its rank k = 1, 2, ... (eq. 11), in units of 2^-30."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Map logits ``(B, K)`` to whole numbers ``(B, K)``; ranks after the 31st get nothing."""
+        halvings = torch.arange(logits.shape[1], device=logits.device).clamp(max=62)
+        return _by_rank(logits, SCORE_UNIT >> halvings)
+
+
+@dataclass(frozen=True)
+class RunnerUpVote:
+    """The top class gets 1, the second one c, the others nothing (eq. 12), in units of 2^-30.
+
+    Args:
+        share: c, in [0, 1].
+
+    Raises:
+        ValueError: If `share` is not in [0, 1].
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"`share` must be in [0, 1], got {self.share}")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Map logits ``(B, K)`` to whole numbers ``(B, K)``."""
+        weights = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
+        weights[0] = SCORE_UNIT
+        weights[1:2] = round(self.share * SCORE_UNIT)
+        return _by_rank(logits, weights)
+
+
+def _by_rank(logits: Tensor, weights: Tensor) -> Tensor:
+    """Give ``weights[k]`` to the class with the k-th largest logit."""
+    order = logits.argsort(dim=1, descending=True, stable=True)  # ties go to the lower class
+    return torch.zeros_like(order).scatter_(1, order, weights.expand_as(order))
+
+
+def running_votes(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    sigma: float,
+    samples: Sequence[int],
+    ballots: Mapping[str, Ballot],
+    randomness: Randomness,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Votes on each image after every number of looks in `samples`, from one series of looks.
+
+    The votes of 1024 looks contain those of 2, 4, 8... Each look is a forward pass of its own over the whole
+    batch of *different* images, for which the global generator is seeded by (seed, number of the look):
+    a network that is random inside draws once per pass, so that the votes on one image are
+    independent, and noise on its weights is the same for every batch.
+
+    Args:
+        network: Maps images to logits, in eval mode.
+        images: ``(B, C, H, W)`` in [0, 1].
+        sigma: Noise level on the images, in pixel units; 0 for the network's own noise only.
+        samples: Numbers of looks, ascending.
+        ballots: How a look becomes a vote, by name; all see the same looks.
+        randomness: Where the noise on the images comes from.
+        seed: Addresses the network's own noise.
+
+    Returns:
+        For each ballot ``(len(samples), B, K)`` int64.
+
+    Raises:
+        ValueError: If `samples` is empty or does not ascend from at least 1, or `sigma` is negative.
+    """
+    counts = list(samples)
+    if not counts or counts[0] < 1 or counts != sorted(set(counts)):
+        raise ValueError(f"`samples` must be ascending counts of at least 1, got {counts}")
+    if not sigma >= 0:
+        raise ValueError(f"`sigma` must be at least 0, got {sigma}")
+    series: dict[str, list[Tensor]] = {name: [] for name in ballots}
+    totals: dict[str, Tensor] = {}
+    noise = torch.empty(0)
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        for look in range(counts[-1]):
+            if sigma > 0 and look % COPIES == 0:
+                noise = sigma * randomness.normal(images, COPIES, draw=look // COPIES)
+            torch.manual_seed(address(seed, "inference/network", look))
+            logits = network(images if sigma == 0 else images + noise[look % COPIES])
+            for name, ballot in ballots.items():
+                votes = ballot(logits)
+                totals[name] = totals[name] + votes if name in totals else votes
+                if look + 1 in counts:
+                    series[name].append(totals[name])
+    return {name: torch.stack(each) for name, each in series.items()}
+
+
+class SmoothedInference(nn.Module):
+    """A trained network behind M looks and a vote, with the interface of a network.
+
+    Args:
+        network: Maps images in [0, 1] to logits; any trained network.
+        ballot: How a look becomes a vote.
+        samples: M, the number of looks.
+        sigma: Noise level on the images, in pixel units; 0 for the network's own noise only.
+        seed: Addresses the network's own noise.
+
+    Raises:
+        ValueError: If `samples` is below 1 or `sigma` is negative.
+    """
+
+    def __init__(
+        self, network: nn.Module, ballot: Ballot, samples: int, sigma: float = 0.0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"`samples` must be at least 1, got {samples}")
+        if not sigma >= 0:
+            raise ValueError(f"`sigma` must be at least 0, got {sigma}")
+        self.network, self.ballot = network, ballot
+        self.samples, self.sigma, self.seed = samples, sigma, seed
+
+    def forward(self, images: Tensor, randomness: Randomness) -> Tensor:
+        """Share of the votes ``(B, K)`` float64, for images ``(B, C, H, W)``; no gradient."""
+        votes = running_votes(
+            self.network,
+            images,
+            sigma=self.sigma,
+            samples=[self.samples],
+            ballots={"vote": self.ballot},
+            randomness=randomness,
+            seed=self.seed,
+        )["vote"][0].double()
+        return votes / votes.sum(dim=1, keepdim=True)
