@@ -1,8 +1,25 @@
 """Training methods: one LightningModule each."""
 
+from robustsmooth.methods.adversarial import AdversarialModule
 from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.methods.gaussian import GaussianModule
+from robustsmooth.methods.heat import HeatSmoothingModule
+from robustsmooth.methods.macer import MACERModule
 from robustsmooth.methods.natural import NaturalModule
 from robustsmooth.methods.progress import TrainingProgress
+from robustsmooth.methods.smoothadv import SmoothAdvModule
+from robustsmooth.methods.sodm import SODMModule
 
-__all__ = ["ClassificationModule", "GaussianModule", "NaturalModule", "TrainingProgress"]
+__all__ = [
+    "AdversarialModule",
+    "CPNIModule",
+    "ClassificationModule",
+    "GaussianModule",
+    "HeatSmoothingModule",
+    "MACERModule",
+    "NaturalModule",
+    "SODMModule",
+    "SmoothAdvModule",
+    "TrainingProgress",
+]

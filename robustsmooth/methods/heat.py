@@ -1,0 +1,175 @@
+"""HeatSmoothing: label-free certified robustness by solving the heat equation (Algorithm 1)."""
+
+import copy
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from robustsmooth.data import Batch
+from robustsmooth.losses import HeatLoss
+from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.smoothing.addressing import address
+
+__all__ = ["HeatSmoothingModule"]
+
+Student = Literal["copy", "random"]
+
+
+class HeatSmoothingModule(ClassificationModule):
+    """Retrain a trained network, without labels, to be its own Gaussian average.
+
+    Training is divided into equally long time steps. In each, the student learns from the teacher of
+    that step, which is frozen, in eval mode, and sees clean images; at its end the student becomes the
+    next teacher (eq. 15). The optimiser and its schedule start anew with every time step. The teacher
+    is part of the module's state, so that a killed run resumes exactly and needs no other file.
+
+    Labels never reach the loss. (They do reach the metrics of validation.)
+
+    Args:
+        *args: As in `ClassificationModule`; the network is the trained one to start from.
+        sigma: Standard deviation of the Gaussian average, in pixel units; 0 trains on the fidelity alone.
+        loss: The objective of a time step.
+        start: Where the network's weights come from; only checked to be there, since smoothing an
+            untrained network means nothing.
+        time_steps: The paper's n_T; the penalty is multiplied by h = 1 / n_T. It divides
+            ``trainer.max_epochs``, which counts the epochs of all time steps.
+        student: What a time step starts with: a ``copy`` of the teacher, fine-tuned (paper, ImageNet);
+            or a ``random`` network (published CIFAR-10 code).
+        noise_probability: Chance of each image to get Gaussian noise of level sigma on the student's
+            side: 0 (eq. 15) or 0.5 (eq. 10, "half of the training images").
+        decay_biases: Whether the optimiser's weight decay reaches the biases; the ImageNet code
+            leaves them out.
+        **kwargs: As in `ClassificationModule`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or `start` is missing.
+    """
+
+    time_step: Tensor
+
+    def __init__(
+        self,
+        *args: Any,
+        sigma: float,
+        loss: HeatLoss,
+        start: str | None,
+        time_steps: int = 1,
+        student: Student = "copy",
+        noise_probability: float = 0.0,
+        decay_biases: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, sigma=sigma, **kwargs)
+        if start is None:
+            raise ValueError(
+                "HeatSmoothing starts from a trained network: add model.checkpoint=<run folder>, such as "
+                "the one that method=natural wrote"
+            )
+        if time_steps < 1:
+            raise ValueError(f"`method.time_steps` must be at least 1, got {time_steps}")
+        if student not in get_args(Student):
+            raise ValueError(f"`method.student` must be one of copy, random, got {student!r}")
+        if not 0 <= noise_probability <= 1:
+            raise ValueError(f"`method.noise_probability` must be in [0, 1], got {noise_probability}")
+        self.loss = loss
+        self.time_steps = time_steps
+        self.student = student
+        self.noise_probability = noise_probability
+        self.decay_biases = decay_biases
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
+        # -1: none has begun. Part of the state, so that a resumed run does not begin it again. The first
+        # batch of an epoch, and not the epoch's hook, begins it: Lightning leaves that hook out when it
+        # resumes from a checkpoint of an epoch's last batch.
+        self.register_buffer("time_step", torch.tensor(-1))
+        self._begun = -1
+        self._epochs = time_steps
+
+    # ------------------------------------------------------------------ the loss
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Distil the batch's images; its labels are not read."""
+        return self._distil(batch.images)
+
+    def _distil(self, images: Tensor) -> dict[str, Tensor]:
+        self.teacher.eval()  # whoever put this module into train mode reached the teacher too
+        with torch.no_grad():
+            targets = self.teacher(images)
+        return self.loss(
+            self.network,
+            self._student_input(images),
+            targets,
+            sigma=self.sigma,
+            time_step=1 / self.time_steps,
+            probes=self.randomness("probes").normal,
+        )
+
+    def _student_input(self, images: Tensor) -> Tensor:
+        if self.noise_probability == 0:
+            return images
+        chosen = self.randomness("noisy").uniform(images[:, :1, :1, :1])[0] < self.noise_probability
+        return images + self.sigma * chosen * self.randomness("noise").normal(images)[0]
+
+    # ------------------------------------------------------------------ time steps
+
+    def on_fit_start(self) -> None:
+        """Check that the time steps are equally long."""
+        self._epochs = self.trainer.max_epochs or 0
+        if self._epochs < 1 or self._epochs % self.time_steps:
+            raise ValueError(
+                f"`trainer.max_epochs` must be a multiple of method.time_steps={self.time_steps}, "
+                f"got {self._epochs}: it counts the epochs of all time steps together"
+            )
+
+    def on_train_start(self) -> None:
+        """Go on with the time step of the checkpoint, if this run is resumed from one."""
+        self._begun = int(self.time_step)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begin the next time step when its epoch has come."""
+        super().on_train_batch_start(batch, batch_idx)
+        step = self.current_epoch * self.time_steps // self._epochs
+        if step != self._begun:
+            self._begin(step)
+
+    def _begin(self, step: int) -> None:
+        if step > 0:
+            self.teacher.load_state_dict(self.network.state_dict())
+            self.trainer.strategy.setup_optimizers(self.trainer)  # a new optimiser, a new schedule
+        if self.student == "random":
+            reinitialize(self.network, address(self.seed, "heat/student", step))
+        self._begun = step
+        self.time_step.fill_(step)
+
+    def parameter_groups(self) -> Any:
+        """The student's parameters, biases without weight decay if so wished."""
+        if self.decay_biases:
+            return super().parameter_groups()
+        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups[name.endswith("bias")].append(parameter)
+        return [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def reinitialize(network: nn.Module, seed: int) -> None:
+    """Draw a network's parameters anew, by its layers' own ``reset_parameters``.
+
+    Args:
+        network: Changed in place.
+        seed: The same seed gives the same parameters, on every rank.
+
+    Raises:
+        ValueError: If a layer has parameters but no ``reset_parameters``.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, layer in network.named_modules():
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            elif next(layer.parameters(recurse=False), None) is not None:
+                raise ValueError(
+                    f"`method.student=random` cannot draw `{name}` anew: {type(layer).__name__} has no "
+                    "reset_parameters; use method.student=copy"
+                )

@@ -1,0 +1,114 @@
+"""SmoothAdv: adversarial training of the smoothed classifier (Salman et al. 2019)."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustsmooth.attacks import Attack
+from robustsmooth.data import UNLABELED, Batch
+from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
+
+__all__ = ["SmoothAdvModule"]
+
+
+class SmoothAdvModule(ClassificationModule):
+    """Attack the smoothed classifier, then train on noisy copies of what the attack found.
+
+    Pseudocode 1: the noises are drawn once per image and step, and are the same in every step of the
+    attack and in the training step. The attack sees the network in eval mode with its parameters
+    left alone.
+
+    What the attack climbs is the attack's choice: ``PlugIn`` is SmoothAdv_PGD or SmoothAdv_DDN (eq. 6),
+    ``Stein`` the variant without gradients (eq. 7), and ``Plain`` the paper's comparison, an attack on
+    the base classifier ("vanilla", Appendix C.1).
+
+    Self-training (section 4.2): extra images (``data.extra``) carry the label `UNLABELED`. The labeler, a
+    standard network that stays as it is, labels them, and they count `extra_weight` times in the loss.
+
+    Differences from the published code: with m noises it splits a batch into m parts and takes an
+    optimiser step on each; here one step sees all images of the batch. Pseudo-labels are computed on
+    the image as it enters the step (augmented), not once beforehand.
+
+    Args:
+        *args: As in `ClassificationModule`; for fine-tuning, a pre-trained network.
+        sigma: Noise level in pixel units; positive.
+        attack: Perturbs the images; must have an ``epsilon``.
+        copies: Noises per image, the paper's m_train.
+        multi_noise: Train on all of an image's noisy copies (Pseudocode 1); or on one of them, while
+            the attack uses all.
+        warmup_epochs: Epochs over which the attack's epsilon grows linearly to its full value; 0 for none.
+            Logged as ``train/epsilon``.
+        labeler: Labels extra images; None where there are none.
+        extra_weight: Weight of an extra image in the loss, relative to a labelled one.
+        **kwargs: As in `ClassificationModule`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sigma: float,
+        attack: Attack,
+        copies: int = 1,
+        multi_noise: bool = True,
+        warmup_epochs: int = 0,
+        labeler: nn.Module | None = None,
+        extra_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, sigma=sigma, **kwargs)
+        require_noise(sigma)
+        require_copies("copies", copies)
+        if getattr(attack, "epsilon", None) is None:
+            raise ValueError("`attack.epsilon` must be given: SmoothAdv trains within a budget")
+        if warmup_epochs < 0:
+            raise ValueError(f"`method.warmup_epochs` must be at least 0, got {warmup_epochs}")
+        if extra_weight < 0:
+            raise ValueError(f"`method.extra_weight` must be at least 0, got {extra_weight}")
+        self.attack = attack
+        self.copies = copies
+        self.multi_noise = multi_noise
+        self.warmup_epochs = warmup_epochs
+        self.labeler = None if labeler is None else labeler.requires_grad_(False)
+        self.extra_weight = extra_weight
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on noisy copies of the attacked batch, extra images weighted."""
+        images = batch.images
+        labels, weights = self._labels(batch)
+        noises = self.sigma * self.randomness("noise").normal(images, self.copies)
+        attack = self._attack()
+        attacked = attack(self.network, images, labels, randomness=self.randomness("attack"), noises=noises)
+        logits = noisy_logits(self.network, attacked, noises if self.multi_noise else noises[:1])
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none"
+        ).unflatten(0, logits.shape[:2])
+        result = {
+            "loss": (weights * losses.mean(dim=0)).sum() / weights.sum(),
+            "epsilon": torch.tensor(attack.epsilon),
+        }
+        return result if self.labeler is not None else {**result, "logits": logits[0]}
+
+    def _attack(self) -> Any:
+        """The attack with this epoch's budget."""
+        attack: Any = self.attack
+        if self.current_epoch + 1 >= self.warmup_epochs:
+            return attack
+        return replace(attack, epsilon=attack.epsilon * (self.current_epoch + 1) / self.warmup_epochs)
+
+    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Labels, extra images labelled, and every image's weight."""
+        labels, weights = batch.labels, torch.ones_like(batch.labels, dtype=torch.float32)
+        if self.labeler is None:
+            return labels, weights
+        extra = labels == UNLABELED
+        self.labeler.eval()  # whoever put this module into train mode reached the labeler too
+        with torch.no_grad():
+            labels = torch.where(extra, self.labeler(batch.images).argmax(dim=1), labels)
+        return labels, torch.where(extra, self.extra_weight, weights)

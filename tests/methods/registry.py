@@ -1,0 +1,88 @@
+"""One row per training method: what a user types, made small. The shared tests run on every row.
+
+A new method adds a row here and is tested without new test code (see test_all_methods.py).
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["METHODS", "Method"]
+
+TINY = (
+    "model=small_cnn",
+    "model.network.width=4",
+    "data=digits",
+    "data.batch_size=16",
+    "logger=none",
+    "trainer=cpu",
+    "trainer.max_epochs=4",
+    "data.val_images=1393",  # leaves 40 images to train on: two batches
+    "trainer.limit_val_batches=1",
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row.
+
+    Attributes:
+        name: Names the tests.
+        words: The command line that chooses the method, with whatever keeps it quick. ``{trained}``
+            stands for the checkpoint of a network trained for a moment.
+        logs: Keys that training logs, besides those of every method.
+        learning_rate: Of the test that the loss falls on a tiny set.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    logs: tuple[str, ...] = ()
+    learning_rate: float = 0.05
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The command line in full."""
+        return (*TINY, *self.words)
+
+
+_HEAT = ("method=heat", "model.checkpoint={trained}", "loss.num_probes=3")
+_SMOOTHADV = ("attack.steps=2", "attack.epsilon=0.25", "method.warmup_epochs=2")
+_SODM = ("method=sodm", "method.copies=3", "method.mapping_copies=5", "method.mapping_interval=1")
+
+METHODS = [
+    Method("natural", ("method=natural",)),
+    Method("gaussian", ("method=gaussian",)),
+    Method("heat", _HEAT, ("train/fidelity", "train/penalty")),
+    Method(
+        "heat_time_steps",
+        (
+            *_HEAT,
+            "method.time_steps=2",
+            "method.student=random",
+            "method.noise_probability=0.5",
+            "loss.fidelity=logits",
+        ),
+    ),
+    Method(
+        "heat_frozen",
+        (*_HEAT, "loss.statistics=frozen", "method.decay_biases=false", "loss.penalty_weight=100"),
+    ),
+    Method("adversarial", ("method=adversarial", "attack.steps=2")),
+    Method("adversarial_linf", ("method=adversarial_linf", "attack.steps=2")),
+    Method("vanilla_smoothed", ("method=vanilla_smoothed", *_SMOOTHADV), ("train/epsilon",)),
+    Method("smoothadv_pgd", ("method=smoothadv", *_SMOOTHADV), ("train/epsilon",)),
+    Method(
+        "smoothadv_ddn", ("method=smoothadv", "attack=smoothadv_ddn", *_SMOOTHADV, "method.multi_noise=false")
+    ),
+    Method("smoothadv_stein", ("method=smoothadv", "attack=stein", *_SMOOTHADV)),
+    Method(
+        "smoothadv_selftraining",
+        (
+            "method=smoothadv_selftraining",
+            *_SMOOTHADV,
+            "method.labeler.network.width=4",
+            "method.labeler.checkpoint={trained}",
+        ),
+    ),
+    Method("macer", ("method=macer", "method.copies=3"), ("train/classification", "train/robustness")),
+    Method("sodm_softmax", (*_SODM, "method/mapping=softmax"), ("train/accuracy", "train/robustness")),
+    Method("sodm_dynamic", (*_SODM, "method.robust_weight_epoch=1"), ("train/robust_weight",)),
+]

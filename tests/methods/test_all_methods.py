@@ -1,0 +1,178 @@
+"""What holds for every training method: one test, every row of the registry."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from tests.methods.registry import METHODS
+
+STEPS = 8  # four epochs of two batches
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A checkpoint of the registry's network, as some methods start from one."""
+    from robustsmooth.models import Classifier, Normalize, SmallCNN
+
+    torch.manual_seed(7)
+    network = Classifier(SmallCNN(10, 1, 4), Normalize([0.3057], [0.3761]), num_classes=10)
+    path = tmp_path_factory.mktemp("trained") / "network.ckpt"
+    torch.save({"state_dict": {f"network.{key}": value for key, value in network.state_dict().items()}}, path)
+    return path
+
+
+@pytest.fixture(params=METHODS, ids=lambda method: method.name)
+def method(request):
+    return request.param
+
+
+@pytest.fixture
+def config(method, compose, trained):
+    return compose("train", *(word.format(trained=trained) for word in method.overrides))
+
+
+def build(config):
+    torch.manual_seed(0)
+    return instantiate(config.method)
+
+
+def fit(config, module, *callbacks, ckpt_path=None, **kwargs):
+    trainer = instantiate(
+        config.trainer, callbacks=list(callbacks), logger=False, enable_checkpointing=False, **kwargs
+    )
+    trainer.fit(module, instantiate(config.data), ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Uninterrupted runs, one per method: the trainer, the module, the folder of the checkpoints."""
+    done = {}
+
+    def whole(method, config):
+        if method.name not in done:
+            folder = tmp_path_factory.mktemp(method.name)
+            module = build(config)
+            done[method.name] = (fit(config, module, Checkpoints(folder)), module, folder)
+        return done[method.name]
+
+    return whole
+
+
+class Checkpoints(Callback):
+    """A checkpoint after every step and after every epoch, as ours are written."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, *args):
+        trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.folder / f"epoch={trainer.current_epoch}.ckpt")
+
+
+def assert_equal_states(one, other):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+
+
+def test_trains_and_logs(method, config, runs):
+    trainer, module, _ = runs(method, config)
+    before = build(config).network.state_dict()
+    assert trainer.global_step == STEPS
+    moved = [key for key, value in module.network.state_dict().items() if not torch.equal(value, before[key])]
+    assert any("weight" in key for key in moved)
+    for key in ("train/loss", "train/learning_rate", "val/loss", "val/top1", "val/noisy_top1", *method.logs):
+        assert torch.isfinite(trainer.callback_metrics[key]), key
+
+
+def test_same_run_twice_is_identical(method, config, runs):
+    again = build(config)
+    fit(config, again)
+    assert_equal_states(runs(method, config)[1].state_dict(), again.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable.*")  # our sampler is
+@pytest.mark.parametrize("checkpoint", ["step=3", "epoch=1"])
+def test_resumes_exactly(method, config, runs, tmp_path, checkpoint):
+    _, whole, folder = runs(method, config)
+    torch.manual_seed(123)  # whatever the new process starts with does not matter
+    resumed = instantiate(config.method)
+    fit(config, resumed, Checkpoints(tmp_path), ckpt_path=folder / f"{checkpoint}.ckpt")
+    assert_equal_states(whole.state_dict(), resumed.state_dict())
+    ends = [torch.load(each / f"step={STEPS}.ckpt", weights_only=True) for each in (folder, tmp_path)]
+    one, other = (end["optimizer_states"][0]["state"] for end in ends)
+    assert one.keys() == other.keys()
+    for key, state in one.items():
+        assert_equal_states(*({k: torch.as_tensor(v) for k, v in s.items()} for s in (state, other[key])))
+
+
+def test_loss_falls_on_a_tiny_set(method, config):
+    module = build(config)
+    data = instantiate(config.data)
+    batch = data.convert(next(iter(data.train_dataloader())))
+    config.method.optimizer.lr = method.learning_rate
+    optimizer = instantiate(config.method.optimizer)(module.parameter_groups())
+    losses = []
+    module.train()
+    for _ in range(15):
+        module.on_train_batch_start(batch, 0)  # the same randomness in every step
+        result = module.training_loss(batch)
+        loss = result["loss"] if isinstance(result, dict) else result
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_leaves_the_batch_alone(config):
+    module = build(config)
+    data = instantiate(config.data)
+    batch = data.convert(next(iter(data.train_dataloader())))
+    copies = [tensor.clone() for tensor in batch]
+    module.on_train_batch_start(batch, 0)
+    module.training_loss(batch)
+    assert all(torch.equal(copy, tensor) for copy, tensor in zip(copies, batch, strict=True))
+    assert not batch.images.requires_grad
+    assert module.network.training
+
+
+class SaveRank(Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, pl_module):
+        parameters = {key: value.detach() for key, value in pl_module.named_parameters()}
+        torch.save(parameters, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # one channel
+def test_two_ranks_stay_in_step(config, tmp_path):
+    config.trainer.max_epochs = 2
+    if "time_steps" in config.method:
+        config.method.time_steps = min(2, config.method.time_steps)
+    start = build(config)
+    before = {key: value.clone() for key, value in start.named_parameters()}
+    fit(config, start, SaveRank(tmp_path), devices=2, strategy="ddp_fork")
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert_equal_states(*ranks)
+    assert any(not torch.equal(value, before[key]) for key, value in ranks[0].items())
+
+
+def test_config_round_trip(config, tmp_path):
+    """The resolved config that a run saves builds the same module, and binds without surplus keys."""
+    path = tmp_path / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(config, resolve=True))
+    first, second = build(config), build(OmegaConf.load(path))
+    assert type(first) is type(second)
+    assert isinstance(first, pl.LightningModule)
+    assert_equal_states(first.state_dict(), second.state_dict())
+    with pytest.raises(Exception, match="sigmaa"):
+        instantiate(config.method, sigmaa=0.1)
