@@ -7,13 +7,12 @@ and not computed again. Beside the rows, ``<name>.settings.json`` holds what the
 restart with other settings is refused rather than mixed in.
 """
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 __all__ = ["RecordLog"]
 
@@ -22,9 +21,8 @@ Key = tuple[str, ...]
 
 def _read_rows(path: Path) -> list[list[str]]:
     """All complete rows of a part; a torn last line is left out."""
-    text = path.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    return list(csv.reader(complete.splitlines(), delimiter="\t"))
+    complete, _, _ = path.read_bytes().rpartition(b"\n")
+    return [line.split("\t") for line in complete.decode("utf-8").split("\n")] if complete else []
 
 
 class RecordLog:
@@ -61,7 +59,13 @@ class RecordLog:
         self.finished: set[Key] = {self._key_of(row) for row in self._all_rows()}
         """Keys of the rows that are already there (as text)."""
         self._part = self.folder / f"{name}.rank{rank}.tsv"
-        self._file = self._open_part()
+        self._open_part()
+
+    @staticmethod
+    def written_settings(folder: Path | str, name: str) -> dict[str, Any]:
+        """The settings of the rows that a folder holds already; empty if there are none."""
+        path = Path(folder) / f"{name}.settings.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @property
     def path(self) -> Path:
@@ -73,15 +77,23 @@ class RecordLog:
         return tuple(str(part) for part in parts) in self.finished
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row and flush it. Floats are written in full precision.
+        """Write one row, at once and as a whole. Floats are written in full precision.
 
         Raises:
             KeyError: If a column is missing from `row`.
+            ValueError: If a value holds a tab or a line end.
+            OSError: If the row cannot be written (a full disk, say); the rows before it stay.
         """
         values = [str(row[column]) for column in self.columns]
-        self._file.write("\t".join(values) + "\n")
-        self._file.flush()
+        if any(character in value for value in values for character in "\t\r\n"):
+            raise ValueError(f"a row of {self.name} must not hold tabs or line ends, got {values}")
+        self._write(values)
         self.finished.add(self._key_of(values))
+
+    def rows(self) -> list[dict[str, str]]:
+        """The merged rows, as text by column."""
+        header, *body = _read_rows(self.path)
+        return [dict(zip(header, row, strict=True)) for row in body]
 
     def merge(self, expected: Iterable[Key | int] | None = None) -> Path:
         """Merge the parts of all ranks into one sorted table (call on rank 0, after a barrier).
@@ -93,8 +105,7 @@ class RecordLog:
             The path of the merged table.
 
         Raises:
-            ValueError: If an expected row is missing, or two rows of one key differ in their key
-                columns only by repetition.
+            ValueError: If an expected row is missing.
         """
         self.close()
         rows: dict[Key, list[str]] = {}
@@ -107,9 +118,10 @@ class RecordLog:
             ]
             missing = [key for key in wanted if key not in rows]
             if missing:
+                first = dict(zip(self.key, missing[0], strict=True))
                 raise ValueError(
-                    f"{self.path}: {len(missing)} rows are missing, the first is "
-                    f"{dict(zip(self.key, missing[0], strict=True))}; start the same command again to finish them"
+                    f"{self.path}: {len(missing)} rows are missing, the first is {first}; "
+                    "start the same command again to finish them"
                 )
         ordered = sorted(rows.values(), key=lambda row: [_sortable(row[at]) for at in self._key_at])
         draft = self.path.with_suffix(".tsv.tmp")
@@ -146,7 +158,7 @@ class RecordLog:
         for path in [self.path, *self._parts()]:
             if not path.exists():
                 continue
-            header, *body = _read_rows(path) or [self.columns]
+            header, *body = _read_rows(path) or [self.columns]  # a part may be killed before its header
             if header != self.columns:
                 raise ValueError(
                     f"{path} has the columns {header}, this version writes {self.columns}; "
@@ -174,17 +186,23 @@ class RecordLog:
             draft.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             draft.replace(path)
 
-    def _open_part(self) -> Any:
+    def _open_part(self) -> None:
         """Open this rank's part for appending, without the torn line that a kill may have left."""
         if self._part.exists():
-            content = self._part.read_bytes()
-            with self._part.open("r+b") as file:
-                file.truncate(content.rfind(b"\n") + 1)
-        file = self._part.open("a", encoding="utf-8", newline="")
-        if file.tell() == 0:
-            file.write("\t".join(self.columns) + "\n")
-            file.flush()
-        return file
+            os.truncate(self._part, self._part.read_bytes().rfind(b"\n") + 1)
+        self._file: BinaryIO = self._part.open("ab", buffering=0)
+        if self._file.tell() == 0:
+            self._write(self.columns)
+
+    def _write(self, values: Sequence[str]) -> None:
+        line, before = ("\t".join(values) + "\n").encode(), self._file.tell()
+        try:
+            written = self._file.write(line)
+            if written != len(line):  # the disk took a part of the line; say why
+                self._file.write(line[written:])
+        except OSError:
+            os.truncate(self._part, before)
+            raise
 
 
 def _sortable(text: str) -> tuple[float, str]:

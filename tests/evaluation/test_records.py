@@ -1,0 +1,185 @@
+import errno
+import math
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robustsmooth.evaluation.records import RecordLog
+
+COLUMNS = ["idx", "value"]
+
+
+@pytest.fixture
+def open_log():
+    logs = []
+
+    def opened(folder: Path, rank: int = 0, **settings: object) -> RecordLog:
+        logs.append(RecordLog(folder, "certify", COLUMNS, ["idx"], settings or {"n": 100}, rank))
+        return logs[-1]
+
+    yield opened
+    for log in logs:
+        log.close()
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_appended(open_log, tmp_path):
+    log = open_log(tmp_path)
+    log.append({"idx": 3, "value": 0.1 + 0.2})
+    text = (tmp_path / "certify.rank0.tsv").read_text()
+    assert text == "idx\tvalue\n3\t0.30000000000000004\n"  # full precision
+    assert 3 in log
+    assert (3,) in log
+    assert 4 not in log
+
+
+def test_parts_are_merged_sorted_and_removed(open_log, tmp_path):
+    logs = [open_log(tmp_path, rank) for rank in range(2)]
+    for rank, idx in [(0, 10), (1, 9), (0, 2), (1, 100)]:
+        logs[rank].append({"idx": idx, "value": rank})
+    logs[1].close()
+    path = logs[0].merge(expected=[2, 9, 10, 100])
+    assert path == tmp_path / "certify.tsv"
+    assert [row["idx"] for row in logs[0].rows()] == ["2", "9", "10", "100"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["certify.settings.json", "certify.tsv"]
+
+
+@pytest.mark.parametrize("torn", ["4\t0.", "4", "4\t0.5", "\t"])
+def test_a_torn_last_line_is_dropped(open_log, tmp_path, torn):
+    log = open_log(tmp_path)
+    log.append({"idx": 3, "value": 1.0})
+    log.close()
+    part = tmp_path / "certify.rank0.tsv"
+    part.write_text(part.read_text() + torn)
+    again = open_log(tmp_path)
+    assert again.finished == {("3",)}
+    again.append({"idx": 4, "value": 2.0})
+    again.merge(expected=[3, 4])
+    assert (tmp_path / "certify.tsv").read_text() == "idx\tvalue\n3\t1.0\n4\t2.0\n"
+
+
+@pytest.mark.parametrize("header", ["", "idx", "idx\tval"])
+def test_a_torn_header_is_written_again(open_log, tmp_path, header):
+    open_log(tmp_path).close()
+    (tmp_path / "certify.rank0.tsv").write_text(header)
+    log = open_log(tmp_path)
+    log.append({"idx": 1, "value": 1})
+    log.merge([1])
+    assert (tmp_path / "certify.tsv").read_text() == "idx\tvalue\n1\t1\n"
+
+
+def test_the_rows_of_a_rank_that_is_gone_are_kept_even_if_torn(open_log, tmp_path):
+    other = open_log(tmp_path, rank=1)
+    other.append({"idx": 1, "value": 1})
+    other.close()
+    part = tmp_path / "certify.rank1.tsv"
+    part.write_text(part.read_text() + "2\t")
+    log = open_log(tmp_path)  # now one rank only
+    assert log.finished == {("1",)}
+    log.append({"idx": 2, "value": 2})
+    log.merge([1, 2])
+    assert [row["value"] for row in log.rows()] == ["1", "2"]
+
+
+def test_a_merged_log_is_continued_and_stays_as_it_is(open_log, tmp_path):
+    log = open_log(tmp_path)
+    log.append({"idx": 1, "value": 1})
+    before = log.merge([1]).read_bytes()
+    again = open_log(tmp_path)
+    assert 1 in again
+    assert again.merge([1]).read_bytes() == before
+
+
+def test_a_kill_between_merging_and_removing_the_parts_repeats_nothing(open_log, tmp_path):
+    log = open_log(tmp_path)
+    log.append({"idx": 1, "value": 1})
+    part = (tmp_path / "certify.rank0.tsv").read_text()
+    log.merge([1])
+    (tmp_path / "certify.rank0.tsv").write_text(part)
+    again = open_log(tmp_path)
+    again.merge([1])
+    assert (tmp_path / "certify.tsv").read_text() == "idx\tvalue\n1\t1\n"
+
+
+def test_changed_settings_are_refused_by_name(open_log, tmp_path):
+    open_log(tmp_path, n=100, alpha=0.001).close()
+    with pytest.raises(ValueError, match=r"n=100 then, 200 now.*hydra\.run\.dir"):
+        open_log(tmp_path, n=200, alpha=0.001)
+    with pytest.raises(ValueError, match="sigma=None then"):
+        open_log(tmp_path, n=100, alpha=0.001, sigma=0.5)
+    open_log(tmp_path, alpha=0.001, n=100).close()  # the order does not matter
+    assert RecordLog.written_settings(tmp_path, "certify") == {"n": 100, "alpha": 0.001}
+    assert RecordLog.written_settings(tmp_path, "attack") == {}
+
+
+def test_other_columns_are_refused(open_log, tmp_path):
+    log = open_log(tmp_path)
+    log.append({"idx": 1, "value": 1})
+    log.close()
+    with pytest.raises(ValueError, match="has the columns"):
+        RecordLog(tmp_path, "certify", ["idx", "radius"], ["idx"], {"n": 100})
+
+
+def test_a_missing_row_is_an_error_that_says_how_to_go_on(open_log, tmp_path):
+    log = open_log(tmp_path)
+    log.append({"idx": 1, "value": 1})
+    with pytest.raises(ValueError, match=r"2 rows are missing.*'idx': '2'.*start the same command again"):
+        log.merge([1, 2, 3])
+    assert 1 in open_log(tmp_path)  # nothing is lost
+
+
+def test_tabs_and_line_ends_stay_out(open_log, tmp_path):
+    with pytest.raises(ValueError, match="must not hold tabs"):
+        open_log(tmp_path).append({"idx": 1, "value": "a\tb"})
+
+
+def test_not_a_number_is_written_as_such(open_log, tmp_path):
+    log = open_log(tmp_path)
+    log.append({"idx": 1, "value": math.nan})
+    log.merge([1])
+    assert log.rows() == [{"idx": "1", "value": "nan"}]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from robustsmooth.evaluation.records import RecordLog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = RecordLog(sys.argv[1], "certify", ["idx", "value"], ["idx"], {"n": 100})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    for idx in range(1000):
+        log.append({"idx": idx, "value": "x" * 17})
+except OSError as error:
+    print(error.errno, idx)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
+def test_a_full_disk_is_an_error_and_keeps_every_finished_row(open_log, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    code, failed = (int(word) for word in done.stdout.split())
+    assert code == errno.EFBIG
+    text = (tmp_path / "certify.rank0.tsv").read_text()
+    assert text.endswith("\n")  # no half line is left
+    log = open_log(tmp_path)
+    assert log.finished == {(str(idx),) for idx in range(failed)}
+    assert failed > 0
+    log.append({"idx": failed, "value": "y"})
+    log.merge(range(failed + 1))
+
+
+def test_a_folder_without_write_permission_is_an_error(open_log, tmp_path):
+    if os.geteuid() == 0:
+        blocked = tmp_path / "file"
+        blocked.write_text("")
+        with pytest.raises(OSError, match="file"):  # root may write everywhere, but not below a file
+            open_log(blocked / "run")
+    else:
+        tmp_path.chmod(0o500)
+        with pytest.raises(PermissionError):
+            open_log(tmp_path)
