@@ -1,0 +1,198 @@
+"""The sweep of smoothed inference: what it writes, what it does not depend on, restarts."""
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from robustsmooth.attacks import PGD, Expectation
+from robustsmooth.data import DigitsDataModule, Subset
+from robustsmooth.evaluation.module import EvaluationModule
+from robustsmooth.evaluation.smoothed_inference import InferenceSweep, inference_accuracy
+from robustsmooth.models import Classifier, NoiseLayers, ParametricNoise, SmallCNN
+from robustsmooth.smoothing import HardVote, ImageRandomness, SoftVote, running_votes
+
+BALLOTS = {"hard": HardVote(), "soft": SoftVote()}
+EPGD = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=2)
+
+
+def network(random: bool = True) -> Classifier:
+    torch.manual_seed(3)
+    classifier = Classifier(SmallCNN(10, width=4), num_classes=10).eval()
+    return NoiseLayers(partial(ParametricNoise, scale=1.0))(classifier) if random else classifier
+
+
+def digits(batch_size: int = 4) -> DigitsDataModule:
+    return DigitsDataModule(
+        num_classes=10, channels=1, batch_size=batch_size, val_images=10, subset=Subset(max=10)
+    )
+
+
+def sweep(
+    folder: Path, classifier: Classifier | None = None, batch_size: int = 4, devices: int = 1, **changes
+):
+    settings = {"sigmas": [0.0, 0.2], "samples": [1, 2, 5], "ballots": BALLOTS, **changes}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp_fork" if devices > 1 else "auto",
+        callbacks=[InferenceSweep(folder, **settings)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+    trainer.test(EvaluationModule(classifier or network()), digits(batch_size), verbose=False)
+    return (folder / "smoothed_inference.tsv").read_bytes()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "smoothed_inference.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_rows_are_the_votes(tmp_path):
+    sweep(tmp_path)
+    data = digits()
+    data.setup("test")
+    batch = data.sample(10)
+    assert batch.indices.tolist() == data.test_indices
+    expected = {}
+    for sigma in (0.0, 0.2):
+        votes = running_votes(
+            network(),
+            batch.images,
+            sigma=sigma,
+            samples=[1, 2, 5],
+            ballots=BALLOTS,
+            randomness=ImageRandomness(0, "inference/noise", batch.indices),
+            seed=0,
+        )
+        for name, series in votes.items():
+            for place, count in enumerate((1, 2, 5)):
+                for index, answer in zip(data.test_indices, series[place].argmax(1).tolist(), strict=True):
+                    expected[str(index), str(sigma), name, str(count)] = answer
+    found = rows(tmp_path)
+    assert len(found) == len(expected) == 10 * 2 * 2 * 3
+    assert {row["correct"] for row in found} == {"0", "1"}
+    labels = dict(zip(batch.indices.tolist(), batch.labels.tolist(), strict=True))
+    for row in found:
+        answer = expected[row["idx"], row["sigma"], row["voting"], row["samples"]]
+        assert int(row["predict"]) == answer
+        assert int(row["label"]) == labels[int(row["idx"])]
+        assert int(row["correct"]) == (answer == labels[int(row["idx"])])
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_nothing_depends_on_the_batch(tmp_path, random):
+    logs = {sweep(tmp_path / str(size), network(random), batch_size=size) for size in (1, 4, 7)}
+    assert len(logs) == 1
+
+
+@pytest.mark.ddp
+def test_nothing_depends_on_the_number_of_ranks(tmp_path):
+    assert sweep(tmp_path / "one") == sweep(tmp_path / "two", devices=2)
+
+
+def test_a_restart_keeps_what_is_there(tmp_path):
+    whole = sweep(tmp_path / "whole")
+    header, *lines = whole.decode().splitlines(keepends=True)
+    first = [line for line in lines if int(line.split("\t")[0]) in digits().test_indices[:4]]
+    first.sort(key=lambda line: float(line.split("\t")[2]))  # in the order of writing: level by level
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    settings = (tmp_path / "whole" / "smoothed_inference.settings.json").read_bytes()
+    (killed / "smoothed_inference.settings.json").write_bytes(settings)
+    torn = header + "".join(first[:26]) + first[26][:7]
+    (killed / "smoothed_inference.rank0.tsv").write_text(torn)
+    passes = []
+    classifier = network()
+    classifier.register_forward_hook(lambda *_: passes.append(1))
+    assert sweep(killed, classifier) == whole
+    assert len(passes) == 2 * 5 * 3 + 3 - 5, "the first batch is complete at one level"
+    passes.clear()
+    assert sweep(killed, classifier) == whole
+    assert len(passes) == 3, "only the clean passes of the evaluation itself"
+
+
+def test_more_levels_extend_a_log(tmp_path):
+    sweep(tmp_path, sigmas=[0.2])
+    assert sweep(tmp_path, sigmas=[0.0, 0.2]) == sweep(tmp_path / "at_once", sigmas=[0.0, 0.2])
+
+
+def test_another_seed_is_refused(tmp_path):
+    sweep(tmp_path)
+    with pytest.raises(ValueError, match="seed=0 then, 1 now"):
+        sweep(tmp_path, seed=1)
+
+
+def test_attack_looks_at_the_level_and_draws_copy_by_copy(tmp_path):
+    sizes = []
+    classifier = network()
+    classifier.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    sweep(tmp_path, classifier, batch_size=10, sigmas=[0.2], samples=[3], attack=EPGD)
+    assert sizes == [10] * (1 + 2 * 2 + 3), "the clean pass, 2 steps of 2 copies, 3 looks"
+    data = digits()
+    data.setup("test")
+    images, labels, indices = data.sample(10)
+    attack = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=2, sigma=0.2)
+    attack = type(attack)(**{**vars(attack), "copies_per_pass": 1})
+    randomness = ImageRandomness(0, "inference/attack", indices)
+    adversarial = attack(network(), images, labels, randomness=randomness)
+    votes = running_votes(
+        network(),
+        adversarial,
+        sigma=0.2,
+        samples=[3],
+        ballots={"hard": HardVote()},
+        randomness=ImageRandomness(0, "inference/noise", indices),
+        seed=0,
+    )["hard"][0]
+    found = [int(row["predict"]) for row in rows(tmp_path) if row["voting"] == "hard"]
+    assert found == votes.argmax(1).tolist()
+
+
+def test_without_noise_one_look_is_enough(tmp_path):
+    passes = []
+    classifier = network(random=False)
+    classifier.register_forward_hook(lambda *_: passes.append(1))
+    sweep(tmp_path, classifier, batch_size=10, sigmas=[0.0], samples=[1, 1024])
+    assert len(passes) == 2
+    answers = {(row["idx"], row["predict"]) for row in rows(tmp_path)}
+    assert len(answers) == 10
+
+
+def test_summary_is_the_mean(tmp_path, capsys):
+    sweep(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())["smoothed_inference"]
+    assert len(summary) == 2 * 2 * 3
+    for each in summary:
+        cells = [
+            int(row["correct"])
+            for row in rows(tmp_path)
+            if (float(row["sigma"]), row["voting"], int(row["samples"]))
+            == (each["sigma"], each["voting"], each["samples"])
+        ]
+        assert each["images"] == len(cells) == 10
+        assert each["accuracy"] == sum(cells) / 10
+    assert inference_accuracy(tmp_path / "smoothed_inference.tsv")[0].sigma == 0.0
+    assert "hard votes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigmas": []}, "`sigmas` must be"),
+        ({"sigmas": [-0.1]}, "`sigmas` must be"),
+        ({"samples": [4, 2]}, "`samples` must be"),
+        ({"samples": [0]}, "`samples` must be"),
+        ({"ballots": {}}, "`ballots` must hold"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(tmp_path, **changes)
