@@ -46,6 +46,8 @@ def build_tables(
         tables.comparison_table(certified, chosen),
         tables.seed_table(certified, chosen),
         tables.linf_table(certified),
+        tables.agreement_table(evaluations.measurements, level, method),
+        tables.timing_table(evaluations.measurements),
         tables.training_table(evaluations),
     ]
     return [table for table in built if table is not None and table.rows]

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 
 from robustsmooth.report.logs import ABSTAIN, Kind, Log, read_log
 from robustsmooth.report.runs import Run
+from robustsmooth.report.statistics import largest_radius
 
-__all__ = ["Attack", "Certification", "Evaluations", "Training", "read_evaluations", "tidy_rows"]
+__all__ = [
+    "Attack",
+    "Certification",
+    "Evaluations",
+    "Measurement",
+    "Training",
+    "read_evaluations",
+    "tidy_rows",
+]
 
 FIELD_GUARANTEE = "l2-certificate"
 """What the radii of the field's logs are, where nothing else is said."""
@@ -50,7 +59,7 @@ class Certification:
     @property
     def kind(self) -> Literal["certificate", "assumption"]:
         """Whether the radii hold with probability 1 - alpha, or only if an assumption does."""
-        return "certificate" if self.guarantee.endswith("certificate") else "assumption"
+        return "assumption" if "assum" in self.guarantee else "certificate"
 
     @property
     def norm(self) -> str:
@@ -95,6 +104,15 @@ class Training:
     epochs: int
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """The rows of one of the smaller logs."""
+
+    run: Run
+    kind: Kind
+    rows: pd.DataFrame
+
+
 @dataclass
 class Evaluations:
     """Everything that a report is made of.
@@ -104,7 +122,7 @@ class Evaluations:
         certifications: One for each certification log.
         attacks: One for each attack, budget and number of noise samples.
         trainings: One for each training run.
-        others: The rows of the smaller logs, by kind, with the run's label in the column ``run``.
+        measurements: One for each of the smaller logs: agreement, timing, smoothed inference, predictions.
         problems: What was wrong with any file, one sentence each.
     """
 
@@ -112,14 +130,13 @@ class Evaluations:
     certifications: list[Certification] = field(default_factory=list)
     attacks: list[Attack] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
-    others: dict[str, pd.DataFrame] = field(default_factory=dict)
+    measurements: list[Measurement] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def read_evaluations(runs: Iterable[Run]) -> Evaluations:
     """Read the logs of the runs, one after another; keeps compact arrays of the certifications."""
     result = Evaluations(list(runs))
-    others: dict[str, list[pd.DataFrame]] = {}
     for run in result.runs:
         result.problems += run.problems
         for log in _logs(run, result.problems):
@@ -127,14 +144,14 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
                 continue
             if log.kind == "certify":
                 result.certifications.append(_certification(run, log))
+                result.problems += _doubtful_facts(result.certifications[-1])
             elif log.kind == "attack":
                 result.attacks += _attacks(run, log)
             else:
-                others.setdefault(log.kind, []).append(log.rows.assign(run=run.label))
+                result.measurements.append(Measurement(run, log.kind, log.rows))
         training = _training(run, result.problems)
         if training is not None:
             result.trainings.append(training)
-    result.others = {kind: pd.concat(tables, ignore_index=True) for kind, tables in others.items()}
     return result
 
 
@@ -190,6 +207,23 @@ def _certification(run: Run, log: Log) -> Certification:
     )
 
 
+def _doubtful_facts(each: Certification) -> list[str]:
+    """A foreign log whose radii exceed what the n and alpha given for it can certify."""
+    facts = each.run.facts
+    if each.run.config or not all(
+        isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha")
+    ):
+        return []
+    reachable = largest_radius(facts["sigma"], int(facts["n"]), facts["alpha"])
+    largest = float(each.counted.max())
+    if largest <= 1.005 * reachable:  # logs are rounded to three digits
+        return []
+    return [
+        f"{each.path}: radii up to {largest:g} exceed the {reachable:.3f} that sigma={facts['sigma']:g}, "
+        f"n={facts['n']} and alpha={facts['alpha']:g} can certify; one of these facts is not the log's"
+    ]
+
+
 def _guarantee(run: Run, rows: pd.DataFrame) -> str:
     """The guarantee of a log's radii, from its rows or its settings."""
     if "guarantee" in rows:
@@ -219,11 +253,9 @@ def _training(run: Run, problems: list[str]) -> Training | None:
         return None
     if "epoch" in metrics:
         metrics = metrics.groupby("epoch", as_index=False).last()
-    return Training(run, metrics, _training_seconds(run, metrics), len(metrics))
+    return Training(run, metrics, _training_seconds(run), len(metrics))
 
 
-def _training_seconds(run: Run, metrics: pd.DataFrame) -> float:
-    for name in ("train/seconds", "seconds", "train_seconds"):
-        if isinstance(run.summary.get(name), int | float):
-            return float(run.summary[name])
-    return float(metrics["train/epoch_seconds"].sum()) if "train/epoch_seconds" in metrics else float("nan")
+def _training_seconds(run: Run) -> float:
+    seconds = run.summary.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else float("nan")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 from robustsmooth.report import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification, Evaluations, Training
 from robustsmooth.report.statistics import METHOD_TITLES, Method
-from robustsmooth.report.tables import by_guarantee
+from robustsmooth.report.tables import agreement_rows, by_guarantee
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,6 +126,11 @@ def draw_figures(
         drawings.append(attack_curves(evaluations.attacks))
     if evaluations.trainings and any(_progress(each) for each in evaluations.trainings):
         drawings.append(training_curves(evaluations.trainings))
+    rows = list(agreement_rows(evaluations.measurements, level, method))
+    if any(row["own"] for row in rows):
+        drawings.append(agreement(rows, own=True))
+    if any(not row["own"] for row in rows):
+        drawings.append(agreement(rows, own=False))
     return drawings
 
 
@@ -357,3 +362,31 @@ def training_curves(trainings: Sequence[Training]) -> Drawing:
         _percent_axes(axes, "Epoch", "Validation accuracy under noise (%)")
 
     return Drawing("training", "Training", "Validation images under noise of the training level.", draw)
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], own: bool) -> Drawing:
+    """Agreement of the single pass with its own vote (HeatSmoothing Figure 3a) or another's (Figure 3b)."""
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["own"] == own:
+            name = row["single"] if own else f"pass of {row['single']}, vote of {row['vote']}"
+            lines.setdefault(name, []).append(row)
+
+    def draw(axes: Axes) -> None:
+        for position, (name, points) in enumerate(list(lines.items())[:MOST_LINES]):
+            points = sorted(points, key=lambda row: row["sigma"])
+            sigmas, shares, lows, highs = (
+                [scale * point.get(key, math.nan) for point in points]
+                for key, scale in (
+                    ("sigma", 1), ("agreement", 100), ("agreement_low", 100), ("agreement_high", 100),
+                )
+            )  # fmt: skip
+            style = _style(position)
+            axes.plot(sigmas, shares, label=name, marker="o", markersize=4, **style)
+            axes.fill_between(sigmas, lows, highs, color=style["color"], alpha=0.12, linewidth=0)
+        _percent_axes(axes, "Noise level σ of the vote (pixel units)", "Equal answers (%)")
+
+    note = "Over the images that the single pass has right. Bands: confidence intervals over images."
+    if own:
+        return Drawing("agreement", "Agreement with the network's own vote", note, draw)
+    return Drawing("agreement_others", "Agreement with another network's vote", note, draw)

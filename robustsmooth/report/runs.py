@@ -127,8 +127,9 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     ]
     if not {"method", "name"} & set(differing):
         differing = ["method", *differing]
-    if all(_noise(run.facts) == run.facts.get("train_sigma", _noise(run.facts)) for run in runs):
-        differing = [fact for fact in differing if fact != "train_sigma"]
+    differing = [fact for fact in differing if fact != "train_sigma"]
+    if any(_noise(run.facts) != run.facts.get("train_sigma", _noise(run.facts)) for run in runs):
+        differing = [fact for fact in LABEL_FACTS if fact in {*differing, "train_sigma", "sigma"}]
     trained = [
         fact for fact in differing if fact in ("name", "method", "model", "data", "train_sigma", "train_seed")
     ]
@@ -159,7 +160,7 @@ def _label(facts: Mapping[str, Any], shown: Iterable[str]) -> str:
     words = []
     for fact in shown:
         value = _noise(facts) if fact == "sigma" else facts.get(fact)
-        if value is None:
+        if value is None or (fact == "train_sigma" and "sigma" not in facts):  # then the level is its own
             continue
         text = f"{value:g}" if isinstance(value, float) else str(value)
         words.append(text if isinstance(value, str) else f"{SIGNS.get(fact, fact)}={text}")
@@ -275,6 +276,8 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
     elif "method" in config:
         trained = path
     facts |= {group: choices[group] for group in _GROUPS if choices.get(group) and choices[group] != "none"}
+    if trained is not None and trained != path and not choices:  # ran inside the training's job
+        facts |= {kind: path.name for kind in ("certificate", "attack") if config.get(kind)}
     facts |= {"seed": config["seed"]} if "seed" in config else {}
     method, smoothing = config.get("method") or {}, config.get("smoothing") or {}
     if isinstance(method, dict) and method.get("sigma") is not None:

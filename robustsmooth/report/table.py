@@ -198,11 +198,18 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
     for table in tables:
         frame = table.frame()
         frame.to_csv(folder / f"{table.name}.csv", index=False)
-        rows = json.loads(frame.to_json(orient="records", double_precision=15))
+        rows = [{key: _json(value) for key, value in row.items()} for row in frame.to_dict(orient="records")]
         content = {"title": table.title, "note": table.note, "rows": rows}
         (folder / f"{table.name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
         (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
+
+
+def _json(value: Any) -> Any:
+    """JSON knows no infinity and no NaN: the first becomes text, the second null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value.item() if hasattr(value, "item") else value
 
 
 def _heading(column: Column) -> str:

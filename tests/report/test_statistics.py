@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_acr_is_the_area_under_the_curve_of_certified_accuracy(rows):
     steps = sorted({0.0, *radius})
     area = sum(
         (high - low) * statistics.certified_accuracy(correct, radius, [high])[0]
-        for low, high in zip(steps, steps[1:], strict=False)
+        for low, high in pairwise(steps)
     )
     assert statistics.acr(correct, radius) == pytest.approx(area)
     assert statistics.radius_statistics(correct, radius)[1] == pytest.approx(area)

@@ -1,0 +1,100 @@
+"""Tables of the smaller measurements: agreement of a pass with the vote, inference time."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from robustsmooth.report import statistics
+from robustsmooth.report.evaluations import Measurement
+from robustsmooth.report.statistics import Method
+from robustsmooth.report.table import Column, Table
+from robustsmooth.report.tables.common import RUN, known_facts
+
+__all__ = ["agreement_rows", "agreement_table", "timing_table"]
+
+MOST_PAIRS = 12
+
+
+def agreement_rows(
+    measurements: Iterable[Measurement], level: float = 0.95, method: Method = "clopper_pearson"
+) -> Iterator[dict[str, Any]]:
+    """How often one network's single pass says what a vote says: its own, or another network's.
+
+    Over the images that the single pass has right, as in HeatSmoothing's Figure 3.
+    """
+    chosen = [each for each in measurements if each.kind == "agreement"]
+    pairs = [(each, each) for each in chosen]
+    others = [(one, other) for one in chosen for other in chosen if one is not other]
+    for one, other in pairs + others[:MOST_PAIRS]:
+        keys = ["idx", "sigma"]
+        both = one.rows[[*keys, "label", "single"]].merge(other.rows[[*keys, "vote"]], on=keys)
+        for sigma, rows in both.groupby("sigma"):
+            share, count = statistics.agreement(rows["single"], rows["vote"], rows["label"])
+            row: dict[str, Any] = {
+                "single": one.run.label,
+                "vote": other.run.label,
+                "own": one is other,
+                "sigma": float(sigma),
+                "images": count,
+                "agreement": share,
+            }
+            if count:
+                low, high = statistics.interval(round(share * count), count, level, method)
+                row |= {"agreement_low": float(low), "agreement_high": float(high)}
+            yield row
+
+
+def agreement_table(
+    measurements: Iterable[Measurement], level: float = 0.95, method: Method = "clopper_pearson"
+) -> Table:
+    """Agreement of the single pass with the stochastic vote, per noise level (HeatSmoothing Figure 3a, b)."""
+    columns = [
+        Column("single", "Single pass of"),
+        Column("vote", "Vote of"),
+        Column("sigma", "σ (pixel units)", style="g"),
+        Column("images", "Images", style="d"),
+        Column("agreement", "Agreement (%)", "measurement", "percent", "agreement_low", "agreement_high"),
+    ]
+    return Table(
+        "agreement",
+        "Agreement of a single pass with the stochastic vote",
+        columns,
+        list(agreement_rows(measurements, level, method)),
+        "Share of equal answers over the images that the single pass has right; an abstaining vote agrees "
+        "with nothing.",
+    )
+
+
+def timing_table(measurements: Iterable[Measurement]) -> Table:
+    """Inference time of one pass against the vote (HeatSmoothing Table 2)."""
+    rows = []
+    for each in (each for each in measurements if each.kind == "timing"):
+        single, vote = each.rows["single_seconds"].median(), each.rows["vote_seconds"].median()
+        rows.append(
+            {
+                "run": each.run.label,
+                **known_facts(each.run),
+                "device": str(each.rows["device"].iloc[0]),
+                "n": int(each.rows["n"].iloc[0]),
+                "images": len(each.rows),
+                "single_ms": 1000 * float(single),
+                "vote_ms": 1000 * float(vote),
+                "ratio": float(vote / single) if single else math.nan,
+            }
+        )
+    columns = [
+        RUN,
+        Column("device", "Device"),
+        Column("images", "Images", style="d"),
+        Column("n", "Votes", style="d"),
+        Column("single_ms", "Single pass (ms)", "measurement", ".3g"),
+        Column("vote_ms", "Vote (ms)", "measurement", ".3g"),
+        Column("ratio", "Vote / pass", "measurement", ".1f"),
+    ]
+    return Table(
+        "timing",
+        "Inference time",
+        columns,
+        rows,
+        "Median over images, one image at a time; the quickest of several runs each.",
+    )

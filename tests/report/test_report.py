@@ -1,0 +1,257 @@
+"""Tables, figures and the page, from run folders to files."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
+from robustsmooth.report.figures import PALETTE, draw_figures
+from robustsmooth.report.table import Column, Table
+
+from .conftest import write_certification, write_log, write_training
+
+
+def read(entries):
+    return read_evaluations(label_runs(find_runs(str(entries))))
+
+
+def tables_of(entries, **options):
+    return {table.name: table for table in build_tables(read(entries), **options)}
+
+
+def test_certified_accuracy_and_acr_equal_an_independent_calculation(runs):
+    """Line by line in plain Python, to the last printed digit."""
+    table = tables_of(runs, radii=[0.0, 0.1, 0.25, 0.5])["certified_accuracy"]
+    for row, folder in zip(table.rows, sorted(runs.iterdir()), strict=True):
+        lines = [
+            line.split("\t") for line in (folder / "certify" / "certify.tsv").read_text().splitlines()[1:]
+        ]
+        for radius in (0.0, 0.1, 0.25, 0.5):
+            share = sum(1 for line in lines if line[4] == "1" and float(line[3]) >= radius) / len(lines)
+            column = next(column for column in table.columns if column.key == f"certified_acc@{radius:g}")
+            assert column.text(row) == f"{100 * share:.1f}"
+        acr = sum(float(line[3]) for line in lines if line[4] == "1") / len(lines)
+        assert table.columns[2].text(row) == f"{acr:.3f}"
+
+
+def test_the_overview_joins_what_was_proved_and_tried_about_one_classifier(runs):
+    table = tables_of(runs, radii=[0.0, 0.25])["overview"]
+    assert [row["classifier"] for row in table.rows] == [
+        "gaussian σ=0.25",
+        "gaussian σ=0.5",
+        "heat σ=0.25",
+        "heat σ=0.5",
+    ]
+    kinds = {column.key: column.kind for column in table.used}
+    assert kinds["acr"] == kinds["certified_acc@0.25"] == "certificate"
+    attacked = [key for key in kinds if "ε" in key]
+    assert [kinds[key] for key in attacked] == ["empirical", "empirical"]
+    lines = [
+        line.split("\t") for line in (runs / "0_gaussian/attack/attack.tsv").read_text().splitlines()[1:]
+    ]
+    at = [line for line in lines if line[1] == "0.5"]
+    assert table.rows[0][attacked[1]] == pytest.approx(sum(line[5] == line[3] for line in at) / len(at))
+
+
+def test_guarantees_never_share_a_column(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "cohen", trained)
+    write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed", seed=1)
+    write_certification(trained / "topk", trained, guarantee="l2-top5-certificate", seed=2)
+    tables = tables_of(tmp_path)
+    for name in (
+        "certified_accuracy",
+        "certified_accuracy_l2_lbound_assumed",
+        "certified_accuracy_l2_top5_certificate",
+    ):
+        assert len(tables[name].rows) == 1
+    assumed = {column.kind for column in tables["radii_l2_lbound_assumed"].columns if "radius" in column.key}
+    assert assumed == {"assumption", "fact"}
+    overview = tables["overview"]
+    acrs = {column.title: column.kind for column in overview.columns if column.title.startswith("ACR")}
+    assert acrs == {
+        "ACR": "certificate",
+        "ACR l2-lbound-assumed": "assumption",
+        "ACR l2-top5-certificate": "certificate",
+    }
+    names = [drawing.name for drawing in draw_figures(read(tmp_path))]
+    assert len([name for name in names if name.startswith("certified_accuracy")]) == 3
+
+
+def test_the_attack_table_counts_failures_as_failures(tmp_path):
+    trained = write_training(tmp_path / "a")
+    header = ["idx", "label", "clean", "adversarial", "l2", "linf", "success"]
+    rows = [
+        [0, 1, 1, 2, 0.5, 0.1, 1],
+        [1, 1, 1, 1, 4.0, 1.0, 0],
+        [2, 1, 0, 0, 0.0, 0.0, 1],
+        [3, 1, 1, -1, 1.5, 0.2, 1],
+    ]
+    (trained / "pgd" / ".hydra").mkdir(parents=True)
+    (trained / "pgd" / ".hydra" / "config.yaml").write_text(f"checkpoint: {trained}\nattack: {{norm: l2}}\n")
+    write_log(trained / "pgd" / "attack.tsv", header, rows)
+    row = tables_of(tmp_path)["attacks"].rows[0]
+    assert (row["clean_accuracy"], row["accuracy"], row["success"], row["abstained"]) == (
+        0.75,
+        0.25,
+        0.75,
+        0.25,
+    )
+    assert row["median_distance"] == 1.0  # of 0, 0.5, 1.5, beyond
+    assert row["mean_distance"] == pytest.approx(2 / 3)
+    assert row["attack"] == "pgd"
+
+
+def test_broken_certificates_are_counted(runs):
+    rows = tables_of(runs)["contradictions"].rows
+    assert len(rows) == 8
+    evaluations = read(runs)
+    certified = evaluations.certifications[0]
+    attacked = evaluations.attacks[0].rows.set_index("idx")
+    broken = 0
+    for index, correct, radius in zip(certified.indices, certified.correct, certified.radius, strict=True):
+        image = attacked.loc[index]
+        broken += bool(correct and radius >= image["l2"] and image["adversarial"] not in (image["label"], -1))
+    assert rows[0]["broken"] == broken > 0
+    assert rows[0]["probability"] < 1e-6
+
+
+def test_seeds_are_averaged_only_over_runs_that_differ_in_nothing_else(tmp_path):
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / f"a{seed}", seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+    trained = write_training(tmp_path / "other", method="heat")
+    write_certification(trained / "certify", trained)
+    tables = tables_of(tmp_path, radii=[0.25])
+    (row,) = tables["seeds"].rows
+    acrs = [row["acr"] for row in tables["certified_accuracy"].rows[:3]]
+    assert (row["seeds"], row["acr_mean"]) == (3, pytest.approx(np.mean(acrs)))
+    assert row["acr_std"] == pytest.approx(np.std(acrs, ddof=1))
+
+
+def test_every_figure_has_a_title_named_axes_with_units_and_safe_colours(runs):
+    drawings = draw_figures(read(runs))
+    assert {drawing.name for drawing in drawings} >= {
+        "certified_accuracy",
+        "envelope",
+        "lower_bounds",
+        "attack_curves",
+    }
+    for drawing in drawings:
+        axes = drawing.figure().axes[0]
+        assert axes.get_title(loc="left") == drawing.title
+        for label in (axes.get_xlabel(), axes.get_ylabel()):
+            assert re.search(r"%|pixel units|[Ee]poch|probability", label), label
+        colours = {line.get_color() for line in axes.get_lines()}
+        assert {colour for colour in colours if colour.startswith("#")} <= set(PALETTE)
+
+
+def test_the_same_runs_give_the_same_svg(runs):
+    first, second = (draw_figures(read(runs))[0].svg() for _ in range(2))
+    assert first == second
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[name] for name in ("src", "href", "xlink:href") if values.get(name)]
+
+
+def test_the_whole_report(runs, tmp_path, capsys):
+    out = tmp_path / "report"
+    picture = b"\x89PNG\r\n\x1a\n"
+    (runs / "0_gaussian" / "attack" / "attack_grid.png").write_bytes(picture)
+    tables = write_report(str(runs), out, title="A <title>")
+    shown = capsys.readouterr().out
+    assert all(table.title in shown for table in tables)
+    for table in tables:
+        assert {file.suffix for file in (out / "tables").glob(f"{table.name}.*")} == {
+            ".csv",
+            ".json",
+            ".md",
+            ".tex",
+        }
+    assert (out / "figures" / "certified_accuracy.png").stat().st_size > 1000
+    assert (out / "figures" / "certified_accuracy.pdf").read_bytes().startswith(b"%PDF")
+
+    text = (out / "report.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert "A &lt;title&gt;" in text
+    assert "script" not in page.tags
+    assert len(page.ids) == len(set(page.ids))
+    remote = [link for link in page.links if re.match(r"https?:|//", link)]
+    assert remote == []
+    assert not re.search(r"@import|url\((?!#)", text)
+    anchors = [link[1:] for link in page.links if link.startswith("#")]
+    assert set(anchors) <= set(page.ids)
+    files = [link for link in page.links if link.startswith("..")]
+    assert files
+    assert all((out / link).exists() for link in files)
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<svg") == len(list((out / "figures").glob("*.png")))
+
+
+def test_machine_readable_tables_are_unrounded_and_name_the_guarantee(runs, tmp_path):
+    write_report(str(runs), tmp_path, formats=["tables"], radii=[0.25])
+    frame = pd.read_csv(tmp_path / "tables" / "radii.csv")
+    rows = json.loads((tmp_path / "tables" / "radii.json").read_text())["rows"]
+    lines = [
+        line.split("\t") for line in (runs / "0_gaussian/certify/certify.tsv").read_text().splitlines()[1:]
+    ]
+    acr = np.mean([float(line[3]) * int(line[4]) for line in lines])
+    assert frame["certificate/acr"][0] == pytest.approx(acr, abs=1e-15)
+    assert rows[0]["certificate/acr"] == pytest.approx(acr, abs=1e-14)
+
+
+def test_markdown_and_latex_escape_and_mark_the_best():
+    columns = [Column("name", "Name_%"), Column("value", "Value", "certificate", "percent", best="max")]
+    table = Table(
+        "t", "A title", columns, [{"name": "a|b_c", "value": 0.5}, {"name": "d", "value": 0.25}], "A note."
+    )
+    assert "| a\\|b_c | **50.0** |" in table.markdown()
+    assert r"a|b\_c & \textbf{50.0} \\" in table.latex()
+    assert r"Name\_\% & Value (certified) \\" in table.latex()
+    assert r"\toprule" in table.latex()
+
+
+def test_infinite_distances_survive_every_format(tmp_path):
+    table = Table("t", "T", [Column("d", "D", "empirical", ".3f")], [{"d": float("inf")}])
+    assert "∞" in table.markdown()
+    assert "$\\infty$" in table.latex()
+    from robustsmooth.report.table import write_tables
+
+    write_tables([table], tmp_path)
+    assert json.loads((tmp_path / "t.json").read_text())["rows"] == [{"empirical/d": "inf"}]
+    assert pd.read_csv(tmp_path / "t.csv")["empirical/d"][0] == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ["word"]}, "`formats` may hold"),
+        ({"level": 2.0}, "`level` must be in"),
+        ({"radii": [-1.0]}, "`radii` must be at least 0"),
+        ({"interval": "bayes"}, "clopper_pearson or wilson"),
+    ],
+)
+def test_bad_options_are_one_sentence(runs, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        write_report(str(runs), tmp_path / "out", **options)
+
+
+def test_runs_without_any_evaluation_are_an_error(tmp_path):
+    path = tmp_path / "empty.tsv"
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"nothing to report: .* is empty"):
+        write_report(str(path), tmp_path / "out")

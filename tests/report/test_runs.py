@@ -1,0 +1,136 @@
+"""Finding runs, their facts and their labels."""
+
+import shutil
+
+import pytest
+
+from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows
+
+from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
+
+
+def labels(entries):
+    return [run.label for run in label_runs(find_runs(entries))]
+
+
+def test_a_sweep_is_searched_to_the_bottom(runs):
+    found = find_runs(str(runs))
+    assert len(found) == 12
+    certified = [run for run in found if "certify" in run.logs]
+    assert [run.facts["method"] for run in certified] == ["gaussian", "gaussian", "heat", "heat"]
+    assert [run.facts["sigma"] for run in certified] == [0.25, 0.5, 0.25, 0.5]
+    assert all(run.facts["data"] == "digits" and run.facts["n"] == 1000 for run in certified)
+    assert [run.trained.name for run in certified] == ["0_gaussian", "1_gaussian", "2_heat", "3_heat"]
+
+
+def test_labels_say_what_differs_and_nothing_else(runs):
+    assert sorted(set(labels(str(runs)))) == [
+        "gaussian σ=0.25",
+        "gaussian σ=0.5",
+        "heat σ=0.25",
+        "heat σ=0.5",
+    ]
+    assert set(labels([str(runs / "0_gaussian"), str(runs / "2_heat")])) == {"gaussian", "heat"}
+
+
+def test_runs_that_differ_in_nothing_are_told_apart_by_their_folders(tmp_path):
+    for name in ("a", "b"):
+        trained = write_training(tmp_path / name)
+        write_certification(trained / "certify", trained)
+    assert len(set(labels(str(tmp_path)))) == 4
+
+
+def test_a_certification_at_another_noise_level_says_both(tmp_path):
+    trained = write_training(tmp_path / "a", sigma=0.25)
+    write_certification(trained / "one", trained, sigma=0.25)
+    write_certification(trained / "two", trained, sigma=0.5)
+    expected = [
+        "gaussian σ=0.25",
+        "gaussian training σ=0.25 σ=0.25 one",
+        "gaussian training σ=0.25 σ=0.5 two",
+    ]
+    assert labels(str(tmp_path)) == expected
+
+
+def test_a_run_is_listed_once_however_it_is_named(runs):
+    entries = [str(runs), str(runs / "*"), str(runs / "0_gaussian" / "certify" / "certify.tsv")]
+    assert len(find_runs(entries)) == 12
+
+
+def test_a_report_inside_the_runs_is_no_run(runs):
+    report = runs / "report"
+    shutil.copytree(runs / "0_gaussian" / ".hydra", report / ".hydra")
+    (report / "report.html").write_text("")
+    assert len(find_runs(str(runs))) == 12
+
+
+def test_foreign_logs_get_their_facts_from_the_command_line_and_their_path(tmp_path):
+    for sigma in ("0.25", "0.50"):
+        write_log(
+            tmp_path / f"noise_{sigma}" / "test" / f"sigma_{sigma}",
+            CERTIFY[:6],
+            [row[:6] for row in certify_rows()],
+        )
+    (tmp_path / "noise_0.25" / "test" / "stdout.txt").write_text("some words\n")
+    entry = {
+        "path": f"{tmp_path}/**/sigma_*",
+        "pattern": r"noise_(?P<train_sigma>[0-9.]+)/test/sigma_(?P<sigma>[0-9.]+)",
+        "method": "cohen",
+        "n": 100000,
+    }
+    found = label_runs(find_runs(entry))
+    assert [run.label for run in found] == ["cohen σ=0.25", "cohen σ=0.5"]
+    assert all(run.facts["n"] == 100000 for run in found)
+    everything = read_evaluations(label_runs(find_runs({"path": f"{tmp_path}/**/*.*", "method": "cohen"})))
+    assert len(everything.certifications) == 2
+    assert "is no robustness log" in everything.problems[0]
+
+
+def test_radii_that_the_given_facts_forbid_are_doubted(tmp_path):
+    path = write_log(tmp_path / "log", CERTIFY[:6], [[0, 1, 1, 0.978, 1, 1.0]])
+    facts = {"path": str(path), "sigma": 0.25, "n": 100_000}
+    assert (
+        "one of these facts" in read_evaluations(label_runs(find_runs({**facts, "alpha": 0.001}))).problems[0]
+    )
+    assert read_evaluations(label_runs(find_runs({**facts, "alpha": 0.01}))).problems == []
+
+
+def test_an_unfinished_evaluation_counts_as_far_as_it_got(tmp_path):
+    trained = write_training(tmp_path / "a")
+    folder = write_certification(trained / "certify", trained)
+    lines = (folder / "certify.tsv").read_text().splitlines(keepends=True)
+    (folder / "certify.tsv").unlink()
+    (folder / "certify.rank0.tsv").write_text("".join([lines[0], *lines[1:21:2]]))
+    (folder / "certify.rank1.tsv").write_text("".join([lines[0], *lines[2:21:2]]) + "22\t1")
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    assert evaluations.certifications[0].indices.tolist() == list(range(20))
+    assert any("not finished" in problem for problem in evaluations.problems)
+    assert any("half written" in problem for problem in evaluations.problems)
+
+
+def test_damaged_files_beside_the_logs_are_reported(runs):
+    (runs / "0_gaussian" / "summary.json").write_text("{")
+    (runs / "1_gaussian" / "metrics.csv").write_text("")
+    evaluations = read_evaluations(label_runs(find_runs(str(runs))))
+    assert len(evaluations.problems) == 2
+    assert len(evaluations.certifications) == 4
+
+
+def test_the_tidy_table_has_facts_as_columns(runs):
+    rows = tidy_rows(label_runs(find_runs(str(runs))), "certify")
+    assert len(rows) == 240
+    assert rows.groupby(["method", "sigma"])["idx"].nunique().tolist() == [60] * 4
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("nowhere", "holds no run and no log"),
+        ([{"method": "x"}], "needs a path"),
+        ({"path": ".", "pattern": "("}, "not a regular expression"),
+    ],
+)
+def test_what_cannot_be_found_is_said(entries, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        find_runs(entries)
