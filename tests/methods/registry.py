@@ -85,4 +85,27 @@ METHODS = [
     Method("macer", ("method=macer", "method.copies=3"), ("train/classification", "train/robustness")),
     Method("sodm_softmax", (*_SODM, "method/mapping=softmax"), ("train/accuracy", "train/robustness")),
     Method("sodm_dynamic", (*_SODM, "method.robust_weight_epoch=1"), ("train/robust_weight",)),
+    Method(
+        "pni",
+        ("method=pni", "attack.steps=2"),
+        ("train/clean_loss", "train/adversarial_loss", "train/adversarial_top1", "train/noise_scale"),
+    ),
+    Method("cpni", ("method=cpni", "attack.steps=2")),
+    Method(
+        "cpni_activations",
+        (
+            "method=cpni",
+            "attack.steps=2",
+            "noise_layers@model.noise_layers=cpni_weight_output",
+            "model.noise_layers.image_shape=[1,8,8]",
+            "method.noise_weight_decay=0.0",
+        ),
+    ),
+    Method("cpni_images", ("method=cpni", "attack.steps=2", "noise_layers@model.noise_layers=cpni_images")),
+    Method(
+        "cpni_gauss",
+        ("method=cpni_gauss", "attack.steps=2", "model.checkpoint={trained}"),
+        ("train/adversarial_top1",),
+    ),
+    Method("cpni_epgd", ("method=cpni_epgd", "attack.steps=2", "attack.num_noise=2")),
 ]
