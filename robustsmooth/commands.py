@@ -149,8 +149,8 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
         ValueError: If the first word is no command.
     """
     name, *overrides = shlex.split(command_line)
-    if name not in ("certify", "predict", "attack"):
-        raise ValueError(f"`evaluate` runs certify, predict or attack, got {name!r} in {command_line!r}")
+    if name not in ("certify", "predict", "attack", "measure"):
+        raise ValueError(f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}")
     __import__(f"robustsmooth.{name}")
     places = [f"checkpoint='{checkpoint}'", f"run_dir='{folder}'"]
     cfg = hydra.compose(config_name=name, overrides=[*overrides, *places])

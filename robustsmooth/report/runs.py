@@ -310,11 +310,12 @@ def _training_folder(checkpoint: str, cwd: str) -> Path | None:
 def _settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The facts among the settings that an evaluation's rows depend on."""
     flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings).items()}
-    return {
-        name: flat[name]
-        for name in ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target")
-        if name in flat
-    }
+    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "attack")
+    facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
+    procedure = settings.get("procedure")
+    if isinstance(procedure, Mapping) and "name" in procedure:
+        facts["certificate"] = procedure["name"]
+    return facts
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""Measure a trained network: ``python -m robustsmooth.measure checkpoint=<run> measure=agreement``."""
+
+from omegaconf import DictConfig
+
+from robustsmooth.commands import command, prepare
+
+
+@command("measure")
+def measure(cfg: DictConfig) -> None:
+    """Run the chosen measurement over the test images and write its log."""
+    from hydra.utils import instantiate
+
+    from robustsmooth.evaluation import EvaluationModule
+    from robustsmooth.runs import open_run
+    from robustsmooth.runtime import trainer_for
+
+    run = open_run(cfg, needs_sigma=False)
+    folder = prepare(cfg)
+    settings = {"checkpoint": str(run.checkpoint)}
+    callback = instantiate(cfg.measure, folder=str(folder), settings=settings)
+    with trainer_for(cfg, folder, [callback]) as trainer:
+        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
+
+
+if __name__ == "__main__":
+    measure()
