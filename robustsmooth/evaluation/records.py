@@ -170,11 +170,11 @@ class RecordLog:
     def _check_settings(self) -> None:
         path = self.folder / f"{self.name}.settings.json"
         if path.exists():
-            written = json.loads(path.read_text(encoding="utf-8"))
+            then, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(self.settings)
             different = [
-                f"{name}={written.get(name)!r} then, {self.settings.get(name)!r} now"
-                for name in sorted(written.keys() | self.settings.keys())
-                if written.get(name) != self.settings.get(name)
+                f"{name}={then.get(name)!r} then, {now.get(name)!r} now"
+                for name in sorted(then.keys() | now.keys())
+                if then.get(name) != now.get(name)
             ]
             if different:
                 raise ValueError(
@@ -203,6 +203,14 @@ class RecordLog:
         except OSError:
             os.truncate(self._part, before)
             raise
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted names, to tell precisely what differs."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _sortable(text: str) -> tuple[float, str]:

@@ -13,7 +13,7 @@ it depends on nothing else, not on which other images are there nor on when.
 import bisect
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,8 @@ class VoteEngine:
         self.numerics, self.random_inside, self.tuning = numerics or Numerics(), random_inside, tuning
         self.votes = 0
         """Votes cast so far, padding left out."""
+        self.watch: Callable[[int], None] = lambda votes: None
+        """Called with `votes` after every pass."""
         self._ready = False
         self._arrivals = 0
         self._asking: list[_Image] = []  # by arrival
@@ -222,6 +224,7 @@ class VoteEngine:
         self._asking = [image for image in self._asking if image.left]
         self._clock = now
         self.votes += total
+        self.watch(self.votes)
 
     def _logits(self, purpose: str, number: int) -> Tensor:
         if not self.random_inside:

@@ -110,6 +110,8 @@ def test_changed_settings_are_refused_by_name(open_log, tmp_path):
         open_log(tmp_path, n=200, alpha=0.001)
     with pytest.raises(ValueError, match="sigma=None then"):
         open_log(tmp_path, n=100, alpha=0.001, sigma=0.5)
+    with pytest.raises(ValueError, match=r"\(n=100 then, None now; n.deep=None then, 1 now\)"):
+        open_log(tmp_path, n={"deep": 1}, alpha=0.001)
     open_log(tmp_path, alpha=0.001, n=100).close()  # the order does not matter
     assert RecordLog.written_settings(tmp_path, "certify") == {"n": 100, "alpha": 0.001}
     assert RecordLog.written_settings(tmp_path, "attack") == {}

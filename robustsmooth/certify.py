@@ -1,0 +1,36 @@
+"""Certify a trained network: ``python -m robustsmooth.certify checkpoint=<run folder>``."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from robustsmooth.commands import command, prepare
+
+
+@command("certify")
+def certify(cfg: DictConfig) -> dict[str, Any]:
+    """Certify the test images; go on where it stopped if the run folder holds finished ones."""
+    from hydra.utils import instantiate
+
+    from robustsmooth.evaluation import Certification, EvaluationModule, data_settings
+    from robustsmooth.runs import open_run
+    from robustsmooth.runtime import trainer_for
+
+    run = open_run(cfg)
+    folder = prepare(cfg)
+    certification = Certification(
+        instantiate(cfg.certificate),
+        instantiate(cfg.smoothing),
+        folder,
+        numerics=instantiate(cfg.numerics),
+        seed=cfg.seed,
+        radii=None if cfg.radii is None else list(cfg.radii),
+        settings={"data": data_settings(cfg.data)},
+    )
+    with trainer_for(cfg, folder, [certification]) as trainer:
+        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
+    return certification.summary
+
+
+if __name__ == "__main__":
+    certify()

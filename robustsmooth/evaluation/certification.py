@@ -1,0 +1,287 @@
+"""Certification inside ``trainer.test``, and of a few images during training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from rich.table import Table
+from torch import Tensor
+
+from robustsmooth.data import Batch
+from robustsmooth.evaluation.functional import (
+    abstention_rate,
+    accuracy_band,
+    average_certified_radius,
+    certified_accuracy,
+)
+from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
+from robustsmooth.evaluation.voting import VotingCallback, counts_as_text, network_of
+from robustsmooth.models import is_random
+from robustsmooth.smoothing import (
+    Certificate,
+    Certified,
+    Finished,
+    FixedRadius,
+    Noise,
+    Numerics,
+    Tuning,
+    VoteEngine,
+    address,
+    largest_radius,
+)
+
+__all__ = ["Certification", "ValidationCertification", "default_radii"]
+
+_STEP = 0.25  # between the radii of a table, as in the field's
+
+
+def default_radii(certificate: Certificate, smoothing: Noise, num_classes: int = 10) -> list[float]:
+    """Radii to report: 0, 0.25, 0.5... up to the largest that the setting can certify.
+
+    Args:
+        certificate: The certificate; a `FixedRadius` only knows its own.
+        smoothing: The noise.
+        num_classes: K.
+    """
+    if isinstance(certificate, FixedRadius):
+        return [certificate.radius]
+    largest = largest_radius(certificate, smoothing, num_classes)
+    return [step * _STEP for step in range(int(largest / _STEP) + 1)]
+
+
+class Certification(VotingCallback):
+    """Certifies every test image; writes ``certify.tsv`` and ``summary.json``.
+
+    The table starts with the field's columns, ``idx label predict radius correct time``. ``time`` is the
+    image's share of the seconds that the votes took. Logged: ``test/acr``, ``test/certified_acc@r`` for each
+    radius, ``test/abstention``.
+
+    Args:
+        certificate: What is asked of each image, such as `robustsmooth.smoothing.Cohen`.
+        smoothing: The noise.
+        folder: Where the rows and the summary are written.
+        numerics: Precision, memory format, compilation.
+        seed: Addresses all noise.
+        radii: Radii of the certified accuracies; 0, 0.25, 0.5... by default.
+        settings: What else the rows depend on, as plain values (the data set, say).
+        progress: Show a bar, a sentence before and a table after.
+    """
+
+    name: ClassVar[str] = "certify"
+    verb: ClassVar[str] = "certifying"
+    columns: ClassVar[list[str]] = [
+        *["idx", "label", "predict", "radius", "correct", "time"],
+        *["outcome", "candidate", "p_a_lower", "p_b_upper", "votes", "counts", "uniform", "guarantee"],
+    ]
+    procedure: Certificate
+
+    def __init__(
+        self,
+        certificate: Certificate,
+        smoothing: Noise,
+        folder: Path | str,
+        *,
+        numerics: Numerics | None = None,
+        seed: int = 0,
+        radii: Sequence[float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(
+            certificate,
+            smoothing,
+            folder,
+            numerics=numerics,
+            seed=seed,
+            settings=settings,
+            progress=progress,
+        )
+        if radii is not None and any(radius < 0 for radius in radii):
+            raise ValueError(f"`radii` must not be negative, got {list(radii)}")
+        self.radii = None if radii is None else [float(radius) for radius in radii]
+        self._num_classes = 10
+
+    def row(self, finished: Finished) -> dict[str, Any]:
+        """See `VotingCallback.row`."""
+        record: Certified = finished.record
+        return {
+            "idx": finished.index,
+            "label": finished.label,
+            "predict": record.prediction,
+            "radius": record.radius,
+            "correct": int(record.prediction == finished.label),
+            "time": round(finished.seconds, 6),
+            "outcome": record.outcome,
+            "candidate": record.candidate,
+            "p_a_lower": record.p_a_lower,
+            "p_b_upper": record.p_b_upper,
+            "votes": record.votes,
+            "counts": counts_as_text(record.counts) or "-",
+            "uniform": record.uniform,
+            "guarantee": record.guarantee,
+        }
+
+    def weakness(self, num_classes: int) -> str | None:
+        """See `VotingCallback.weakness`."""
+        self._num_classes = num_classes
+        if largest_radius(self.procedure, self.noise, num_classes) > 0:
+            return None
+        return (
+            f"with {self.procedure.max_votes} votes, alpha={self.procedure.alpha} and "
+            f"{type(self.noise).__name__} not even unanimous votes certify anything, so every image will "
+            "abstain; raise certificate.n or certificate.alpha, or choose another smoothing"
+        )
+
+    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
+        """See `VotingCallback.summarize`."""
+        prediction = torch.tensor([int(row["predict"]) for row in rows])
+        label = torch.tensor([int(row["label"]) for row in rows])
+        radius = torch.tensor([float(row["radius"]) for row in rows], dtype=torch.float64)
+        radii = self.radii
+        if radii is None:
+            radii = default_radii(self.procedure, self.noise, self._num_classes)
+        accuracies = certified_accuracy(prediction, radius, label, radii).tolist()
+        metrics = {f"test/certified_acc@{r:.2f}": share for r, share in zip(radii, accuracies, strict=True)}
+        metrics["test/abstention"] = float(abstention_rate(prediction))
+        if not isinstance(self.procedure, FixedRadius):  # its radii are r or 0: their mean means nothing
+            metrics["test/acr"] = float(average_certified_radius(prediction, radius, label))
+        bands = [accuracy_band(share, len(rows)) for share in accuracies]
+        curve = [
+            {"radius": r, "accuracy": share, "low": low, "high": high}
+            for r, share, (low, high) in zip(radii, accuracies, bands, strict=True)
+        ]
+        facts = {
+            "certified_accuracy": curve,
+            "largest_radius": largest_radius(self.procedure, self.noise, self._num_classes),
+            "certificate": type(self.procedure).__name__,
+            "n": getattr(self.procedure, "n", None),
+            "alpha": self.procedure.alpha,
+            "sigma": self.noise.sigma,
+            "guarantee": self.procedure.guarantee(self.noise),
+        }
+        return metrics, facts
+
+    def report(self, summary: Mapping[str, Any]) -> tuple[Table, list[str]]:
+        """See `VotingCallback.report`."""
+        table = Table(title=f"{summary['images']} images certified", title_justify="left")
+        table.add_column("radius", justify="right")
+        table.add_column("certified accuracy", justify="right")
+        table.add_column("95 % band over images")
+        for point in summary["certified_accuracy"]:
+            band = f"{point['low']:.1%} to {point['high']:.1%}"
+            table.add_row(f"{point['radius']:.2f}", f"{point['accuracy']:.1%}", band)
+        metrics = summary["metrics"]
+        setting = [summary["guarantee"], f"sigma {summary['sigma']:g}", f"alpha {summary['alpha']:g}"]
+        setting += [] if summary["n"] is None else [f"n {summary['n']:,}"]
+        setting += [f"largest radius possible {summary['largest_radius']:.3f}"]
+        outcome = [f"ACR {metrics['test/acr']:.4f}"] if "test/acr" in metrics else []
+        outcome += [f"abstention {metrics['test/abstention']:.1%}"]
+        if "test/top1" in metrics:
+            outcome += [f"clean accuracy of the bare network {metrics['test/top1']:.1%}"]
+        cost = f"{summary['votes_per_image']:,.0f} votes and {summary['seconds_per_image']:.3g} s per image"
+        return table, [", ".join(outcome), ", ".join(setting), cost]
+
+
+class ValidationCertification(Callback):
+    """Certifies some validation images while a network trains.
+
+    Logs ``val/acr``, ``val/certified_acc@r`` and ``val/abstention``, so that checkpoints can be chosen
+    by them (``monitor=val/acr``). Its noise is addressed apart from that of any test, which therefore
+    stays unseen by the classifier that was chosen. Between two certifications the last values stand.
+
+    Args:
+        certificate: What is asked of each image; few votes do, such as ``Cohen(n0=20, n=500)``.
+        smoothing: The noise.
+        images: How many validation images, the first ones over all ranks.
+        every: Certify in epochs 0, `every`, 2 `every`...
+        radii: Radii of the certified accuracies; 0, 0.25, 0.5... by default.
+        numerics: Precision and memory format. Compilation is refused: it would freeze the weights.
+        seed: Addresses the noise.
+    """
+
+    def __init__(
+        self,
+        certificate: Certificate,
+        smoothing: Noise,
+        *,
+        images: int = 100,
+        every: int = 1,
+        radii: Sequence[float] | None = None,
+        numerics: Numerics | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("images", images), ("every", every)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}")
+        self.numerics = numerics or Numerics()
+        if self.numerics.compile:
+            raise ValueError("`numerics.compile` must be false during training: it would freeze the weights")
+        self.certificate, self.noise, self.seed = certificate, smoothing, seed
+        self.images, self.every, self.radii = images, every, radii
+        self._tuning: Tuning | None = None
+        self._last: dict[str, Tensor] = {}
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Decide whether this is an epoch to certify in."""
+        self._active = not trainer.sanity_checking and trainer.current_epoch % self.every == 0
+        if not self._active:
+            return
+        network = network_of(pl_module)
+        classes = int(getattr(network, "num_classes", 10))
+        self._radii = self.radii or default_radii(self.certificate, self.noise, classes)
+        self._engine = VoteEngine(
+            network,
+            self.noise,
+            self.certificate,
+            seed=address(self.seed, "validation"),
+            numerics=self.numerics,
+            random_inside=True if is_random(network) else None,
+            tuning=self._tuning,
+        )
+        self._left = len(range(trainer.global_rank, self.images, trainer.world_size))
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect images until there are enough."""
+        if self._active and self._left and dataloader_idx == 0:
+            taken = min(self._left, len(batch.images))
+            self._left -= taken
+            self._engine.submit(batch.images[:taken], batch.indices[:taken], batch.labels[:taken])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Certify them and log."""
+        if trainer.sanity_checking:
+            return
+        if self._active:
+            self._last = self._certify(pl_module)
+        pl_module.log_dict(dict(self._last), sync_dist=trainer.world_size > 1)
+
+    def _certify(self, pl_module: pl.LightningModule) -> dict[str, Tensor]:
+        done = sorted(self._engine.run(flush=True), key=lambda finished: finished.index)
+        self._tuning = self._engine.tuning
+        prediction = torch.tensor([finished.record.prediction for finished in done], dtype=torch.int64)
+        radius = torch.tensor([finished.record.radius for finished in done], dtype=torch.float64)
+        label = torch.tensor([finished.label for finished in done], dtype=torch.int64)
+        accuracy, acr = CertifiedAccuracy(self._radii), AverageCertifiedRadius()
+        abstention = AbstentionRate()
+        for metric in (accuracy, acr, abstention):
+            metric.to(pl_module.device)
+        accuracy.update(prediction, radius, label)
+        acr.update(prediction, radius, label)
+        abstention.update(prediction)
+        shares = accuracy.compute().reshape(-1)
+        values = {f"val/certified_acc@{r:.2f}": share for r, share in zip(self._radii, shares, strict=True)}
+        values["val/abstention"] = abstention.compute()
+        if not isinstance(self.certificate, FixedRadius):
+            values["val/acr"] = acr.compute()
+        return {key: value.float() for key, value in values.items()}

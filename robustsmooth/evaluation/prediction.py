@@ -1,0 +1,108 @@
+"""PREDICT inside ``trainer.test``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from rich.table import Table
+
+from robustsmooth.evaluation.functional import abstention_rate, accuracy_band
+from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
+from robustsmooth.smoothing import ABSTAIN, Finished, Noise, Numerics, Predict, Predicted, unanimous
+
+__all__ = ["Prediction"]
+
+
+class Prediction(VotingCallback):
+    """Predicts every test image with the smoothed classifier; writes ``predict.tsv`` and ``summary.json``.
+
+    Logged: ``test/smoothed_top1`` (abstentions count as wrong) and ``test/abstention``.
+
+    Args:
+        prediction: Number of votes and level.
+        smoothing: The noise.
+        folder: Where the rows and the summary are written.
+        numerics: Precision, memory format, compilation.
+        seed: Addresses all noise.
+        settings: What else the rows depend on, as plain values (the data set, say).
+        progress: Show a bar, a sentence before and a table after.
+    """
+
+    name: ClassVar[str] = "predict"
+    verb: ClassVar[str] = "predicting"
+    columns: ClassVar[list[str]] = [
+        *["idx", "label", "predict", "correct", "time"],
+        *["p_value", "votes", "counts"],
+    ]
+    procedure: Predict
+
+    def __init__(
+        self,
+        prediction: Predict,
+        smoothing: Noise,
+        folder: Path | str,
+        *,
+        numerics: Numerics | None = None,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(
+            prediction,
+            smoothing,
+            folder,
+            numerics=numerics,
+            seed=seed,
+            settings=settings,
+            progress=progress,
+        )
+
+    def row(self, finished: Finished) -> dict[str, Any]:
+        """See `VotingCallback.row`."""
+        record: Predicted = finished.record
+        return {
+            "idx": finished.index,
+            "label": finished.label,
+            "predict": record.prediction,
+            "correct": int(record.prediction == finished.label),
+            "time": round(finished.seconds, 6),
+            "p_value": record.p_value,
+            "votes": record.votes,
+            "counts": counts_as_text(record.counts),
+        }
+
+    def weakness(self, num_classes: int) -> str | None:
+        """See `VotingCallback.weakness`."""
+        if unanimous(self.procedure, self.noise, num_classes).prediction != ABSTAIN:
+            return None
+        return (
+            f"with n={self.procedure.n} votes and alpha={self.procedure.alpha} not even unanimous votes "
+            "decide, so every image will abstain; raise prediction.n or prediction.alpha"
+        )
+
+    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
+        """See `VotingCallback.summarize`."""
+        correct = sum(int(row["correct"]) for row in rows) / len(rows)
+        abstained = float(abstention_rate(torch.tensor([int(row["predict"]) for row in rows])))
+        low, high = accuracy_band(correct, len(rows))
+        facts = {
+            "accuracy": {"accuracy": correct, "low": low, "high": high},
+            "n": self.procedure.n,
+            "alpha": self.procedure.alpha,
+            "sigma": self.noise.sigma,
+        }
+        return {"test/smoothed_top1": correct, "test/abstention": abstained}, facts
+
+    def report(self, summary: Mapping[str, Any]) -> tuple[Table, list[str]]:
+        """See `VotingCallback.report`."""
+        table = Table(title=f"{summary['images']} images predicted", title_justify="left")
+        for column in ("smoothed accuracy", "95 % band over images", "abstention"):
+            table.add_column(column)
+        point = summary["accuracy"]
+        table.add_row(
+            f"{point['accuracy']:.1%}",
+            f"{point['low']:.1%} to {point['high']:.1%}",
+            f"{summary['metrics']['test/abstention']:.1%}",
+        )
+        return table, [f"sigma {summary['sigma']:g}, n {summary['n']:,}, alpha {summary['alpha']:g}"]

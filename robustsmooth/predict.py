@@ -1,0 +1,35 @@
+"""Predict with a smoothed network: ``python -m robustsmooth.predict checkpoint=<run folder>``."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from robustsmooth.commands import command, prepare
+
+
+@command("predict")
+def predict(cfg: DictConfig) -> dict[str, Any]:
+    """Predict the test images; go on where it stopped if the run folder holds finished ones."""
+    from hydra.utils import instantiate
+
+    from robustsmooth.evaluation import EvaluationModule, Prediction, data_settings
+    from robustsmooth.runs import open_run
+    from robustsmooth.runtime import trainer_for
+
+    run = open_run(cfg)
+    folder = prepare(cfg)
+    prediction = Prediction(
+        instantiate(cfg.prediction),
+        instantiate(cfg.smoothing),
+        folder,
+        numerics=instantiate(cfg.numerics),
+        seed=cfg.seed,
+        settings={"data": data_settings(cfg.data)},
+    )
+    with trainer_for(cfg, folder, [prediction]) as trainer:
+        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
+    return prediction.summary
+
+
+if __name__ == "__main__":
+    predict()
