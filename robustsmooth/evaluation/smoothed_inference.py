@@ -65,8 +65,8 @@ class InferenceSweep(Callback):
             raise ValueError(f"`sigmas` must be one or more numbers of at least 0, got {list(sigmas)}")
         if not samples or min(samples) < 1 or list(samples) != sorted(set(samples)):
             raise ValueError(f"`samples` must be ascending counts of at least 1, got {list(samples)}")
-        if not ballots:
-            raise ValueError("`ballots` must hold at least one rule of voting, such as hard")
+        if not ballots or not all(callable(ballot) for ballot in ballots.values()):
+            raise ValueError(f"`ballots` must be one or more rules of voting by name, got {dict(ballots)}")
         self.folder, self.seed = Path(folder), seed
         self.sigmas, self.samples = [float(sigma) for sigma in sigmas], list(samples)
         self.ballots, self.attack = dict(ballots), attack
@@ -195,7 +195,7 @@ def _show(accuracies: Sequence[Accuracy]) -> None:
     shares = {each[:3]: each.accuracy for each in accuracies}
     samples = sorted({each.samples for each in accuracies})
     for voting in sorted({each.voting for each in accuracies}):
-        table = Table("sigma", *map(str, samples), title=f"top-1 (%), {voting} votes")
+        table = Table("sigma", *map(str, samples), title=f"{voting}, top-1 (%)")
         for sigma in sorted({each.sigma for each in accuracies}):
             cells = [shares.get((sigma, voting, count)) for count in samples]
             table.add_row(f"{sigma:g}", *("" if cell is None else f"{100 * cell:.1f}" for cell in cells))

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 
 from robustsmooth.attacks import PGD, Expectation
 from robustsmooth.data import DigitsDataModule, Subset
 from robustsmooth.evaluation.module import EvaluationModule
 from robustsmooth.evaluation.smoothed_inference import InferenceSweep, inference_accuracy
 from robustsmooth.models import Classifier, NoiseLayers, ParametricNoise, SmallCNN
-from robustsmooth.smoothing import HardVote, ImageRandomness, SoftVote, running_votes
+from robustsmooth.smoothing import HardVote, ImageRandomness, RunnerUpVote, SoftVote, running_votes
 
 BALLOTS = {"hard": HardVote(), "soft": SoftVote()}
 EPGD = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=2)
@@ -156,6 +157,14 @@ def test_attack_looks_at_the_level_and_draws_copy_by_copy(tmp_path):
     assert found == votes.argmax(1).tolist()
 
 
+def test_the_config_names_the_papers_rules(tmp_path, compose):
+    words = ["checkpoint=none", "measure=smoothed_inference", "attack@measure.attack=epgd"]
+    callback = instantiate(compose("measure", *words).measure, folder=str(tmp_path))
+    assert list(callback.ballots) == ["hard", "soft", "rank", "runner_up"]
+    assert callback.ballots["runner_up"] == RunnerUpVote(0.5)
+    assert isinstance(callback.attack.objective, Expectation)
+
+
 def test_without_noise_one_look_is_enough(tmp_path):
     passes = []
     classifier = network(random=False)
@@ -180,7 +189,7 @@ def test_summary_is_the_mean(tmp_path, capsys):
         assert each["images"] == len(cells) == 10
         assert each["accuracy"] == sum(cells) / 10
     assert inference_accuracy(tmp_path / "smoothed_inference.tsv")[0].sigma == 0.0
-    assert "hard votes" in capsys.readouterr().out
+    assert "hard, top-1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -190,7 +199,8 @@ def test_summary_is_the_mean(tmp_path, capsys):
         ({"sigmas": [-0.1]}, "`sigmas` must be"),
         ({"samples": [4, 2]}, "`samples` must be"),
         ({"samples": [0]}, "`samples` must be"),
-        ({"ballots": {}}, "`ballots` must hold"),
+        ({"ballots": {}}, "`ballots` must be"),
+        ({"ballots": {"hard": "hard"}}, "`ballots` must be"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, changes, message):

@@ -6,8 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
+from robustsmooth.commands import conf_dir
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
 from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import (
@@ -278,6 +280,17 @@ def test_constant_activation_gives_no_nan():
     black = torch.zeros(2, 1, 8, 8, requires_grad=True)
     noisy(black).sum().backward()
     assert torch.isfinite(black.grad).all()
+
+
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "noise_layers").glob("*.yaml")))
+def test_every_config_makes_a_random_network(choice, compose):
+    words = ["model.noise_layers.image_shape=[1,8,8]"] if "output" in choice else []
+    cfg = compose("train", "method=natural", f"+noise_layers@model.noise_layers={choice}", *words)
+    network = instantiate(cfg.model).eval()
+    assert is_random(network)
+    assert not torch.equal(network(images()), network(images()))
+    with silenced(network):
+        assert torch.equal(network(images()), network(images()))
 
 
 class _OtherConv(nn.Conv2d):
