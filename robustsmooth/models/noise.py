@@ -1,12 +1,15 @@
 """Noise of trained strength: PNI (He et al. 2019) and CPNI (Nemcovsky et al.)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["ParametricNoise"]
+
+Scaling = Literal["std", "published", "absolute"]
+SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 
 
 class ParametricNoise(nn.Module):
@@ -53,13 +56,13 @@ class ParametricNoise(nn.Module):
         rank: int = 0,
         scale: float = 0.25,
         factor: float = 0.01,
-        scaling: Literal["std", "published", "absolute"] = "std",
+        scaling: Scaling = "std",
     ) -> None:
         super().__init__()
         if granularity not in ("layer", "channel", "element"):
             raise ValueError(f"`granularity` must be layer, channel or element, got {granularity!r}")
-        if scaling not in ("std", "published", "absolute"):
-            raise ValueError(f"`scaling` must be std, published or absolute, got {scaling!r}")
+        if scaling not in SCALINGS:
+            raise ValueError(f"`scaling` must be {', '.join(SCALINGS)}, got {scaling!r}")
         if rank < 0:
             raise ValueError(f"`rank` must be 0 (white noise) or more, got {rank}")
         self.granularity, self.rank, self.scaling = granularity, rank, scaling
@@ -73,6 +76,8 @@ class ParametricNoise(nn.Module):
         self.scale = nn.Parameter(torch.full(strengths, float(scale)))
         if rank:
             self.factor = nn.Parameter(torch.full((*shape, rank), float(factor)))
+        # Travels with the strengths, which mean something else under another scaling.
+        self.register_buffer("trained_scaling", torch.tensor(SCALINGS.index(scaling)))
 
     def forward(self, value: Tensor) -> Tensor:
         """Perturb one sample, ``shape``, or a batch of them, ``(B, *shape)``, each on its own."""
@@ -96,9 +101,16 @@ class ParametricNoise(nn.Module):
         return (spread, spread) if self.scaling == "std" else (spread.sqrt(), 1.0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Keep the initial strengths when a network without this noise is loaded (as a whole)."""
-        if any(key.startswith(prefix) for key in state_dict):
-            super()._load_from_state_dict(state_dict, prefix, *args)
+        """Keep the initial strengths if the loaded network had no such noise; refuse another scaling."""
+        if not any(key.startswith(prefix) for key in state_dict):
+            return
+        trained = state_dict.get(f"{prefix}trained_scaling")
+        if trained is not None and int(trained) != SCALINGS.index(self.scaling):
+            raise ValueError(
+                f"the noise {prefix.rstrip('.')} was trained with scaling={SCALINGS[int(trained)]}, but is "
+                f"built with {self.scaling}: set model.noise_layers as in its training"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

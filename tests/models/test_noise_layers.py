@@ -241,6 +241,12 @@ def test_plain_checkpoint_loads_and_a_broken_noisy_one_does_not():
         noisy.load_state_dict(broken)
 
 
+def test_strengths_of_another_scaling_are_refused():
+    trained = NoiseLayers(partial(ParametricNoise, scaling="published"))(classifier())
+    with pytest.raises(ValueError, match="was trained with scaling=published, but is built with std"):
+        NoiseLayers(ParametricNoise)(classifier()).load_state_dict(trained.state_dict())
+
+
 def test_a_layer_under_two_names_stays_one_layer():
     shared = nn.Linear(3, 3)
     network = NoiseLayers(ParametricNoise)(nn.Sequential(shared, nn.ReLU(), shared))
