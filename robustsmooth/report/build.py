@@ -48,6 +48,7 @@ def build_tables(
         tables.linf_table(certified),
         tables.agreement_table(evaluations.measurements, level, method),
         tables.timing_table(evaluations.measurements),
+        tables.inference_table(evaluations.measurements),
         tables.training_table(evaluations),
     ]
     return [table for table in built if table is not None and table.rows]

@@ -62,6 +62,11 @@ class Certification:
         return "assumption" if "assum" in self.guarantee else "certificate"
 
     @property
+    def one_radius(self) -> bool:
+        """Whether the question was about a single radius; then the mean of radii means nothing."""
+        return "at-radius" in self.guarantee
+
+    @property
     def norm(self) -> str:
         """The norm of the radii: ``l2``, ``l1`` or ``linf``."""
         return self.guarantee.split("-")[0]

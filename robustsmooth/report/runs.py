@@ -10,7 +10,6 @@ import glob
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -114,41 +113,44 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
 
 
 def label_runs(runs: Sequence[Run]) -> list[Run]:
-    """Give each run a short label, made of the facts in which the runs differ.
+    """Give each run a short label, made of the facts in which runs with the same logs differ.
 
-    Labels are unique among the runs that hold the same logs: a classifier, its certification and its attack
-    may share one. A run that evaluates a classifier gets that one's label as the fact ``classifier``.
+    Labels are unique among those: a classifier, its certification and its attack may share one. A run that
+    evaluates a classifier gets that one's label as the fact ``classifier``.
     """
-    differing = [
-        fact
-        for fact in LABEL_FACTS
-        if len({json.dumps(known, default=str) for run in runs if (known := run.facts.get(fact)) is not None})
-        > 1
+    kinds: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        kinds.setdefault(tuple(run.logs), []).append(run)
+    labels = {run: label for members in kinds.values() for run, label in _labels_of(members).items()}
+    trained = {run.path: labels[run] for run in runs if run.trained == run.path}
+    return [
+        _with(
+            run, label=labels[run], facts={**run.facts, "classifier": trained.get(run.trained, labels[run])}
+        )
+        for run in runs
     ]
+
+
+def _labels_of(runs: Sequence[Run]) -> dict[Run, str]:
+    """Labels of runs that hold the same logs."""
+    differing = [fact for fact in LABEL_FACTS if len({_value(run.facts, fact) for run in runs} - {None}) > 1]
     if not {"method", "name"} & set(differing):
         differing = ["method", *differing]
     differing = [fact for fact in differing if fact != "train_sigma"]
     if any(_noise(run.facts) != run.facts.get("train_sigma", _noise(run.facts)) for run in runs):
         differing = [fact for fact in LABEL_FACTS if fact in {*differing, "train_sigma", "sigma"}]
-    trained = [
-        fact for fact in differing if fact in ("name", "method", "model", "data", "train_sigma", "train_seed")
-    ]
-    taken: dict[tuple[str, ...], Counter[str]] = {}
     labels = [_label(run.facts, differing) or run.path.stem for run in runs]
-    for run, label in zip(runs, labels, strict=True):
-        taken.setdefault(tuple(run.logs), Counter())[label] += 1
     common = os.path.commonpath([run.path for run in runs]) if len(runs) > 1 else ""
-    result = []
-    for run, label in zip(runs, labels, strict=True):
-        if taken[tuple(run.logs)][label] > 1:
-            label = f"{label} ({os.path.relpath(run.path, common)})"
-        result.append(_with(run, label=label))
-    names = {run.path: run.label for run in result if run.trained == run.path}
-    classifiers = {run: names.get(run.trained) or _label(run.facts, trained) for run in result if run.trained}
-    return [
-        _with(run, facts={**run.facts, "classifier": classifiers[run]}) if classifiers.get(run) else run
-        for run in result
-    ]
+    return {
+        run: label if labels.count(label) == 1 else f"{label} ({os.path.relpath(run.path, common)})"
+        for run, label in zip(runs, labels, strict=True)
+    }
+
+
+def _value(facts: Mapping[str, Any], fact: str) -> Any:
+    """A fact that can be compared; the noise level of a training run is its own."""
+    value = _noise(facts) if fact == "sigma" else facts.get(fact)
+    return value if isinstance(value, str | int | float | None) else json.dumps(value, default=str)
 
 
 def _noise(facts: Mapping[str, Any]) -> Any:
@@ -159,7 +161,7 @@ def _noise(facts: Mapping[str, Any]) -> Any:
 def _label(facts: Mapping[str, Any], shown: Iterable[str]) -> str:
     words = []
     for fact in shown:
-        value = _noise(facts) if fact == "sigma" else facts.get(fact)
+        value = _value(facts, fact)
         if value is None or (fact == "train_sigma" and "sigma" not in facts):  # then the level is its own
             continue
         text = f"{value:g}" if isinstance(value, float) else str(value)
@@ -276,8 +278,11 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
     elif "method" in config:
         trained = path
     facts |= {group: choices[group] for group in _GROUPS if choices.get(group) and choices[group] != "none"}
-    if trained is not None and trained != path and not choices:  # ran inside the training's job
-        facts |= {kind: path.name for kind in ("certificate", "attack") if config.get(kind)}
+    attacked = config.get("attack") or (config.get("measure") or {}).get("attack")
+    if attacked:
+        facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or path.name
+    elif config.get("measure"):
+        facts["attack"] = "none"
     facts |= {"seed": config["seed"]} if "seed" in config else {}
     method, smoothing = config.get("method") or {}, config.get("smoothing") or {}
     if isinstance(method, dict) and method.get("sigma") is not None:
@@ -310,7 +315,7 @@ def _training_folder(checkpoint: str, cwd: str) -> Path | None:
 def _settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The facts among the settings that an evaluation's rows depend on."""
     flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings).items()}
-    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "attack")
+    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device")
     facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
     procedure = settings.get("procedure")
     if isinstance(procedure, Mapping) and "name" in procedure:

@@ -45,9 +45,9 @@ def test_a_certification_at_another_noise_level_says_both(tmp_path):
     write_certification(trained / "one", trained, sigma=0.25)
     write_certification(trained / "two", trained, sigma=0.5)
     expected = [
-        "gaussian σ=0.25",
-        "gaussian training σ=0.25 σ=0.25 one",
-        "gaussian training σ=0.25 σ=0.5 two",
+        "gaussian",
+        "gaussian training σ=0.25 σ=0.25",
+        "gaussian training σ=0.25 σ=0.5",
     ]
     assert labels(str(tmp_path)) == expected
 

@@ -1,7 +1,7 @@
 """Tables of what was proved."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from robustsmooth.report import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
 from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts, radius_key
+from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts, radius_key
 
 __all__ = ["certified_accuracy_table", "comparison_table", "linf_table", "radius_table", "seed_table"]
 
@@ -53,7 +53,8 @@ def certified_accuracy_table(
         for radius, count, low, high in zip(radii, counts, lows, highs, strict=True):
             key = radius_key(radius)
             row |= {key: count / each.images, f"{key}_low": float(low), f"{key}_high": float(high)}
-        row["acr"] = statistics.acr(each.correct, each.radius)
+        if not each.one_radius:
+            row["acr"] = statistics.acr(each.correct, each.radius)
         rows.append(row)
     columns = [
         RUN,
@@ -86,6 +87,8 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
     rows = []
     for each in certifications:
         median, mean, largest = statistics.radius_statistics(each.correct, each.radius)
+        if each.one_radius:
+            median = mean = math.nan
         facts = known_facts(each.run)
         reachable = math.nan
         if guarantee == FIELD_GUARANTEE and all(
@@ -213,7 +216,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     """Mean and standard deviation over seeds of runs that differ in nothing else."""
     groups: dict[tuple[tuple[str, str], ...], list[Certification]] = {}
     for each in (each for each in certifications if each.guarantee == FIELD_GUARANTEE):
-        groups.setdefault(_apart_from_seed(each.run.facts), []).append(each)
+        groups.setdefault(apart_from_seed(each.run.facts), []).append(each)
     rows = []
     for facts, members in groups.items():
         if len(members) < 2:
@@ -239,8 +242,3 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     ]
     columns += [Column(f"{radius_key(r)} mean±std", f"r={r:g} (%)", "certificate") for r in radii]
     return Table("seeds", "Mean ± standard deviation over seeds", columns, rows)
-
-
-def _apart_from_seed(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    left_out = ("seed", "train_seed", "name", "classifier")
-    return tuple(sorted((key, f"{key}={value}") for key, value in facts.items() if key not in left_out))

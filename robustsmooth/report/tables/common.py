@@ -1,13 +1,13 @@
 """What the tables share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
 
-__all__ = ["RUN", "by_guarantee", "default_radii", "known_facts", "radius_key"]
+__all__ = ["RUN", "apart_from_seed", "by_guarantee", "default_radii", "known_facts", "radius_key"]
 
 RUN = Column("run", "Run")
 
@@ -35,3 +35,9 @@ def by_guarantee(certifications: Iterable[Certification]) -> dict[str, list[Cert
     for each in certifications:
         groups.setdefault(each.guarantee, []).append(each)
     return dict(sorted(groups.items(), key=lambda item: (item[0] != FIELD_GUARANTEE, item[0])))
+
+
+def apart_from_seed(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a run shares with its repetitions under other seeds."""
+    left_out = ("seed", "train_seed", "name", "classifier")
+    return tuple(sorted((key, f"{key}={value}") for key, value in facts.items() if key not in left_out))

@@ -1,0 +1,124 @@
+"""What a figure is: a title, a note, and how to draw it; PNG and PDF files, and SVG inside the page.
+
+Colours are Okabe and Ito's, which the colour-blind tell apart (without their yellow, too pale on white);
+lines differ in their dashes too. matplotlib is imported when a figure is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "DASHES",
+    "MARKERS",
+    "MOST_LINES",
+    "PALETTE",
+    "Drawing",
+    "line_style",
+    "percent_axes",
+    "write_figures",
+]
+
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_LINES = 7
+"""More lines than colours cannot be told apart: then the best ones are drawn, the others in grey."""
+
+STYLE: dict[Any, Any] = {
+    "figure.figsize": (5.6, 3.9), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8,
+    "svg.fonttype": "none", "font.family": "sans-serif", "savefig.dpi": 160,
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to draw.
+
+    Attributes:
+        name: File name without suffix.
+        title: What it shows; its heading.
+        note: How to read it.
+        draw: Draws into the axes.
+    """
+
+    name: str
+    title: str
+    note: str
+    draw: Callable[[Axes], None]
+
+    def figure(self) -> Figure:
+        """Draw it; titled, with named axes."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        with mpl.rc_context(STYLE):
+            figure = Figure(layout="constrained")
+            axes = figure.subplots()
+            axes.set_title(self.title)
+            self.draw(axes)
+            handles, _ = axes.get_legend_handles_labels()
+            if len(handles) > 1:
+                columns = 1 if max(len(str(each.get_label())) for each in handles) > 28 else 2
+                figure.legend(loc="outside lower left", ncols=columns)
+                rows = math.ceil(len(handles) / columns)
+                figure.set_size_inches(STYLE["figure.figsize"][0], 3.5 + 0.21 * rows)
+            return figure
+
+    def svg(self) -> str:
+        """As an SVG element that scales with the page; its identifiers do not clash with other figures'."""
+        import matplotlib as mpl
+
+        figure, buffer = self.figure(), io.StringIO()
+        with mpl.rc_context({**STYLE, "svg.hashsalt": self.name}):
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        text = buffer.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{self.name}-", text)
+        text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+        return text.replace("<svg", f'<svg role="img" aria-label="{self.title}"', 1)
+
+
+def write_figures(drawings: Sequence[Drawing], folder: Path, formats: Sequence[str] = ("png", "pdf")) -> None:
+    """Draw the figures into files."""
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for drawing in drawings:
+        figure = drawing.figure()
+        with mpl.rc_context(STYLE):
+            for suffix in formats:
+                dated: dict[str, Any] = {"metadata": {"CreationDate": None}} if suffix == "pdf" else {}
+                figure.savefig(folder / f"{drawing.name}.{suffix}", **dated)
+
+
+def line_style(position: int) -> dict[str, Any]:
+    """Colour and dashes of the line at a position."""
+    return {
+        "color": PALETTE[position % len(PALETTE)],
+        "linestyle": DASHES[(position // len(PALETTE) + position) % len(DASHES)],
+    }
+
+
+def percent_axes(axes: Axes, x: str, y: str) -> None:
+    """Name the axes; y runs from 0 to 100 percent, x from 0."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_ylim(0, 100)
+    axes.set_xlim(left=0)

@@ -1,0 +1,110 @@
+"""Figures of training and of the smaller measurements."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustsmooth.report.evaluations import Measurement, Training
+from robustsmooth.report.figures.drawing import DASHES, MARKERS, MOST_LINES, Drawing, line_style, percent_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PROGRESS", "agreement", "inference_over_samples", "inference_over_votings", "training_curves"]
+
+PROGRESS = "val/top1"
+
+
+def training_curves(trainings: Sequence[Training]) -> Drawing:
+    """Validation accuracy per epoch; for training runs that have it."""
+
+    def draw(axes: Axes) -> None:
+        for position, each in enumerate(trainings[:MOST_LINES]):
+            values = 100 * each.metrics[PROGRESS].to_numpy(float)
+            axes.plot(np.arange(1, len(values) + 1), values, label=each.run.label, **line_style(position))
+        percent_axes(axes, "Epoch", "Validation accuracy (%)")
+
+    return Drawing("training", "Training", "On clean validation images.", draw)
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], own: bool) -> Drawing:
+    """Agreement of the single pass with its own vote (HeatSmoothing Figure 3a) or another's (Figure 3b)."""
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["own"] == own:
+            name = row["single"] if own else f"pass of {row['single']}, vote of {row['vote']}"
+            lines.setdefault(name, []).append(row)
+
+    def draw(axes: Axes) -> None:
+        for position, (name, points) in enumerate(list(lines.items())[:MOST_LINES]):
+            points = sorted(points, key=lambda row: row["sigma"])
+            sigmas, shares, lows, highs = (
+                [scale * point.get(key, math.nan) for point in points]
+                for key, scale in (
+                    ("sigma", 1), ("agreement", 100), ("agreement_low", 100), ("agreement_high", 100),
+                )
+            )  # fmt: skip
+            style = line_style(position)
+            axes.plot(sigmas, shares, label=name, marker="o", markersize=4, **style)
+            axes.fill_between(sigmas, lows, highs, color=style["color"], alpha=0.12, linewidth=0)
+        percent_axes(axes, "Noise level σ of the vote (pixel units)", "Equal answers (%)")
+
+    note = "Over the images that the single pass has right. Bands: confidence intervals over images."
+    if own:
+        return Drawing("agreement", "Agreement with the network's own vote", note, draw)
+    return Drawing("agreement_others", "Agreement with another network's vote", note, draw)
+
+
+def inference_over_samples(each: Measurement, voting: str) -> Drawing:
+    """Accuracy against injected noise for numbers of samples M (CPNI Figures 1, 3), one rule of voting."""
+    rows = each.rows[each.rows["voting"] == voting]
+
+    def draw(axes: Axes) -> None:
+        samples = sorted(rows["samples"].unique())
+        shown = samples if len(samples) <= MOST_LINES else samples[:: -(-len(samples) // MOST_LINES)]
+        for position, count in enumerate(shown):
+            accuracy = rows[rows["samples"] == count].groupby("sigma")["correct"].mean()
+            style = line_style(position)
+            axes.plot(accuracy.index, 100 * accuracy, label=f"M={count}", marker="o", markersize=3, **style)
+        _noise_axes(axes)
+
+    name = re.sub(r"\W+", "_", each.run.label).strip("_")
+    title = f"{each.run.label}, {voting} votes"
+    return Drawing(
+        f"inference_samples_{name}_{voting}", title, "M looks at each image decide together.", draw
+    )
+
+
+def inference_over_votings(measurements: Sequence[Measurement], most_samples: int = 8) -> Drawing:
+    """Accuracy against injected noise for the rules of voting, with at most 8 samples (CPNI Figure 2)."""
+
+    def draw(axes: Axes) -> None:
+        position = 0
+        for each in measurements:
+            few = [count for count in each.rows["samples"].unique() if count <= most_samples]
+            rows = each.rows[each.rows["samples"] == max(few, default=each.rows["samples"].min())]
+            for voting, votes in rows.groupby("voting"):
+                if position < len(MARKERS) * len(DASHES):
+                    accuracy = votes.groupby("sigma")["correct"].mean()
+                    label = f"{each.run.label}, {voting}"
+                    marker = MARKERS[position % len(MARKERS)]
+                    style = line_style(position)
+                    axes.plot(
+                        accuracy.index, 100 * accuracy, label=label, marker=marker, markersize=3, **style
+                    )
+                    position += 1
+        _noise_axes(axes)
+
+    title = "Rules of voting over injected noise"
+    return Drawing("inference_voting", title, f"At most {most_samples} looks at each image.", draw)
+
+
+def _noise_axes(axes: Axes) -> None:
+    axes.set_xlabel("Injected noise σ (pixel units)")
+    axes.set_ylabel("Accuracy (% of all images)")
+    axes.set_xlim(left=0)
