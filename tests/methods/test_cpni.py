@@ -5,7 +5,9 @@ from math import sqrt
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
 from robustsmooth.attacks import PGD, Expectation
@@ -175,6 +177,37 @@ def test_the_same_step_gives_the_same_loss_and_another_step_another():
         torch.manual_seed(index)
         losses.append(module.training_loss(batch(size=(1, 8, 8)))["loss"].item())
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_converged_and_diverged_have_the_best_and_the_worst_clean_accuracy(compose, tmp_path):
+    words = (
+        "trainer.max_epochs=5",
+        "data.val_images=1300",
+        "model.network.width=4",
+        "attack.steps=1",
+        "attack.num_noise=1",
+    )
+    cfg = compose("train", "method=cpni_epgd", "trainer=cpu", f"run_dir={tmp_path}", *words)
+    callbacks = instantiate(cfg.callbacks)
+    history = History()
+    trainer = instantiate(
+        cfg.trainer, callbacks=[history, callbacks["converged"], callbacks["diverged"]], logger=False
+    )
+    trainer.fit(instantiate(cfg.method), instantiate(cfg.data))
+    assert len(set(history.top1)) > 1
+    for name, expected in (("converged", max(history.top1)), ("diverged", min(history.top1))):
+        saved = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert history.top1[saved["epoch"]] == expected
+
+
+class History(pl.Callback):
+    """Clean validation accuracy of every epoch."""
+
+    def __init__(self) -> None:
+        self.top1: list[float] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.top1.append(float(trainer.callback_metrics["val/top1"]))
 
 
 @pytest.mark.parametrize(
