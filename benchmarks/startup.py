@@ -26,12 +26,14 @@ CASES = {
 
 
 def seconds(command: list[str], cwd: str) -> float:
+    """Wall-clock seconds of one process."""
     start = time.perf_counter()
     subprocess.run(command, cwd=cwd, capture_output=True, check=False)
     return time.perf_counter() - start
 
 
 def main() -> None:
+    """Time all cases in turn and print medians."""
     with tempfile.TemporaryDirectory() as cwd:
         times: dict[str, list[float]] = {name: [] for name in CASES}
         for _ in range(REPEATS):

@@ -266,6 +266,14 @@ class ValidationCertification(Callback):
             self._last = self._certify(pl_module)
         pl_module.log_dict(dict(self._last), sync_dist=trainer.world_size > 1)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The last values, which stand until the next certification, also after a resume."""
+        return {"last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the last values."""
+        self._last = dict(state_dict["last"])
+
     def _certify(self, pl_module: pl.LightningModule) -> dict[str, Tensor]:
         done = sorted(self._engine.run(flush=True), key=lambda finished: finished.index)
         self._tuning = self._engine.tuning
