@@ -1,10 +1,9 @@
 """Accuracy of smoothed inference over noise levels and numbers of looks (Nemcovsky et al., section 5)."""
 
-import csv
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.progress import VotingProgress
 from robustsmooth.evaluation.records import RecordLog
+from robustsmooth.evaluation.voting import fingerprint
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import Ballot, ImageRandomness, running_votes
 
@@ -72,45 +73,62 @@ class InferenceSweep(Callback):
         self.ballots, self.attack = dict(ballots), attack
         rules = {name: repr(ballot) for name, ballot in self.ballots.items()}
         self.settings = {**(settings or {}), "seed": seed, "attack": repr(attack), "ballots": rules}
-        self._log: RecordLog | None = None
+        self.console = Console(stderr=True)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open this rank's log."""
-        self._log = RecordLog(
-            self.folder, "smoothed_inference", COLUMNS, KEY, self.settings, trainer.global_rank
+        settings = {
+            **self.settings,
+            "network": fingerprint(pl_module.network),  # type: ignore[arg-type]
+            "precision": str(trainer.precision),
+        }
+        self._log = RecordLog(self.folder, "smoothed_inference", COLUMNS, KEY, settings, trainer.global_rank)
+        loader: Any = trainer.test_dataloaders
+        self._votes_per_image = len(self.sigmas) * self.samples[-1]
+        self._progress = VotingProgress(
+            "smoothed inference",
+            len(loader.sampler),
+            self._votes_per_image,
+            self.console,
+            disable=not trainer.is_global_zero,
         )
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *args: Any
     ) -> None:
         """Vote on the batch at every level of which a row is missing."""
-        assert self._log is not None
         network = pl_module.network
         assert isinstance(network, nn.Module)
         for sigma in self.sigmas:
             # Always the whole batch, so that a restart draws what the first start would have drawn.
             if all(key in self._log for key in self._keys(batch.indices.tolist(), sigma)):
                 continue
-            images = self._attacked(network, batch, sigma)
-            votes = self._votes(network, images, batch.indices, sigma)
+            with trainer.precision_plugin.forward_context():
+                images = self._attacked(network, batch, sigma)
+                votes = self._votes(network, images, batch.indices, sigma)
             self._write(batch, sigma, {name: each.argmax(2).cpu() for name, each in votes.items()})
+        for _ in batch.indices:
+            self._progress.advance(self._votes_per_image)
+        self._progress.update(self._progress.finished_votes)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks' logs, show the accuracies, write ``summary.json``, and log them."""
-        assert self._log is not None
+        self._progress.stop()
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            path = self._log.merge(self._expected(trainer))
-            accuracies = inference_accuracy(path)
-            summary = {"smoothed_inference": [each._asdict() for each in accuracies]}
-            (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-            _show(accuracies)
-            for step, sigma in enumerate(sorted({each.sigma for each in accuracies})):
-                rows = [each for each in accuracies if each.sigma == sigma]
-                metrics = {f"test/{each.voting}_top1@{each.samples}": each.accuracy for each in rows}
-                for logger in trainer.loggers:
-                    logger.log_metrics({"test/sigma": sigma, **metrics}, step=step)
+            self._log.merge(self._expected(trainer))
+            accuracies = inference_accuracy(self._log.rows())
+            self._summarize(trainer, accuracies)
+            _show(accuracies, self.console)
         self._log.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave file and terminal in order; finished rows stay."""
+        if hasattr(self, "_progress"):
+            self._progress.stop()
+            self._log.close()
 
     def _keys(self, indices: Sequence[int], sigma: float) -> list[tuple[Any, ...]]:
         return [
@@ -153,8 +171,23 @@ class InferenceSweep(Callback):
         )
         return {name: each.expand(len(self.samples), -1, -1) for name, each in votes.items()}
 
+    def _summarize(self, trainer: pl.Trainer, accuracies: Sequence["Accuracy"]) -> None:
+        """``summary.json``, and a point for each level in the loggers."""
+        summary = {
+            "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
+            "smoothed_inference": [each._asdict() for each in accuracies],
+            "settings": self._log.settings,
+        }
+        draft = self.folder / "summary.json.tmp"
+        draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        draft.replace(self.folder / "summary.json")
+        for step, sigma in enumerate(sorted({each.sigma for each in accuracies})):
+            rows = [each for each in accuracies if each.sigma == sigma]
+            metrics = {f"test/{each.voting}_top1@{each.samples}": each.accuracy for each in rows}
+            for logger in trainer.loggers:
+                logger.log_metrics({"test/sigma": sigma, **metrics}, step=step)
+
     def _write(self, batch: Batch, sigma: float, answers: Mapping[str, Tensor]) -> None:
-        assert self._log is not None
         facts = zip(batch.indices.tolist(), batch.labels.tolist(), strict=True)
         for place, (index, label) in enumerate(facts):
             for name, predictions in answers.items():
@@ -176,22 +209,20 @@ class Accuracy(NamedTuple):
     images: int
 
 
-def inference_accuracy(path: Path | str) -> list[Accuracy]:
+def inference_accuracy(rows: Iterable[Mapping[str, str]]) -> list[Accuracy]:
     """Accuracies of a log of smoothed inference, sorted.
 
     Args:
-        path: ``smoothed_inference.tsv``.
+        rows: Of ``smoothed_inference.tsv``, as text.
     """
     correct: dict[tuple[float, str, int], list[int]] = defaultdict(list)
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            correct[float(row["sigma"]), row["voting"], int(row["samples"])].append(int(row["correct"]))
+    for row in rows:
+        correct[float(row["sigma"]), row["voting"], int(row["samples"])].append(int(row["correct"]))
     return [Accuracy(*key, sum(hits) / len(hits), len(hits)) for key, hits in sorted(correct.items())]
 
 
-def _show(accuracies: Sequence[Accuracy]) -> None:
+def _show(accuracies: Sequence[Accuracy], console: Console) -> None:
     """One table per rule of voting: levels down, looks across."""
-    console = Console()
     shares = {each[:3]: each.accuracy for each in accuracies}
     samples = sorted({each.samples for each in accuracies})
     for voting in sorted({each.voting for each in accuracies}):

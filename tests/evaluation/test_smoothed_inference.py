@@ -131,6 +131,14 @@ def test_another_seed_is_refused(tmp_path):
         sweep(tmp_path, seed=1)
 
 
+def test_another_network_is_refused(tmp_path):
+    sweep(tmp_path)
+    other = network()
+    other.network.head.bias.data += 1
+    with pytest.raises(ValueError, match="network="):
+        sweep(tmp_path, other)
+
+
 def test_attack_looks_at_the_level_and_draws_copy_by_copy(tmp_path):
     sizes = []
     classifier = network()
@@ -188,8 +196,8 @@ def test_summary_is_the_mean(tmp_path, capsys):
         ]
         assert each["images"] == len(cells) == 10
         assert each["accuracy"] == sum(cells) / 10
-    assert inference_accuracy(tmp_path / "smoothed_inference.tsv")[0].sigma == 0.0
-    assert "hard, top-1" in capsys.readouterr().out
+    assert inference_accuracy(rows(tmp_path))[0].sigma == 0.0
+    assert "hard, top-1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
