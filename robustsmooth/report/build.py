@@ -42,10 +42,12 @@ def build_tables(
         built += [tables.certified_accuracy_table(members, at, level, method), tables.radius_table(members)]
     built += [
         tables.attack_table(evaluations.attacks, level, method),
+        tables.attack_seed_table(evaluations.attacks),
         tables.contradiction_table(evaluations),
         tables.comparison_table(certified, chosen),
         tables.seed_table(certified, chosen),
         tables.linf_table(certified),
+        tables.prediction_table(evaluations.measurements, level, method),
         tables.agreement_table(evaluations.measurements, level, method),
         tables.timing_table(evaluations.measurements),
         tables.inference_table(evaluations.measurements),

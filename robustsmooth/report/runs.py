@@ -122,7 +122,7 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         kinds.setdefault(tuple(run.logs), []).append(run)
     labels = {run: label for members in kinds.values() for run, label in _labels_of(members).items()}
-    trained = {run.path: labels[run] for run in runs if run.trained == run.path}
+    trained: dict[Path | None, str] = {run.path: labels[run] for run in runs if run.trained == run.path}
     return [
         _with(
             run, label=labels[run], facts={**run.facts, "classifier": trained.get(run.trained, labels[run])}

@@ -1,6 +1,11 @@
 """The tables of a report. A column holds numbers with one kind of guarantee, never a mixture."""
 
-from robustsmooth.report.tables.attacked import attack_rows, attack_table, contradiction_table
+from robustsmooth.report.tables.attacked import (
+    attack_rows,
+    attack_seed_table,
+    attack_table,
+    contradiction_table,
+)
 from robustsmooth.report.tables.certified import (
     certified_accuracy_table,
     comparison_table,
@@ -9,11 +14,18 @@ from robustsmooth.report.tables.certified import (
     seed_table,
 )
 from robustsmooth.report.tables.common import by_guarantee, default_radii
-from robustsmooth.report.tables.measured import agreement_rows, agreement_table, inference_table, timing_table
+from robustsmooth.report.tables.measured import (
+    agreement_rows,
+    agreement_table,
+    inference_table,
+    prediction_table,
+    timing_table,
+)
 from robustsmooth.report.tables.overview import overview_table, training_table
 
 __all__ = [
     "overview_table", "certified_accuracy_table", "radius_table", "linf_table", "comparison_table",
     "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
-    "agreement_table", "agreement_rows", "timing_table", "inference_table", "by_guarantee", "default_radii",
+    "agreement_table", "agreement_rows", "timing_table", "inference_table",
+    "prediction_table", "attack_seed_table", "by_guarantee", "default_radii",
 ]  # fmt: skip

@@ -12,9 +12,9 @@ from robustsmooth.report.logs import ABSTAIN
 from robustsmooth.report.runs import Run
 from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts
+from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts
 
-__all__ = ["attack_rows", "attack_table", "contradiction_table"]
+__all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table"]
 
 
 def attack_rows(
@@ -87,6 +87,31 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
         "wrong without an attack has distance 0, a failed attack is beyond every success (∞ in the median), "
         "the mean is over successes.",
     )  # fmt: skip
+
+
+def attack_seed_table(attacks: Sequence[Attack]) -> Table:
+    """Accuracy without and under attack, mean and standard deviation over seeds (CPNI Tables 1, 2 and 4)."""
+    groups: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
+    for each, row in zip(attacks, attack_rows(attacks), strict=True):
+        groups.setdefault(apart_from_seed({**each.run.facts, **each.settings}), []).append(row)
+    rows = []
+    for members in (members for members in groups.values() if len(members) > 1):
+        row: dict[str, Any] = {**members[0], "seeds": len(members)}
+        for key in ("clean_accuracy", "accuracy"):
+            mean, std = statistics.mean_and_std([member[key] for member in members])
+            row |= {f"{key}_mean": mean, f"{key}_std": std, key: f"{100 * mean:.2f} ± {100 * std:.2f}"}
+        rows.append(row)
+    columns = [
+        Column("method", "Method"),
+        Column("model", "Network"),
+        Column("noise_layers", "Noise layers"),
+        Column("attack", "Attack"),
+        Column("epsilon", "ε (pixel units)", style="g"),
+        Column("seeds", "Seeds", style="d"),
+        Column("clean_accuracy", "Accuracy (%)", "empirical"),
+        Column("accuracy", "Accuracy under attack (%)", "empirical"),
+    ]
+    return Table("attack_seeds", "Under attack, mean ± standard deviation over seeds", columns, rows)
 
 
 def contradiction_table(evaluations: Evaluations) -> Table:

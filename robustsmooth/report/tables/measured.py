@@ -8,11 +8,12 @@ import pandas as pd
 
 from robustsmooth.report import statistics
 from robustsmooth.report.evaluations import Measurement
+from robustsmooth.report.logs import ABSTAIN
 from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts
 
-__all__ = ["agreement_rows", "agreement_table", "inference_table", "timing_table"]
+__all__ = ["agreement_rows", "agreement_table", "inference_table", "prediction_table", "timing_table"]
 
 MOST_PAIRS = 12
 
@@ -64,6 +65,44 @@ def agreement_table(
         list(agreement_rows(measurements, level, method)),
         "Share of equal answers over the images that the single pass has right; an abstaining vote agrees "
         "with nothing.",
+    )
+
+
+def prediction_table(
+    measurements: Iterable[Measurement], level: float = 0.95, method: Method = "clopper_pearson"
+) -> Table:
+    """Accuracy and abstention of PREDICT (SmoothAdv, Appendix C.5: over its number of votes)."""
+    rows = []
+    for each in (each for each in measurements if each.kind == "predict"):
+        hits = int((each.rows["correct"] == 1).sum())
+        low, high = statistics.interval(hits, len(each.rows), level, method)
+        rows.append(
+            {
+                "run": each.run.label,
+                **known_facts(each.run),
+                "images": len(each.rows),
+                "accuracy": hits / len(each.rows),
+                "accuracy_low": float(low),
+                "accuracy_high": float(high),
+                "abstained": float((each.rows["predict"] == ABSTAIN).mean()),
+                "seconds": float(each.rows["time"].mean()) if "time" in each.rows else math.nan,
+            }
+        )
+    columns = [
+        RUN,
+        Column("sigma", "σ (pixel units)", style="g"),
+        Column("n", "n", style="d"),
+        Column("images", "Images", style="d"),
+        Column("accuracy", "Accuracy (%)", "measurement", "percent", "accuracy_low", "accuracy_high", "max"),
+        Column("abstained", "Abstained (%)", "measurement", "percent"),
+        Column("seconds", "Seconds per image", "measurement", ".3g"),
+    ]
+    return Table(
+        "predictions",
+        "The smoothed classifier's answers (PREDICT)",
+        columns,
+        rows,
+        "Abstentions are wrong. Without attack; an answer is the most probable class with probability 1 - α.",
     )
 
 

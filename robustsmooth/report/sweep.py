@@ -1,0 +1,56 @@
+"""The report at the end of a sweep, as a Hydra callback: ``hydra/callbacks=report``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from robustsmooth.report.build import FORMATS, write_report
+from robustsmooth.report.statistics import Method
+
+__all__ = ["ReportSweep"]
+
+
+class ReportSweep(Callback):
+    """Write a report about all jobs of a sweep, with those that an earlier start had finished, when the last ends.
+
+    Args:
+        folder: Name of the report's folder inside the sweep's.
+        title: Heading of the page; the sweep's folder if None.
+        formats: See `write_report`.
+        show: See `write_report`.
+        radii: See `write_report`.
+        level: See `write_report`.
+        interval: See `write_report`.
+    """
+
+    def __init__(
+        self,
+        folder: str = "report",
+        title: str | None = None,
+        formats: Sequence[str] = FORMATS,
+        show: Sequence[str] | None = None,
+        radii: Sequence[float] | None = None,
+        level: float = 0.95,
+        interval: Method = "clopper_pearson",
+    ) -> None:
+        self.folder, self.title, self.formats = folder, title, list(formats)
+        self.show, self.radii = None if show is None else list(show), None if radii is None else list(radii)
+        self.level, self.interval = level, interval
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Report on the sweep's folder."""
+        sweep = Path(config.hydra.sweep.dir).absolute()
+        write_report(
+            str(sweep),
+            sweep / self.folder,
+            title=self.title or sweep.name,
+            formats=self.formats,
+            show=self.show,
+            radii=self.radii,
+            level=self.level,
+            interval=self.interval,
+        )
+        print(f"The report is {sweep / self.folder / 'report.html'}")
