@@ -1,6 +1,7 @@
 """What every command shares once its config is composed: a quiet process, loggers, the trainer."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -34,6 +37,17 @@ def _hush() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def _check_sweep(cfg: DictConfig) -> None:
+    """Lightning's ``ddp`` starts this process's command line in the others: the whole sweep, in each."""
+    launched = "SLURM_PROCID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweep and cfg.trainer.get("strategy") == "ddp" and not launched:
+        raise ValueError(
+            "a sweep cannot use trainer.strategy=ddp, which starts the whole sweep in every process; "
+            "use trainer.strategy=ddp_spawn"
+        )
+
+
 def _loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
     configs = cfg.get("logger") or {}
     return [instantiate(each, save_dir=str(folder)) for each in configs.values()]
@@ -53,8 +67,12 @@ def trainer_for(
 
     Yields:
         The trainer. Loggers are closed at the end, also after an error.
+
+    Raises:
+        ValueError: If a sweep in one process asks for the strategy ``ddp``.
     """
     _hush()
+    _check_sweep(cfg)
     loggers = _loggers(cfg, folder)
     plain = OmegaConf.to_container(cfg, resolve=True)
     try:

@@ -132,9 +132,16 @@ def test_a_sweep_makes_complete_runs_and_continues(run, tmp_path):
 
 
 def test_checkpoints_can_be_chosen_by_certified_radius(run, tmp_path):
-    words = ["callbacks=certify", "monitor=val/acr", "callbacks.certify.every=2", "callbacks.certify.images=20"]
+    words = [
+        "callbacks=certify",
+        "monitor=val/acr",
+        "callbacks.certify.every=2",
+        "callbacks.certify.images=20",
+    ]
     run("train", *words, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}")
-    run("train", *words, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}")  # goes on, the last value stands
+    run(
+        "train", *words, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}"
+    )  # goes on, the last value stands
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     assert metrics["val/acr"].notna().all()
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
