@@ -240,7 +240,7 @@ class NoiseLayers:
         modes = [(module, module.training) for module in network.modules()]
         parameter = next(network.parameters())
         try:
-            with torch.no_grad(), torch.random.fork_rng():
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):  # networks are built on the CPU
                 images = torch.zeros((1, *self.image_shape), dtype=parameter.dtype, device=parameter.device)
                 network.eval()(images)
         finally:

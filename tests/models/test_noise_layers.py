@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hydra.utils import instantiate
 from torch import nn
 
@@ -20,6 +21,7 @@ from robustsmooth.models.noise_layers import (
     noise_parameters,
     silenced,
 )
+from robustsmooth.models.resnet import CifarResNet
 
 DRAWS = 20_000
 
@@ -211,6 +213,24 @@ def test_any_network_grouped_strided_and_biased():
     noisy = NoiseLayers(partial(ParametricNoise, scale=0.0))(network)
     assert isinstance(noisy[2], NoisyLinear)
     assert noisy[0].weight is weight, "the optimiser's and the checkpoint's parameter is the same object"
+    assert torch.equal(noisy(inputs), expected)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: CifarResNet(8, 5), lambda: torchvision.models.resnet18(num_classes=5)]
+)
+def test_networks_of_the_field(build):
+    """Every convolution and linear layer is replaced, and nothing else changes."""
+    network = build().eval()
+    inputs = torch.rand(2, 3, 32, 32)
+    expected = network(inputs)
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    plain_keys = network.state_dict().keys()
+    coloured = partial(ParametricNoise, granularity="element", rank=2, scale=0.0, factor=0.0)
+    noisy = NoiseLayers(coloured, output=coloured, image_shape=(3, 32, 32))(network)
+    kinds = (NoisyConv2d, NoisyLinear)
+    assert names == [name for name, layer in noisy.named_modules() if isinstance(layer, kinds)]
+    assert plain_keys == {key for key in noisy.state_dict() if "_noise." not in key}
     assert torch.equal(noisy(inputs), expected)
 
 
