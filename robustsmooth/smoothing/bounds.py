@@ -92,7 +92,7 @@ def randomized_clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: float, u
     successes, votes = _counts(k, n)
     successes, votes, chance = np.broadcast_arrays(successes, votes, chance)
     low, high = np.zeros(successes.shape), np.ones(successes.shape)
-    for _ in range(100):  # bisection: the tail grows with p; 100 halvings exhaust float64
+    for _ in range(60):  # bisection: the tail grows with p
         middle = (low + high) / 2
         more, same_or_more = _at_least(successes + 1, votes, middle), _at_least(successes, votes, middle)
         tail = (1 - chance) * more + chance * same_or_more
@@ -138,7 +138,7 @@ def chernoff_interval(mean: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any,
 
     def end(towards: float) -> Floats:
         inside, outside = average.copy(), np.full(average.shape, towards)
-        for _ in range(100):
+        for _ in range(60):
             middle = (inside + outside) / 2
             within = _relative_entropy(average, middle) <= budget
             inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)

@@ -1,0 +1,408 @@
+import gc
+import math
+import resource
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from robustsmooth.smoothing import (
+    Cohen,
+    FixedRadius,
+    GaussianNoise,
+    GridGaussianNoise,
+    HardVote,
+    LBound,
+    NoNoise,
+    Numerics,
+    Predict,
+    SmoothedClassifier,
+    SoftVote,
+    Tally,
+    TopVote,
+    TwoStage,
+    UniformNoise,
+    VoteEngine,
+    dispersion_test,
+    generator,
+    tune,
+)
+from robustsmooth.smoothing.ballots import SCORE_UNIT
+from robustsmooth.smoothing.noise import BLOCK
+
+SHAPE = (2, 5, 5)
+
+
+class Network(nn.Module):
+    """A small network that remembers the shapes it saw."""
+
+    def __init__(self, classes=6):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(200, classes)
+        )
+        self.shapes = []
+
+    def forward(self, images):
+        self.shapes.append(tuple(images.shape))
+        return self.layers(images)
+
+
+class RandomInside(Network):
+    """Adds one draw per pass to the logits, shared by the whole batch: what noise on weights does."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return 0.1 * logits + 5 * torch.randn(logits.shape[1])
+
+
+@pytest.fixture
+def network():
+    return Network().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (9, *SHAPE)) / 255
+
+
+def by_hand(network, noise, image, index, n, seed=0, purpose="tally"):
+    """The votes of one image, from their definition."""
+    prepared = noise.prepare(image[None])[0]
+    blocks = [
+        noise.sample(prepared, BLOCK, generator(seed, purpose, index, block))
+        for block in range(math.ceil(n / BLOCK))
+    ]
+    with torch.no_grad():
+        logits = network(torch.cat(blocks)[:n])
+    return np.bincount(logits.argmax(dim=1).numpy(), minlength=logits.shape[1])
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(0.5), GridGaussianNoise(0.5), UniformNoise(0.5), NoNoise()])
+@pytest.mark.parametrize("batch_size", [1, 10, 64])
+def test_votes_are_what_their_addresses_say(network, images, noise, batch_size):
+    n = 45 if batch_size == 1 else 150
+    counts = SmoothedClassifier(network, noise, seed=7).votes(
+        images, n, indices=range(100, 109), batch_size=batch_size
+    )
+    expected = [by_hand(network, noise, image, 100 + at, n, seed=7) for at, image in enumerate(images)]
+    assert np.array_equal(counts, expected)
+
+
+def test_a_vote_does_not_depend_on_the_other_images_or_their_order(network, images):
+    classifier = SmoothedClassifier(network, GaussianNoise(0.5))
+    together = classifier.votes(images, 100, batch_size=32)
+    order = torch.tensor([4, 2, 8])
+    assert np.array_equal(classifier.votes(images[order], 100, indices=order, batch_size=32), together[order])
+
+
+def test_batches_have_one_shape_and_are_full(network, images):
+    engine = VoteEngine(network, GaussianNoise(0.5), Cohen(n0=10, n=123, batch_size=50))
+    engine.submit(images, torch.arange(9))
+    network.shapes.clear()
+    assert len(list(engine.run(flush=True))) == 9
+    assert set(network.shapes) == {(50, *SHAPE)}
+    # Images that finish share a batch with those that start; only the last one has nobody to share with.
+    assert len(network.shapes) <= math.ceil(9 * 133 / 50) + 1
+    assert engine.votes == 9 * 133
+
+
+def test_it_waits_for_more_images_unless_told_to_finish(network, images):
+    engine = VoteEngine(network, GaussianNoise(0.5), Cohen(n0=10, n=30, batch_size=64))
+    engine.submit(images[:1], torch.arange(1))
+    assert list(engine.run()) == []
+    assert engine.votes == 0
+    engine.submit(images[1:], torch.arange(1, 9))
+    first = list(engine.run())
+    assert engine.votes % 64 == 0  # only full batches so far
+    rest = list(engine.run(flush=True))
+    assert sorted(finished.index for finished in [*first, *rest]) == list(range(9))
+    assert engine.waiting == 0
+
+
+@pytest.mark.parametrize(
+    "procedure",
+    [
+        Cohen(n0=20, n=200, batch_size=32),
+        Cohen(n0=0, n=200, candidate="clean", batch_size=32),
+        FixedRadius(radius=0.05, n0=20, n=2000, first_look=20, batch_size=32),
+        TwoStage(n0=50, n=500, batch_size=32),
+        LBound(scores="monte_carlo", n=100, batch_size=32),
+        LBound(batch_size=32),
+        Predict(n=100, batch_size=32),
+    ],
+)
+def test_records_do_not_depend_on_how_images_arrive(network, images, procedure):
+    """All at once, one by one with the engine running in between, or each alone."""
+    indices, labels = torch.arange(9), torch.arange(9) % 6
+
+    def records(portions):
+        engine = VoteEngine(network, GaussianNoise(0.5), procedure, seed=3)
+        done = []
+        for portion in portions:
+            engine.submit(images[portion], indices[portion], labels[portion])
+            done += engine.run()
+        done += engine.run(flush=True)
+        return {finished.index: (finished.label, repr(finished.record)) for finished in done}
+
+    everything = records([slice(None)])
+    assert len(everything) == 9
+    assert records([slice(at, at + 1) for at in range(9)]) == everything
+    assert records([slice(4), slice(4, 9)]) == everything
+    alone = {}
+    for at in range(9):
+        alone |= records([slice(at, at + 1)])
+    assert alone == everything
+
+
+def test_batch_size_changes_only_votes_that_are_ties_to_rounding(network, images):
+    classifier = SmoothedClassifier(network, GaussianNoise(0.5))
+    small, large = (classifier.votes(images, 500, batch_size=size) for size in (8, 256))
+    assert np.abs(small - large).sum() <= 2
+
+
+def test_network_and_global_state_are_left_alone(network, images):
+    network.train()
+    network.layers[1].eval()  # a frozen layer stays frozen
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    SmoothedClassifier(network, GaussianNoise(0.5)).votes(images, 40, batch_size=16)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.training
+    assert network.layers[0].training
+    assert not network.layers[1].training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_network_is_in_eval_mode_without_gradients(images):
+    class Checks(Network):
+        def forward(self, inputs):
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            return super().forward(inputs)
+
+    SmoothedClassifier(Checks().train(), GaussianNoise(0.5)).votes(images, 20, batch_size=16)
+
+
+def test_works_inside_inference_mode(network, images):
+    classifier = SmoothedClassifier(network, GridGaussianNoise(0.5))
+    outside = classifier.votes(images, 50, batch_size=16)
+    with torch.inference_mode():
+        assert np.array_equal(classifier.votes(images.clone(), 50, batch_size=16), outside)
+
+
+def test_seconds_add_up_to_the_time_it_took(network, images):
+    engine = VoteEngine(network, GaussianNoise(0.5), Predict(n=200, batch_size=32))
+    engine.submit(images, torch.arange(9))
+    seconds = [finished.seconds for finished in engine.run(flush=True)]
+    assert all(each > 0 for each in seconds)
+
+
+def test_an_image_named_twice_is_refused(network, images):
+    with pytest.raises(ValueError, match="name each image once"):
+        SmoothedClassifier(network, GaussianNoise(0.5)).votes(images[:2], 10, indices=[3, 3], batch_size=16)
+
+
+def test_memory_does_not_grow_with_n(network, images):
+    classifier = SmoothedClassifier(network, GaussianNoise(0.5))
+    classifier.votes(images[:2], 1000, batch_size=64)
+    gc.collect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    classifier.votes(images[:2], 60_000, batch_size=64)
+    network.shapes.clear()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 60_000 * 2 * 50 * 4 / 1024 / 4  # KiB: a quarter of what one copy of the noise would take
+
+
+# ------------------------------------------------------------------ real noise, known radius
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(0.5), GridGaussianNoise(0.5)])
+def test_votes_of_a_linear_classifier_have_the_exact_probability(noise):
+    weight = torch.randn(50)
+    image = torch.randint(0, 256, SHAPE) / 255
+    distance = 0.3
+    bias = distance * weight.norm() - weight @ image.flatten()
+
+    def linear(x):
+        score = x.flatten(1) @ weight + bias
+        return torch.stack([score, -score], dim=1)
+
+    class Linear(nn.Module):
+        def forward(self, x):
+            return linear(x)
+
+    n, p = 40_000, stats.norm.cdf(distance / 0.5)
+    counts = SmoothedClassifier(Linear(), noise).votes(image[None], n, batch_size=500)[0]
+    assert abs(counts[0] - n * p) < 4.5 * math.sqrt(n * p * (1 - p))
+
+
+@pytest.mark.parametrize(("noise", "norm"), [(GaussianNoise(0.5), 2), (UniformNoise(0.5), 1)])
+def test_real_votes_exceed_the_exact_radius_at_most_alpha_often(noise, norm):
+    class OnePixel(nn.Module):
+        """Decided by the first pixel: its distance to 0.3 is the exact radius in every norm."""
+
+        def forward(self, x):
+            score = x.flatten(1)[:, 0] - 0.3
+            return torch.stack([score, -score], dim=1)
+
+    runs, alpha, distance = 600, 0.05, 0.25
+    images = torch.full((runs, 1, 1, 2), 0.3 + distance)
+    certificate = Cohen(n0=16, n=64, alpha=alpha, batch_size=256)
+    records = SmoothedClassifier(OnePixel(), noise).certify(images, certificate)
+    wrong = sum(record.prediction == 1 or record.radius > distance + 1e-6 for record in records)
+    assert wrong <= stats.binom.isf(1e-5, runs, alpha)
+    assert {record.guarantee for record in records} == {f"l{norm}-certificate"}
+
+
+# ------------------------------------------------------------------ networks that are random inside
+
+
+def test_randomness_inside_is_noticed(images):
+    for make, random_inside in ((Network, False), (RandomInside, True)):
+        classifier = SmoothedClassifier(make(), GaussianNoise(0.5))
+        classifier.votes(images, 5, batch_size=16)
+        assert classifier.random_inside is random_inside
+
+
+def test_active_dropout_is_noticed(images):
+    class Dropping(Network):
+        def forward(self, inputs):
+            return super().forward(nn.functional.dropout(inputs, 0.5, training=True))
+
+    classifier = SmoothedClassifier(Dropping(), GaussianNoise(0.5))
+    classifier.votes(images, 5, batch_size=16)
+    assert classifier.random_inside
+
+
+def test_each_pass_takes_one_vote_of_an_image(images):
+    network = RandomInside()
+    engine = VoteEngine(network, GaussianNoise(0.5), Cohen(n0=10, n=40, batch_size=16))
+    engine.submit(images, torch.arange(9))
+    network.shapes.clear()
+    assert len(list(engine.run(flush=True))) == 9
+    assert len(network.shapes) == 50  # as many passes as votes
+
+
+def test_votes_of_a_random_network_scatter_like_independent_ones(images):
+    n, group = 1920, 32
+
+    answers = []
+
+    class Recording(RandomInside):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            answers.append(logits.argmax(dim=1).clone())
+            return logits
+
+    network = Recording().eval()
+    classifier = SmoothedClassifier(network, GaussianNoise(0.5), random_inside=True)
+    classifier.votes(images, n, batch_size=16)
+    votes = torch.stack(answers[-n:])[:, :9]  # votes x images
+    for each in votes.T:
+        successes = (each == 0).reshape(-1, group).sum(dim=1)
+        assert dispersion_test(successes.numpy(), group) > 1e-5
+    # The tempting way: one draw of the network for a batch of noisy copies of one image.
+    copies = images[:1].expand(group, *SHAPE)
+    shared = [(network(copies + 0.5 * torch.randn_like(copies)).argmax(1) == 0).sum() for _ in range(60)]
+    assert dispersion_test(shared, group) < 1e-10
+
+
+def test_random_networks_repeat_their_votes_and_leave_the_global_generator_alone(images):
+    classifier = SmoothedClassifier(RandomInside(), GaussianNoise(0.5))
+    first = classifier.votes(images, 60, batch_size=16)
+    state = torch.get_rng_state()
+    assert np.array_equal(classifier.votes(images, 60, batch_size=16), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    # Noise on weights is addressed by the vote: alone or together, the same votes.
+    assert np.array_equal(classifier.votes(images[3:4], 60, indices=[3], batch_size=16)[0], first[3])
+
+
+def test_noise_that_depends_on_the_row_is_the_same_after_a_restart(images):
+    class PerSample(Network):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            return logits + torch.randn_like(logits)
+
+    network = PerSample().eval()
+
+    def records(finished):
+        engine = VoteEngine(network, GaussianNoise(0.5), Tally(n=50, batch_size=4), random_inside=True)
+        done = []
+        for at in range(9):
+            if at in finished:
+                engine.skip()
+            else:
+                engine.submit(images[at : at + 1], torch.tensor([at]))
+            done += engine.run()
+        done += engine.run(flush=True)
+        return {each.index: each.record.tolist() for each in done}
+
+    whole = records(set())
+    resumed = records({0, 2, 5, 6})
+    assert resumed == {index: whole[index] for index in (1, 3, 4, 7, 8)}
+
+
+def test_a_random_network_needs_no_input_noise(images):
+    counts = SmoothedClassifier(RandomInside(), NoNoise()).votes(images[:2], 300, batch_size=8)
+    assert (counts > 0).sum() > 4  # its own noise makes the votes
+
+
+# ------------------------------------------------------------------ ballots and numerics
+
+
+def test_ballots_by_hand():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]])
+    assert HardVote()(logits).tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert TopVote(2)(logits).tolist() in ([[0, 1, 1], [1, 0, 1]], [[0, 1, 1], [0, 1, 1]])
+    assert TopVote(9)(logits).tolist() == [[1, 1, 1], [1, 1, 1]]
+    soft = SoftVote()(logits).double() / SCORE_UNIT
+    assert torch.allclose(soft, logits.double().softmax(1), atol=1e-6)
+    assert (soft.sum(1) <= 1 + 1e-6).all()
+
+
+def test_tuning_keeps_what_is_given(network):
+    device = torch.device("cpu")
+    found = tune(network, SHAPE, device)
+    assert found.batch_size >= 32
+    assert found.numerics.channels_last in (True, False)
+    assert found.votes_per_second > 0
+    fixed = tune(network, SHAPE, device, 17, Numerics(channels_last=True))
+    assert (fixed.batch_size, fixed.numerics.channels_last) == (17, True)
+
+
+def test_lower_precision_is_another_classifier_and_says_so(network, images):
+    numerics = Numerics("bf16-mixed", channels_last=True)
+    classifier = SmoothedClassifier(network, GaussianNoise(0.5), numerics=numerics)
+    counts = classifier.votes(images, 200, batch_size=32)
+    assert (counts.sum(axis=1) == 200).all()
+    exact = SmoothedClassifier(network, GaussianNoise(0.5)).votes(images, 200, batch_size=32)
+    assert 0 < np.abs(counts - exact).sum() < 0.2 * counts.sum()
+    assert numerics.described(torch.device("cpu"))["precision"] == "bf16-mixed"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_it_is_the_same_classifier(network, images):
+    compiled = SmoothedClassifier(network, GaussianNoise(0.5), numerics=Numerics(compile=True))
+    plain = SmoothedClassifier(network, GaussianNoise(0.5))
+    difference = compiled.votes(images, 200, batch_size=32) - plain.votes(images, 200, batch_size=32)
+    assert np.abs(difference).sum() <= 2
+    with torch.inference_mode():
+        again = compiled.votes(images.clone(), 200, batch_size=32) - plain.votes(images, 200, batch_size=32)
+    assert np.array_equal(again, difference)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "bf16-true"}, "`precision` must be one of"),
+        ({"channels_last": "maybe"}, "`channels_last`"),
+    ],
+)
+def test_bad_numerics_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Numerics(**arguments)
