@@ -82,7 +82,7 @@ class CropAndFlip:
 
     def __call__(self, images: Tensor, indices: Tensor, key: int) -> Tensor:
         """Return the changed copy of `images`; see `Augmentation`."""
-        batch, _, height, width = images.shape
+        batch, channels, height, width = images.shape
         places = 2 * self.padding + 1
         rows = torch.arange(height, device=images.device) + random_integers(key, indices, 0, places)[:, None]
         columns = torch.arange(width, device=images.device).expand(batch, width)
@@ -90,8 +90,7 @@ class CropAndFlip:
             mirrored = random_integers(key, indices, 2, 2)[:, None].bool()
             columns = torch.where(mirrored, columns.flip(1), columns)
         columns = columns + random_integers(key, indices, 1, places)[:, None]
-        padded = torch.nn.functional.pad(images, [self.padding] * 4)
-        picked = padded[
-            torch.arange(batch, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]
-        ]  # (B, H, W, C)
-        return picked.permute(0, 3, 1, 2).contiguous()
+        padded = torch.nn.functional.pad(images, [self.padding] * 4).flatten(2)
+        pixels = rows[:, :, None] * (width + 2 * self.padding) + columns[:, None, :]  # (B, H, W)
+        picked = padded.gather(2, pixels.view(batch, 1, -1).expand(batch, channels, -1))
+        return picked.view(batch, channels, height, width)

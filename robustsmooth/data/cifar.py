@@ -61,7 +61,10 @@ class CIFAR10DataModule(ImageDataModule):
         official = self._official()
         if official is not None:
             file, key = self.meta
-            return [str(name) for name in load_arrays(official / file)[key]]
+            content = load_arrays(official / file)
+            if key not in content:
+                raise ValueError(f"`{official / file}` is no file of {self.folder}; fetch it again")
+            return [str(name) for name in content[key]]
         if self._has_class_folders():
             return class_folders(self.root / split)
         raise FileNotFoundError(

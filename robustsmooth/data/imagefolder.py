@@ -59,7 +59,7 @@ class RandomResizedCrop:
     def __call__(self, image: Image.Image, source: random.Random) -> Image.Image:
         """Change an image with the numbers of `source`."""
         box = self._box(*image.size, source)
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        image = image.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR)
         if self.flip and source.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image

@@ -262,7 +262,7 @@ class ImageDataModule(pl.LightningDataModule):
     def _loader(
         self, part: Part, sampler: TrainingSampler | UnrepeatedSampler, drop_last: bool
     ) -> DataLoader:
-        return DataLoader(
+        return _ResumableLoader(
             part,  # type: ignore[arg-type]
             batch_size=max(1, self.batch_size // self._rank()[1]),
             sampler=sampler,
@@ -271,6 +271,16 @@ class ImageDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class _ResumableLoader(DataLoader):
+    """Tells Lightning that a resumed epoch goes on where it stopped: `TrainingSampler` sees to that."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
 
 
 def _cores() -> int:

@@ -1,0 +1,74 @@
+"""MNIST's file format, packed or not, where torchvision stores it or anywhere."""
+
+import numpy as np
+import pytest
+
+from robustsmooth.data import FashionMNISTDataModule, MNISTDataModule
+
+
+def write_all(write_idx, folder, suffix, count=20):
+    source = np.random.default_rng(0)
+    content = {}
+    for prefix in ("train", "t10k"):
+        images, labels = source.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
+        write_idx(folder / f"{prefix}-images-idx3-ubyte{suffix}", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte{suffix}", labels)
+        content[prefix] = images
+    return content
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [(MNISTDataModule, "MNIST/raw"), (MNISTDataModule, "."), (FashionMNISTDataModule, "FashionMNIST/raw")],
+)
+def test_files(tmp_path, write_idx, module, place, suffix):
+    content = write_all(write_idx, tmp_path / place, suffix)
+    data = module(str(tmp_path), num_classes=10, channels=1, val_images=10)
+    assert data.image_shape == (1, 28, 28)
+    assert np.array_equal(data.part("train").images[:, 0].numpy(), content["train"])
+    assert np.array_equal(data.part("test").images[:, 0].numpy(), content["t10k"])
+    assert data.part("test").labels.tolist() == [*range(10), *range(10)]
+    assert len(data.class_names) == 10
+
+
+def test_torchvision_reads_the_same(tmp_path, write_idx):
+    from torchvision.datasets import MNIST
+
+    write_all(write_idx, tmp_path / "MNIST" / "raw", "")
+    ours = MNISTDataModule(str(tmp_path), num_classes=10, channels=1).part("train")
+    theirs = MNIST(str(tmp_path), train=True)
+    assert np.array_equal(theirs.data.numpy(), ours.images[:, 0].numpy())
+    assert theirs.targets.tolist() == ours.labels.tolist()
+
+
+def module(root):
+    return MNISTDataModule(str(root), num_classes=10, channels=1)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no t10k-images-idx3-ubyte.*data.download=true"):
+        module(tmp_path).setup("test")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_truncated(tmp_path, write_idx, suffix):
+    write_all(write_idx, tmp_path, suffix)
+    path = tmp_path / f"t10k-images-idx3-ubyte{suffix}"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte.*` is damaged; fetch it again"):
+        module(tmp_path).setup("test")
+
+
+def test_another_file(tmp_path, write_idx):
+    write_all(write_idx, tmp_path, "")
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros((4, 5)))
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte"):
+        module(tmp_path).setup("test")
+
+
+def test_labels_of_another_set(tmp_path, write_idx):
+    write_all(write_idx, tmp_path, "")
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(10))
+    with pytest.raises(ValueError, match="holds 20 test images and 10 labels"):
+        module(tmp_path).setup("test")

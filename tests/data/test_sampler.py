@@ -1,0 +1,84 @@
+"""Who visits which image, and when."""
+
+import itertools
+
+import pytest
+
+from robustsmooth.data import TrainingSampler, UnrepeatedSampler
+
+DATA = range(1000, 1103)  # only its length, 103, counts
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 200])
+def test_unrepeated_visits_each_once(ranks):
+    dealt = [list(UnrepeatedSampler(DATA, ranks, rank)) for rank in range(ranks)]
+    assert sorted(itertools.chain(*dealt)) == list(range(103))
+    assert [len(UnrepeatedSampler(DATA, ranks, rank)) for rank in range(ranks)] == [
+        len(each) for each in dealt
+    ]
+
+
+def test_unrepeated_visits_chosen_positions():
+    assert list(UnrepeatedSampler(DATA, 2, 1, positions=[4, 8, 15, 16, 23])) == [8, 16]
+
+
+def batches(sampler, per_rank):
+    return (
+        [list(batch) for batch in itertools.batched(sampler, per_rank)]
+        if hasattr(itertools, "batched")
+        else [list(sampler)[start : start + per_rank] for start in range(0, len(list(sampler)), per_rank)]
+    )
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_step_sees_the_same_images_on_any_number_of_ranks(ranks):
+    alone = batches(TrainingSampler(DATA, 8, seed=1, epoch=3), 8)
+    shares = [
+        batches(TrainingSampler(DATA, 8, seed=1, epoch=3, num_replicas=ranks, rank=rank), 8 // ranks)
+        for rank in range(ranks)
+    ]
+    assert all(len(share) == 12 for share in shares)
+    for step, batch in enumerate(alone):
+        assert sorted(itertools.chain(*(share[step] for share in shares))) == sorted(batch)
+
+
+def test_epochs_and_seeds_have_their_own_order():
+    sampler = TrainingSampler(DATA, 4, seed=0)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert len(order) == len(sampler) == 100
+        assert len(set(order)) == 100  # without repetition; three are left out
+        orders.append(order)
+    orders.append(list(TrainingSampler(DATA, 4, seed=1)))
+    assert len({tuple(order) for order in orders}) == 4
+    sampler.set_epoch(1)
+    assert list(sampler) == orders[1]
+
+
+def test_what_is_left_out_changes():
+    left_out = set()
+    for epoch in range(200):
+        left_out |= set(range(103)) - set(TrainingSampler(DATA, 50, epoch=epoch))
+    assert len(left_out) > 90  # 3 of 103 in each of 200 epochs
+
+
+def test_only_chosen_positions_train():
+    assert set(TrainingSampler(DATA, 5, positions=range(40, 60))) == set(range(40, 60))
+
+
+def test_a_resumed_epoch_goes_on_and_the_next_is_whole():
+    whole = TrainingSampler(DATA, 10, epoch=7)
+    resumed = TrainingSampler(DATA, 10, epoch=7, first_batch=4)
+    assert list(resumed) == list(whole)[40:]
+    whole.set_epoch(8)
+    resumed.set_epoch(8)
+    assert list(resumed) == list(whole)
+
+
+def test_bad_batch_sizes():
+    with pytest.raises(ValueError, match="a multiple of their number \\(3\\), got 8"):
+        TrainingSampler(DATA, 8, num_replicas=3)
+    with pytest.raises(ValueError, match="at most the number of training images \\(103\\), got 104"):
+        TrainingSampler(DATA, 104)

@@ -1,0 +1,97 @@
+"""Which images are evaluated and held out."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustsmooth.data import Subset
+from robustsmooth.data.subset import stratified_split
+
+
+@pytest.mark.parametrize(
+    ("subset", "expected"),
+    [
+        (Subset(), list(range(12))),
+        (Subset(every=5), [0, 5, 10]),
+        (Subset(max=3), [0, 4, 8]),
+        (Subset(every=2, max=3), [0, 4, 8]),
+        (Subset(max=100), list(range(12))),
+        (Subset(indices=[7, 3]), [3, 7]),
+        (Subset(indices="2:5"), [2, 3, 4]),
+        (Subset(indices="0:12:5"), [0, 5, 10]),
+        (Subset(every=20, max=1, indices="0:3"), [0, 1, 2]),
+    ],
+)
+def test_selection(subset, expected):
+    assert subset.select(12) == expected
+
+
+@given(st.integers(1, 500), st.integers(1, 50), st.integers(1, 100))
+def test_max_takes_evenly(length, every, most):
+    kept = Subset(every=every, max=most).select(length)
+    everything = Subset(every=every).select(length)
+    assert len(kept) == min(most, len(everything))
+    assert len(set(kept)) == len(kept)
+    assert set(kept) <= set(everything)
+    gaps = {later - earlier for earlier, later in zip(kept, kept[1:], strict=False)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= every
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every": 0}, "`subset.every` must be at least 1, got 0"),
+        ({"max": 0}, "`subset.max` must be at least 1"),
+    ],
+)
+def test_bad_numbers(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Subset(**settings)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([12], r"must be in \[0, 12\)"),
+        ([-1, 3], r"must be in \[0, 12\)"),
+        ([], r"must be in \[0, 12\)"),
+        ([3, 3], "names an image twice"),
+        ("abc", "must be a list or a range such as '0:1000'"),
+        ("5", "must be a list or a range"),
+        ("5:5", "must be a list or a range"),
+        ("0:13", r"must be in \[0, 12\)"),
+    ],
+)
+def test_bad_indices(indices, message):
+    with pytest.raises(ValueError, match=message):
+        Subset(indices=indices).select(12)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.data())
+def test_split_is_stratified_and_disjoint(counts, data):
+    labels = torch.tensor([label for label, count in enumerate(counts) for _ in range(count)])
+    labels = labels[torch.randperm(len(labels))]
+    held_out = data.draw(st.integers(0, len(labels) - 1))
+    stays, chosen = stratified_split(labels, held_out)
+    assert sorted(stays + chosen) == list(range(len(labels)))
+    assert len(chosen) == held_out
+    taken = torch.bincount(labels[chosen], minlength=len(counts))
+    for label, count in enumerate(counts):  # in proportion, to a rounding
+        assert abs(taken[label].item() - held_out * count / len(labels)) < 1 + 1e-9
+
+
+def test_split_is_always_the_same():
+    labels = torch.arange(1000) % 10
+    torch.manual_seed(1)
+    first = stratified_split(labels, 100)
+    torch.manual_seed(2)
+    assert stratified_split(labels, 100) == first
+    assert stratified_split(labels, 0.1) == first
+    assert first[1] != list(range(100))
+
+
+@pytest.mark.parametrize("held_out", [-1, 10, 11])
+def test_bad_split(held_out):
+    with pytest.raises(ValueError, match=r"`data.val_images` must be in \[0, 10\)"):
+        stratified_split(torch.zeros(10, dtype=torch.int64), held_out)
