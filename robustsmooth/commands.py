@@ -234,7 +234,7 @@ def _explain_unknown_choice(error: MissingConfigException) -> str:
 def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, MissingMandatoryValue):
-        key = text.rpartition(": ")[2].strip()
+        key = text.splitlines()[0].rpartition(": ")[2].strip()
         return f"`{key}` must be given: add {key}=... to the command line"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:

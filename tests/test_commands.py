@@ -42,6 +42,11 @@ def test_a_forbidden_folder_is_one_sentence(run, tmp_path):
     assert only_sentence(done)
 
 
+def test_a_missing_checkpoint_is_one_sentence(run, tmp_path):
+    done = run("certify", cwd=tmp_path, status=2)
+    assert only_sentence(done).endswith("`checkpoint` must be given: add checkpoint=... to the command line")
+
+
 def test_the_traceback_is_shown_on_request(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     done = run("train", f"hydra.run.dir={tmp_path}/run", "data.batch_size=0", status=1)
