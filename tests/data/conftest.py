@@ -42,7 +42,7 @@ def official_cifar10(tmp_path):
     """A handful of images in CIFAR-10's own files: the folder and the pixels by split."""
     folder, pixels = tmp_path / "cifar-10-batches-py", {}
     folder.mkdir()
-    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     write(folder / "batches.meta", {"label_names": names, "num_vis": 3072})
     source = np.random.default_rng(1)
     for number, file in enumerate([*(f"data_batch_{each}" for each in range(1, 6)), "test_batch"]):

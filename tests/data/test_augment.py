@@ -75,7 +75,7 @@ def test_crop_and_flip_equals_slices(padding, flip, shape):
 
 
 def test_every_image_has_its_own_crop_and_flip():
-    """Positions and mirror images of one pixel over many images: all 81 places, each as often as the others."""
+    """Positions and mirror images of one pixel over many images: all 81 places, equally often."""
     images = torch.zeros(20_000, 1, 32, 32, dtype=torch.uint8)
     images[:, :, 16, 8] = 255
     changed = CropAndFlip(4, True)(images, torch.arange(20_000), augmentation_key(0, 0))
@@ -102,5 +102,5 @@ def test_an_image_does_not_depend_on_its_batch():
 
 
 def test_padding_is_checked():
-    with pytest.raises(ValueError, match="`padding` must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"`padding` must be at least 0, got -1"):
         CropAndFlip(-1)

@@ -74,7 +74,7 @@ def test_class_folders(class_folders, suffix):
 def test_nothing_there(tmp_path):
     data = CIFAR10DataModule(str(tmp_path / "missing"), num_classes=10)
     with pytest.raises(
-        FileNotFoundError, match="set data.root to the folder of the data, or data.download=true"
+        FileNotFoundError, match=r"set data.root to the folder of the data, or data.download=true"
     ):
         data.setup("fit")
 
@@ -82,25 +82,25 @@ def test_nothing_there(tmp_path):
 def test_missing_split(class_folders):
     root = class_folders({"cat": 1, "dog": 1}, {"cat": 1, "dog": 1})
     shutil.rmtree(root / "test")
-    with pytest.raises(FileNotFoundError, match="test` does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"test` does not exist"):
         CIFAR10DataModule(str(root), num_classes=2).setup("fit")
 
 
 def test_empty_class(class_folders):
     root = class_folders({"cat": 1, "dog": 1}, {"cat": 1, "dog": 0})
-    with pytest.raises(ValueError, match="test/dog` has no image; fill it or remove it"):
+    with pytest.raises(ValueError, match=r"test/dog` has no image; fill it or remove it"):
         CIFAR10DataModule(str(root), num_classes=2).setup("test")
 
 
 def test_splits_with_different_classes(class_folders):
     root = class_folders({"cat": 1, "dog": 1}, {"cat": 1, "cow": 1})
-    with pytest.raises(ValueError, match="only one of the train and test splits has the classes cow, dog"):
+    with pytest.raises(ValueError, match=r"only one of the train and test splits has the classes cow, dog"):
         CIFAR10DataModule(str(root), num_classes=2).setup("fit")
 
 
 def test_wrong_class_count(class_folders):
     root = class_folders({"cat": 1, "dog": 1}, {"cat": 1, "dog": 1})
-    with pytest.raises(ValueError, match="`data.num_classes` is 10, but the data have 2 classes"):
+    with pytest.raises(ValueError, match=r"`data.num_classes` is 10, but the data have 2 classes"):
         CIFAR10DataModule(str(root), num_classes=10).setup("fit")
 
 
@@ -108,21 +108,23 @@ def test_unreadable_file(class_folders):
     root = class_folders({"cat": 2, "dog": 1}, {"cat": 1, "dog": 1})
     broken = root / "train" / "cat" / "0001.png"
     broken.write_bytes(broken.read_bytes()[:400])
-    with pytest.raises(ValueError, match="cat/0001.png` cannot be read as an image; replace it or remove it"):
+    with pytest.raises(
+        ValueError, match=r"cat/0001.png` cannot be read as an image; replace it or remove it"
+    ):
         CIFAR10DataModule(str(root), num_classes=2).setup("fit")
 
 
 def test_wrong_size(class_folders, draw):
     root = class_folders({"cat": 2, "dog": 1}, {"cat": 1, "dog": 1})
     draw(root / "train" / "dog" / "0007.png", (32, 40))
-    with pytest.raises(ValueError, match="dog/0007.png` has 40x32 pixels, it must have 32x32"):
+    with pytest.raises(ValueError, match=r"dog/0007.png` has 40x32 pixels, it must have 32x32"):
         CIFAR10DataModule(str(root), num_classes=2).setup("fit")
 
 
 def test_a_meta_file_of_something_else(official_cifar10):
     root, _ = official_cifar10
     write(root / "cifar-10-batches-py" / "batches.meta", {"names": ["cat"]})
-    with pytest.raises(ValueError, match="batches.meta` is no file of cifar-10-batches-py"):
+    with pytest.raises(ValueError, match=r"batches.meta` is no file of cifar-10-batches-py"):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
 
 
@@ -130,7 +132,7 @@ def test_truncated_official_file(official_cifar10):
     root, _ = official_cifar10
     path = root / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="test_batch` is damaged or no data file .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"test_batch` is damaged or no data file .*; fetch it again"):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
 
 
@@ -140,7 +142,7 @@ def test_truncated_official_file(official_cifar10):
 def test_other_pickles(official_cifar10, content):
     root, _ = official_cifar10
     write(root / "cifar-10-batches-py" / "test_batch", content)
-    with pytest.raises(ValueError, match="test_batch` is no .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"test_batch` is no .*; fetch it again"):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
 
 

@@ -203,7 +203,7 @@ def test_bad_crops():
 
 def test_a_folder_without_classes(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(FileNotFoundError, match="train` has no class folders"):
+    with pytest.raises(FileNotFoundError, match=r"train` has no class folders"):
         images_in(tmp_path).setup("fit")
 
 

@@ -47,7 +47,7 @@ def module(root):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no t10k-images-idx3-ubyte.*data.download=true"):
+    with pytest.raises(FileNotFoundError, match=r"has no t10k-images-idx3-ubyte.*data.download=true"):
         module(tmp_path).setup("test")
 
 
@@ -56,19 +56,19 @@ def test_truncated(tmp_path, write_idx, suffix):
     write_all(write_idx, tmp_path, suffix)
     path = tmp_path / f"t10k-images-idx3-ubyte{suffix}"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte.*` is damaged; fetch it again"):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.*` is damaged; fetch it again"):
         module(tmp_path).setup("test")
 
 
 def test_another_file(tmp_path, write_idx):
     write_all(write_idx, tmp_path, "")
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros((4, 5)))
-    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte"):
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte"):
         module(tmp_path).setup("test")
 
 
 def test_labels_of_another_set(tmp_path, write_idx):
     write_all(write_idx, tmp_path, "")
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(10))
-    with pytest.raises(ValueError, match="holds 20 test images and 10 labels"):
+    with pytest.raises(ValueError, match=r"holds 20 test images and 10 labels"):
         module(tmp_path).setup("test")

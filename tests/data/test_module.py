@@ -188,7 +188,7 @@ def test_an_empty_class_is_named():
             kept = part.labels != 4
             return ImageTensors(part.images[kept], part.labels[kept])
 
-    with pytest.raises(ValueError, match="the train split has no image of the classes 4"):
+    with pytest.raises(ValueError, match=r"the train split has no image of the classes 4"):
         Gap(num_classes=10, channels=1).setup("fit")
 
 
@@ -235,10 +235,10 @@ def test_two_ranks_see_what_one_sees(tmp_path):
         folder.mkdir()
         strategy = {"strategy": "ddp_fork"} if devices == 2 else {}
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet |= {"enable_checkpointing": False, "num_sanity_val_steps": 0}
         runner = pl.Trainer(
-            max_epochs=2, accelerator="cpu", devices=devices, default_root_dir=folder, enable_checkpointing=False,
-            num_sanity_val_steps=0, **strategy, **quiet,
-        )  # fmt: skip
+            max_epochs=2, accelerator="cpu", devices=devices, default_root_dir=folder, **strategy, **quiet
+        )
         module = Sums(folder)
         runner.fit(module, digits())
         weights[devices] = module.layer.weight.detach().clone()

@@ -78,7 +78,7 @@ def test_a_resumed_epoch_goes_on_and_the_next_is_whole():
 
 
 def test_bad_batch_sizes():
-    with pytest.raises(ValueError, match="a multiple of their number \\(3\\), got 8"):
+    with pytest.raises(ValueError, match=r"a multiple of their number \(3\), got 8"):
         TrainingSampler(DATA, 8, num_replicas=3)
-    with pytest.raises(ValueError, match="at most the number of training images \\(103\\), got 104"):
+    with pytest.raises(ValueError, match=r"at most the number of training images \(103\), got 104"):
         TrainingSampler(DATA, 104)

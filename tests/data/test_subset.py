@@ -1,5 +1,7 @@
 """Which images are evaluated and held out."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -34,7 +36,7 @@ def test_max_takes_evenly(length, every, most):
     assert len(kept) == min(most, len(everything))
     assert len(set(kept)) == len(kept)
     assert set(kept) <= set(everything)
-    gaps = {later - earlier for earlier, later in zip(kept, kept[1:], strict=False)}
+    gaps = {later - earlier for earlier, later in itertools.pairwise(kept)}
     assert max(gaps, default=0) - min(gaps, default=0) <= every
 
 

@@ -42,7 +42,9 @@ def test_files(file, arrays):
 def test_labels_of_the_file(file, arrays):
     extra = UnlabeledImages(str(file), keep_labels=True, max=15)
     if file.suffix == ".npy":
-        with pytest.raises(ValueError, match="has no label for each image; set data.extra.keep_labels=false"):
+        with pytest.raises(
+            ValueError, match=r"has no label for each image; set data.extra.keep_labels=false"
+        ):
             len(extra)
     else:
         assert extra.labels.tolist() == arrays[1][::2].tolist()
@@ -52,7 +54,7 @@ def test_a_folder(tmp_path, draw):
     pixels = [draw(tmp_path / name) for name in ("a.png", "deeper/b.png")]
     extra = UnlabeledImages(str(tmp_path))
     assert np.array_equal(extra.__getitems__([0, 1]).images.numpy(), np.stack(pixels).transpose(0, 3, 1, 2))
-    with pytest.raises(ValueError, match="needs a file with labels"):
+    with pytest.raises(ValueError, match=r"needs a file with labels"):
         len(UnlabeledImages(str(tmp_path), keep_labels=True))
 
 
@@ -79,7 +81,7 @@ def test_they_are_mixed_into_training_only(official_cifar10, file, arrays):
 def test_they_are_not_read_for_evaluation(official_cifar10):
     data = CIFAR10DataModule(str(official_cifar10[0]), num_classes=10, extra=UnlabeledImages("nowhere.npz"))
     assert len(list(data.test_dataloader())) == 1
-    with pytest.raises(FileNotFoundError, match="nowhere.npz` does not exist; set data.extra.path"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.npz` does not exist; set data.extra.path"):
         data.train_dataloader()
 
 
@@ -93,7 +95,7 @@ def test_other_shapes_are_refused():
 def test_damaged(tmp_path, content):
     for name in ("a.npz", "a.npy", "a.pickle"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or no .* file"):
+        with pytest.raises(ValueError, match=r"is damaged or no .* file"):
             len(UnlabeledImages(str(tmp_path / name)))
 
 
@@ -101,8 +103,8 @@ def test_wrong_arrays_and_numbers(tmp_path):
     np.savez(tmp_path / "floats.npz", image=np.zeros((2, 32, 32, 3)))
     with pytest.raises(ValueError, match=r"must hold \(N, H, W, C\) uint8 images"):
         len(UnlabeledImages(str(tmp_path / "floats.npz")))
-    with pytest.raises(ValueError, match="`data.extra.max` must be at least 1"):
+    with pytest.raises(ValueError, match=r"`data.extra.max` must be at least 1"):
         UnlabeledImages("x", max=0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no image"):
+    with pytest.raises(ValueError, match=r"has no image"):
         len(UnlabeledImages(str(tmp_path / "empty")))
