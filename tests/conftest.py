@@ -1,5 +1,6 @@
 """Fixtures that all tests share: the real configs, composed; the commands, run as a user runs them."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -37,6 +38,30 @@ def compose() -> Callable[..., DictConfig]:
             return hydra.compose(name, [f"run_dir={Path.cwd()}", *overrides])
 
     return composed
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., str]:
+    """`call("train", "method=foo", status=2)`: the command in this process, which is quicker.
+
+    Returns what it wrote to standard error.
+    """
+
+    def command(name: str, *words: str, status: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", [f"robustsmooth.{name}", *words])
+        for variable in ("HYDRA_FULL_ERROR", "ROBUSTSMOOTH_FULL_ERROR"):
+            monkeypatch.setenv(variable, "0")  # the command sets them; here they are taken back
+        GlobalHydra.instance().clear()
+        try:
+            getattr(importlib.import_module(f"robustsmooth.{name}"), name)()
+            ended = 0
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        text = capsys.readouterr().err
+        assert ended == status, text
+        return text
+
+    return command
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from robustsmooth.commands import environment, explain, prepare, register_resolvers
 
 
-def only_sentence(done) -> str:
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+def only_sentence(text: str) -> str:
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
     return lines[0]
 
 
@@ -31,20 +31,19 @@ def only_sentence(done) -> str:
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else str(value),
 )
-def test_bad_input_is_one_sentence(run, tmp_path, words, status, fragments):
-    sentence = only_sentence(run("train", f"hydra.run.dir={tmp_path}/run", *words, status=status))
+def test_bad_input_is_one_sentence(call, tmp_path, words, status, fragments):
+    sentence = only_sentence(call("train", f"hydra.run.dir={tmp_path}/run", *words, status=status))
     for fragment in fragments:
         assert fragment in sentence
 
 
-def test_a_forbidden_folder_is_one_sentence(run, tmp_path):
-    done = run("train", "hydra.run.dir=/proc/robustsmooth", cwd=tmp_path, status=1)
-    assert only_sentence(done)
+def test_a_forbidden_folder_is_one_sentence(call):
+    assert only_sentence(call("train", "hydra.run.dir=/proc/robustsmooth", status=1))
 
 
-def test_a_missing_checkpoint_is_one_sentence(run, tmp_path):
-    done = run("certify", cwd=tmp_path, status=2)
-    assert only_sentence(done).endswith("`checkpoint` must be given: add checkpoint=... to the command line")
+def test_a_missing_checkpoint_is_one_sentence(call, tmp_path):
+    sentence = only_sentence(call("certify", f"hydra.run.dir={tmp_path}/c", status=2))
+    assert sentence.endswith("`checkpoint` must be given: add checkpoint=... to the command line")
 
 
 def test_the_traceback_is_shown_on_request(run, tmp_path, monkeypatch):
