@@ -1,0 +1,187 @@
+"""What one training step of each method costs, in forward passes, against what its algorithm needs.
+
+    python benchmarks/train_step.py                      # every method, recipes for CIFAR-10, ResNet-20
+    python benchmarks/train_step.py --methods heat macer --batch 32 --device cuda
+
+Columns, medians over the repeats:
+
+* *needed*: passes over the batch that the algorithm needs; a forward pass counts 1, a backward pass to the
+  weights 2, one to the images only 1;
+* *measured*: seconds of a step (loss, backward pass, optimiser) over seconds of a forward pass of the batch
+  in train mode, in the same run;
+* *bare*: the same for the network passes of the step alone, at the same batch shapes;
+* *overhead*: measured / bare - 1, what the method adds to the network's own time; the aim is at most 15 %.
+
+Writes Markdown.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.data import Batch
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes of one step, each over a number of copies of the batch.
+
+    Attributes:
+        forward: Copies of passes without a graph.
+        images: Copies of forward passes with a backward pass to the images.
+        weights: Copies of forward passes with a backward pass to the weights.
+        probes: Backward passes to the images of the batch that share one forward pass.
+    """
+
+    forward: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
+    weights: tuple[int, ...] = (1,)
+    probes: int = 0
+
+    @property
+    def needed(self) -> float:
+        """Forward-pass equivalents."""
+        return sum(self.forward) + 2 * sum(self.images) + 3 * sum(self.weights) + self.probes
+
+
+def _sodm(cfg: DictConfig) -> Passes:
+    # Every mapping_interval-th step looks at mapping_copies noisy copies; a step's worth at a time.
+    share = cfg.method.mapping_copies // cfg.method.mapping_interval
+    return Passes(forward=(share,), weights=(cfg.method.copies,))
+
+
+def _attacked(cfg: DictConfig) -> Passes:
+    copies = cfg.method.get("copies", 1)
+    return Passes(images=(copies,) * cfg.attack.steps, weights=(copies,))
+
+
+METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] = {
+    "natural": (("method=natural",), "3", lambda cfg: Passes()),
+    "gaussian": (("method=gaussian",), "3", lambda cfg: Passes()),
+    "adversarial": (("method=adversarial",), "2T + 3", _attacked),
+    "vanilla_smoothed": (("method=vanilla_smoothed",), "2T + 3", _attacked),
+    "smoothadv": (("method=smoothadv", "method.copies=2", "attack.steps=4"), "m(2T + 3)", _attacked),
+    "macer": (("method=macer",), "3k", lambda cfg: Passes(weights=(cfg.method.copies,))),
+    "sodm": (
+        ("method=sodm", "method/mapping=softmax"),
+        "3n",
+        lambda cfg: Passes(weights=(cfg.method.copies,)),
+    ),
+    "sodm, dynamic": (("method=sodm", "method.mapping_copies=80"), "3n + n'/5", _sodm),
+    "heat": (
+        ("method=heat", "method.start=benchmark"),
+        "4 kappa + 4",
+        lambda cfg: Passes(forward=(1,), weights=(1, cfg.loss.num_probes), probes=cfg.loss.num_probes),
+    ),
+    "pni": (("method=pni",), "2T + 6", lambda cfg: Passes(images=(1,) * cfg.attack.steps, weights=(1, 1))),
+    "cpni": (("method=cpni",), "2T + 6", lambda cfg: Passes(images=(1,) * cfg.attack.steps, weights=(1, 1))),
+}
+
+
+def bare(network: nn.Module, images: Tensor, passes: Passes) -> None:
+    """The network passes of a step, and nothing else."""
+    for copies in passes.forward:
+        with torch.no_grad():
+            for chunk in images.repeat(copies, 1, 1, 1).split(16 * len(images)):
+                network(chunk)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    for copies in passes.images:
+        leaf = images.repeat(copies, 1, 1, 1).requires_grad_()
+        torch.autograd.grad(network(leaf).sum(), leaf)
+    if passes.probes:  # its forward pass is the first of `weights`
+        leaf = images.clone().requires_grad_()
+        logits = network(leaf)
+        for _ in range(passes.probes):
+            torch.autograd.grad(logits.sum(), leaf, retain_graph=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    for copies in passes.weights:
+        network(images.repeat(copies, 1, 1, 1)).sum().backward()
+
+
+def seconds(function: Callable[[], Any], device: str) -> float:
+    """Wall time of a call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(name: str, options: argparse.Namespace) -> str:
+    """One row of the table."""
+    words, formula, passes_of = METHODS[name]
+    common = ["data=cifar10", f"model={options.model}", "run_dir=."]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("train", [*common, *words])
+    passes = passes_of(cfg)
+    torch.manual_seed(0)
+    module = instantiate(cfg.method).to(options.device).train()
+    optimizer = instantiate(cfg.method.optimizer)(module.parameter_groups())
+    torch.manual_seed(0)
+    plain = instantiate(cfg.model).to(options.device).train()
+    images = torch.rand(options.batch, 3, 32, 32, device=options.device)
+    labels = torch.randint(10, (options.batch,), device=options.device)
+    batch = Batch(images, labels, torch.arange(options.batch))
+    interval = cfg.method.get("mapping_interval", 1) if "dynamic" in name else 1
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        for _ in range(interval):
+            module.on_train_batch_start(batch, count)
+            result = module.training_loss(batch)
+            optimizer.zero_grad()
+            (result["loss"] if isinstance(result, dict) else result).backward()
+            optimizer.step()
+            count += 1
+
+    runs = [step, lambda: bare(plain, images, passes), lambda: plain(images)]
+    for run in runs:
+        run()
+    times = [[seconds(run, options.device) for run in runs] for _ in range(options.repeats)]
+    forward = statistics.median(row[2] for row in times)
+    measured = statistics.median(row[0] for row in times) / interval / forward
+    floor = statistics.median(row[1] for row in times) / forward
+    overhead = statistics.median(row[0] / interval / row[1] for row in times) - 1
+    numbers = f"{passes.needed:.0f} | {measured:.1f} | {floor:.1f} | {100 * overhead:+.0f} %"
+    return f"| {name} | {formula} | {numbers} | {1000 * forward:.1f} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--model", default="cifar_resnet20")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    register_resolvers()
+    where = (
+        torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    )
+    print(f"{options.model}, batch {options.batch}, {where}, torch {torch.__version__}\n")
+    print("| method | passes | needed | measured | bare | overhead | forward, ms |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in options.methods:
+        print(measure(name, options), flush=True)
+
+
+if __name__ == "__main__":
+    main()
