@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustsmooth.attacks.base import Attack, Incumbent, Oracle
-from robustsmooth.attacks.geometry import Norm, displace, distance, expand, unit
+from robustsmooth.attacks.geometry import Norm, displace, distance, expand, quantize, unit
 
 __all__ = ["DDN"]
 
@@ -76,19 +76,11 @@ class DDN(Attack):
             norms = norms * torch.where(view.success, 1 - self.norm_decay, 1 + self.norm_decay)
             norms = torch.minimum(norms, limit)
             direction = unit(points - images + step_size * unit(gradient))
-            points = displace(
-                images, self._quantise(direction * expand(norms, images).to(images.dtype), limit)
-            )
+            perturbation = direction * expand(norms, images).to(images.dtype)
+            if self.levels is not None:
+                perturbation = quantize(perturbation, self.levels - 1, limit, "l2")
+            points = displace(images, perturbation)
         best.offer(points, oracle.judge(points))
         if self.on_failure == "clean":
             return torch.where(expand(best.success, images), best.points, images)
         return best.points
-
-    def _quantise(self, perturbation: Tensor, limit: Tensor) -> Tensor:
-        """Round to whole grey levels; towards zero where rounding to the nearest breaks the budget."""
-        if self.levels is None:
-            return perturbation
-        scaled = perturbation * (self.levels - 1)
-        nearest = scaled.round() / (self.levels - 1)
-        over = expand(distance(nearest, "l2") > limit, nearest)
-        return torch.where(over, scaled.trunc() / (self.levels - 1), nearest)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "displace", "distance", "expand", "project", "unit"]
+__all__ = ["Norm", "displace", "distance", "expand", "project", "quantize", "unit"]
 
 Norm = Literal["l2", "linf"]
 
@@ -85,6 +85,27 @@ def project(points: Tensor, images: Tensor, epsilon: float, norm: Norm) -> Tenso
         shorter = delta.clamp(-limit, limit)
     inside = expand(lengths <= epsilon * (1.0 - 0.5 * _SLACK), points)
     return torch.where(inside, points, displace(images, shorter))
+
+
+def quantize(perturbation: Tensor, steps: int, limit: Tensor | float, norm: Norm) -> Tensor:
+    """Round to multiples of ``1 / steps`` without leaving the budget.
+
+    Added to an image on the grid (255 steps for eight bits), the result is on it too.
+
+    Args:
+        perturbation: ``(B, ...)``.
+        steps: Steps of the grid per unit.
+        limit: Budgets, ``(B,)`` or one for all, within which the perturbations lie.
+        norm: Of the budget.
+
+    Returns:
+        The nearest multiples; rounded towards zero for an image where the nearest are too far.
+    """
+    scaled = perturbation * steps
+    nearest = scaled.round() / steps
+    over = expand(distance(nearest, norm) > limit, nearest)
+    # A multiple that lies a rounding error below itself must not lose a whole step.
+    return torch.where(over, (scaled * (1 + _SLACK)).trunc() / steps, nearest)
 
 
 def _subtract(points: Tensor, images: Tensor) -> Tensor:

@@ -103,8 +103,8 @@ class CarliniWagner(_LibraryAttack):
     epsilon: float | None = None
     steps: int = 100
     search_steps: int = 9
-    step_size: float = 0.01
-    initial_weight: float = 1e-3
+    step_size: float = 0.05
+    initial_weight: float = 0.01
     confidence: float = 0.0
 
     def __post_init__(self) -> None:

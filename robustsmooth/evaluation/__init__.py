@@ -1,6 +1,15 @@
 """Callbacks that certify, attack and measure inside ``trainer.test``, and the logs that they write."""
 
 from robustsmooth.evaluation.agreement import Agreement
+from robustsmooth.evaluation.attack import AttackEvaluation
+from robustsmooth.evaluation.attack_images import ImageStore
+from robustsmooth.evaluation.attack_summary import (
+    attack_curve,
+    beneath_certified,
+    distance_statistics,
+    read_certified,
+)
+from robustsmooth.evaluation.attack_target import SinglePass, SmoothedVote, Target
 from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
 from robustsmooth.evaluation.functional import (
     abstention_rate,
@@ -19,20 +28,29 @@ from robustsmooth.evaluation.voting import VotingCallback, data_settings
 __all__ = [
     "AbstentionRate",
     "Agreement",
+    "AttackEvaluation",
     "AverageCertifiedRadius",
     "Certification",
     "CertifiedAccuracy",
     "EvaluationModule",
+    "ImageStore",
     "InferenceSweep",
     "InferenceTime",
     "Prediction",
     "RecordLog",
+    "SinglePass",
+    "SmoothedVote",
+    "Target",
     "ValidationCertification",
     "VotingCallback",
     "abstention_rate",
     "accuracy_band",
+    "attack_curve",
     "average_certified_radius",
+    "beneath_certified",
     "certified_accuracy",
     "data_settings",
     "default_radii",
+    "distance_statistics",
+    "read_certified",
 ]

@@ -1,0 +1,79 @@
+"""Attack a trained network: ``python -m robustsmooth.attack checkpoint=<run folder>``."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from robustsmooth.commands import command, prepare
+
+
+@command("attack")
+def attack(cfg: DictConfig) -> dict[str, Any]:
+    """Attack the test images; go on where it stopped if the run folder holds finished ones."""
+    from hydra.utils import instantiate
+
+    from robustsmooth.evaluation import AttackEvaluation, EvaluationModule, data_settings, read_certified
+    from robustsmooth.runs import open_run
+    from robustsmooth.runtime import trainer_for
+
+    run = open_run(cfg, needs_sigma=cfg.target != "network")
+    source, source_sigma = _source(cfg)
+    folder = prepare(cfg)
+    evaluation = AttackEvaluation(
+        instantiate(cfg.attack),
+        _target(cfg),
+        folder,
+        mode=cfg.mode,
+        epsilons=None if cfg.epsilons is None else list(cfg.epsilons),
+        num_noises=None if cfg.num_noises is None else list(cfg.num_noises),
+        batch_size=cfg.batch_size,
+        source=source,
+        source_sigma=source_sigma,
+        precision=cfg.numerics.precision,
+        certified=None if cfg.certified is None else read_certified(cfg.certified),
+        save=cfg.save,
+        pictures=cfg.pictures,
+        seed=cfg.seed,
+        settings={"data": data_settings(cfg.data)},
+    )
+    with trainer_for(cfg, folder, [evaluation]) as trainer:
+        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
+    return evaluation.summary
+
+
+def _target(cfg: DictConfig) -> Any:
+    """Who decides: the bare network or the smoothed classifier."""
+    from hydra.utils import instantiate
+
+    from robustsmooth.evaluation import SinglePass, SmoothedVote
+
+    if cfg.target == "network":
+        return SinglePass()
+    if cfg.target == "smoothed":
+        prediction, numerics = instantiate(cfg.prediction), instantiate(cfg.numerics)
+        return SmoothedVote(instantiate(cfg.smoothing), prediction, numerics, cfg.seed)
+    raise ValueError(f"`target` must be smoothed or network, got {cfg.target}")
+
+
+def _source(cfg: DictConfig) -> tuple[Any, float | None]:
+    """The network that the attack looks at, and its noise level; None if it is the tested one."""
+    from robustsmooth.runs import open_run
+
+    if cfg.source.checkpoint is None:
+        return None, None
+    alone = OmegaConf.create(
+        {
+            "checkpoint": cfg.source.checkpoint,
+            "model": cfg.source.model,
+            "data": cfg.data,
+            "smoothing": {"sigma": None},
+            "seed": cfg.seed,
+        }
+    )
+    run = open_run(alone, needs_sigma=False)
+    cfg.source.checkpoint = alone.checkpoint
+    return run.network, alone.smoothing.sigma
+
+
+if __name__ == "__main__":
+    attack()

@@ -1,0 +1,264 @@
+"""What an attack's rows say: accuracy, distances, curves, and how they sit with certificates."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.table import Table
+from scipy.stats import binom
+
+from robustsmooth.evaluation.functional import accuracy_band
+
+__all__ = [
+    "BeneathCertified",
+    "CertifiedLog",
+    "attack_curve",
+    "beneath_certified",
+    "distance_statistics",
+    "read_certified",
+    "short",
+    "summarize_variant",
+    "table_of",
+]
+
+Row = Mapping[str, str]
+
+
+def attack_curve(distance: ArrayLike, success: ArrayLike, distances: ArrayLike) -> NDArray[np.float64]:
+    """Share of all images with an adversarial example within each distance (HeatSmoothing, Figures 2, 6).
+
+    Args:
+        distance: ``(N,)`` of each image's perturbation.
+        success: ``(N,)`` whether it succeeded; a failure counts at no distance.
+        distances: Where to evaluate the curve.
+    """
+    reached = np.sort(np.asarray(distance, float)[np.asarray(success, bool)])
+    return np.searchsorted(reached, np.asarray(distances, float), side="right") / max(np.size(distance), 1)
+
+
+def distance_statistics(distance: ArrayLike, success: ArrayLike) -> dict[str, float | None]:
+    """Median over all images, mean over the successes, and the share of these.
+
+    For the median a failure is farther than any success: it is None, beyond what was found, when half of
+    the attacks fail. The mean is None when all do.
+    """
+    won = np.asarray(success, bool)
+    lengths = np.where(won, np.asarray(distance, float), np.inf)
+    middle = np.sort(lengths)[[(len(lengths) - 1) // 2, len(lengths) // 2]]
+    return {
+        "median": float(middle.mean()) if np.isfinite(middle).all() else None,
+        "mean_of_successes": float(lengths[won].mean()) if won.any() else None,
+        "success": float(won.mean()),
+    }
+
+
+def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[str, Any]:
+    """Everything about the rows of one budget and one number of noises.
+
+    An image that is wrong without an attack has distance 0.
+
+    Args:
+        rows: One per image.
+        norm: ``l2`` or ``linf``: in which the distances count.
+        points: Of the attack curve.
+
+    Returns:
+        Plain values.
+    """
+    success = np.array([row["success"] == "1" for row in rows])
+    wrong = np.array([row["clean_correct"] == "0" for row in rows])
+    distance = np.where(wrong, 0.0, [float(row[norm]) for row in rows])
+    broken = success | wrong
+    accuracy = 1.0 - float(success.mean())
+    low, high = accuracy_band(accuracy, len(rows))
+    reach = float(distance[broken].max()) if broken.any() else 1.0
+    grid = np.linspace(0.0, reach if reach > 0 else 1.0, points)
+    return {
+        "images": len(rows),
+        "clean_accuracy": 1.0 - float(wrong.mean()),
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "abstention": float(np.mean([row["abstain"] == "1" for row in rows])),
+        "distance": distance_statistics(distance, broken),
+        "curve": {
+            "distance": grid.tolist(),
+            "attacked": attack_curve(distance, broken, grid).tolist(),
+        },
+        "seconds_per_image": float(np.mean([float(row["time"]) for row in rows])),
+    }
+
+
+@dataclass(frozen=True)
+class CertifiedLog:
+    """Certified images: their radii, 0 where the certified class is not the label.
+
+    Attributes:
+        path: The log.
+        radius: By index.
+        alpha: Failure probability of one certificate.
+    """
+
+    path: Path
+    radius: Mapping[int, float]
+    alpha: float
+
+
+def read_certified(place: Path | str) -> CertifiedLog:
+    """Read a certification log.
+
+    Args:
+        place: ``certify.tsv``, or a folder that holds it or holds ``certify/certify.tsv``.
+
+    Raises:
+        ValueError: If there is none, or its radii are no l2 certificates.
+    """
+    path = Path(place)
+    if path.is_dir():
+        found = [each for each in (path / "certify.tsv", path / "certify" / "certify.tsv") if each.is_file()]
+        path = found[0] if found else path / "certify.tsv"
+    if not path.is_file():
+        raise ValueError(f"there is no certification log at `{path}`; give a certify.tsv or its folder")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    if not rows or not {"idx", "radius", "correct"} <= rows[0].keys():
+        raise ValueError(f"`{path}` is not a certification log: it has no columns idx, radius and correct")
+    kinds = {row.get("guarantee") or "l2-certificate" for row in rows}
+    if kinds != {"l2-certificate"}:
+        raise ValueError(f"`{path}` holds {', '.join(sorted(kinds))}; an l2-certificate is needed")
+    settings = path.with_name("certify.settings.json")
+    alpha = 0.001
+    if settings.is_file():
+        alpha = float(json.loads(settings.read_text(encoding="utf-8"))["procedure"]["alpha"])
+    radius = {int(row["idx"]): float(row["radius"]) * (row["correct"] == "1") for row in rows}
+    return CertifiedLog(path, radius, alpha)
+
+
+@dataclass(frozen=True)
+class BeneathCertified:
+    """Empirical accuracy beside certified accuracy at the same radius, on the same images.
+
+    Attributes:
+        images: How many both logs hold.
+        empirical: Share that is right under attack.
+        certified: Share that is certified at the budget.
+        answered: Certified images that the attack made answer another class.
+        abstained: Certified images that the attack made abstain.
+        probability: Of at least `answered` such images if everything is right: each certificate is
+            wrong with probability alpha at most, and each answer of PREDICT too.
+    """
+
+    images: int
+    empirical: float
+    certified: float
+    answered: int
+    abstained: int
+    probability: float
+
+    def warning(self, epsilon: float) -> str | None:
+        """A sentence if the empirical accuracy is below the certified one, or certificates broke."""
+        if self.empirical >= self.certified and self.probability >= _SUSPICIOUS:
+            return None
+        if self.probability < _SUSPICIOUS:
+            verdict = (
+                f"{self.answered} certified images answer another class, which has probability "
+                f"{self.probability:.2g} if all is right: this is a bug, or the two runs are not of the same "
+                "classifier (network, sigma, precision)"
+            )
+        elif self.answered:
+            verdict = (
+                f"{self.answered} certified images answer another class, which happens with probability "
+                f"{self.probability:.2g} if all is right: bad luck explains it"
+            )
+        else:
+            verdict = (
+                f"no certified image answers another class, but {self.abstained} abstain: PREDICT needs more "
+                "votes (raise prediction.n) than CERTIFY had reason to ask for"
+            )
+        return (
+            f"at epsilon {epsilon:g} the empirical accuracy is {self.empirical:.1%}, the certified one "
+            f"{self.certified:.1%} on the same {self.images} images; {verdict}"
+        )
+
+
+_SUSPICIOUS = 1e-3
+
+
+def beneath_certified(
+    rows: Sequence[Row], epsilon: float, log: CertifiedLog, alpha: float
+) -> BeneathCertified:
+    """Compare rows of one l2 budget with a certification of the same classifier.
+
+    Args:
+        rows: One per image.
+        epsilon: The budget.
+        log: The certification.
+        alpha: Of PREDICT, which decided the rows; 0 for a single pass.
+    """
+    shared = [row for row in rows if int(row["idx"]) in log.radius]
+    if not shared:
+        raise ValueError(f"`{log.path}` certifies none of the attacked images")
+    sure = np.array([log.radius[int(row["idx"])] >= epsilon for row in shared])
+    fell = np.array([row["success"] == "1" for row in shared])
+    abstained = np.array([row["abstain"] == "1" for row in shared])
+    answered = int((sure & fell & ~abstained).sum())
+    return BeneathCertified(
+        images=len(shared),
+        empirical=1.0 - float(fell.mean()),
+        certified=float(sure.mean()),
+        answered=answered,
+        abstained=int((sure & abstained).sum()),
+        probability=float(binom.sf(answered - 1, int(sure.sum()), min(1.0, log.alpha + alpha))),
+    )
+
+
+def short(epsilon: float) -> str:
+    """A budget in a name: two digits where they do.
+
+    >>> short(0.5), short(8 / 255)
+    ('0.50', '0.03137')
+    """
+    return f"{epsilon:.2f}" if math.isclose(epsilon, round(epsilon, 2), abs_tol=1e-9) else f"{epsilon:.4g}"
+
+
+def table_of(summary: Mapping[str, Any]) -> Table:
+    """The summary of an `AttackEvaluation` as a person wants to see it."""
+    variants, minimum = summary["variants"], summary["mode"] == "minimum"
+    certified = any("certified" in said for said in variants)
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "epsilon": lambda said: "none" if said["epsilon"] is None else short(said["epsilon"])
+    }
+    if len({said["num_noise"] for said in variants}) > 1:
+        columns["noises"] = lambda said: str(said["num_noise"])
+    columns["clean"] = lambda said: f"{said['clean_accuracy']:.1%}"
+    if minimum:
+        columns["broken"] = lambda said: f"{said['distance']['success']:.1%}"
+        columns[f"median {summary['norm']}"] = lambda said: _length(said["distance"]["median"])
+        columns["mean"] = lambda said: _length(said["distance"]["mean_of_successes"])
+    else:
+        columns["attacked"] = lambda said: f"{said['accuracy']:.1%}"
+        columns["95 % band"] = lambda said: f"{said['low']:.0%} to {said['high']:.0%}"
+        if certified:
+            columns["certified"] = lambda said: f"{said['certified']['certified']:.1%}"
+    columns["abstains"] = lambda said: f"{said['abstention']:.1%}"
+    columns["s/image"] = lambda said: f"{said['seconds_per_image']:.2g}"
+    decider = summary["settings"]["target"]["name"]
+    title = (
+        f"{summary['images']} images attacked by {summary['attack']} ({summary['norm']}), {decider} decides"
+    )
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for said in variants:
+        table.add_row(*(cell(said) for cell in columns.values()))
+    return table
+
+
+def _length(value: float | None) -> str:
+    return "beyond" if value is None else f"{value:.4g}"
