@@ -2,11 +2,12 @@
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -69,9 +70,13 @@ def read_checkpoint(place: str | Path) -> Checkpoint:
 
 def _from_torch(path: Path) -> Checkpoint:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
+        with path.open("rb") as file:
+            is_pickle = is_zipfile(path) or file.read(1) == pickle.PROTO
+        if not is_pickle:
             raise ValueError(f"`{path}` is damaged, or no checkpoint file") from error
         raise ValueError(
             f"`{path}` holds more than tensors and would execute code when it is read; "
