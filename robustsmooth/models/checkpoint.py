@@ -44,7 +44,7 @@ def load_checkpoint(classifier: Classifier, place: str, new_head: bool = False) 
     Raises:
         ValueError: If the checkpoint cannot be read or does not fit.
     """
-    checkpoint = read_checkpoint(place)
+    checkpoint = read_checkpoint(place, classifier.network)
     target = classifier.network.state_dict()
     match = _match(checkpoint.tensors, target)
     if new_head:

@@ -12,7 +12,8 @@ __all__ = ["resnet32x32", "timm_network", "torchvision_network"]
 def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
     """A classification network of torchvision, untrained.
 
-    Published weights come through ``model.checkpoint=torchvision:ResNet50_Weights.IMAGENET1K_V2``.
+    Published weights come through ``model.checkpoint=torchvision:IMAGENET1K_V2``; the attribute
+    ``torchvision_name`` says whose.
 
     Args:
         name: Such as ``resnet50``; torchvision's documentation lists them.
@@ -25,7 +26,9 @@ def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
 
     known = models.list_models(module=models)
     _check_known(name, known, "torchvision")
-    return models.get_model(name, weights=None, num_classes=num_classes)
+    network = models.get_model(name, weights=None, num_classes=num_classes)
+    network.torchvision_name = name
+    return network
 
 
 def timm_network(

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from zipfile import BadZipFile, is_zipfile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.models.libraries import import_timm
 
@@ -43,13 +44,14 @@ class Checkpoint:
     normalization: Mapping[str, Any] | None = None
 
 
-def read_checkpoint(place: str | Path) -> Checkpoint:
+def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Checkpoint:
     """Read a checkpoint; nothing in it is executed.
 
     Args:
         place: A run folder (its ``checkpoints/last.ckpt``); a file of PyTorch or Lightning (state dict at the
             top or under a usual name such as ``state_dict``, ``model`` or ``net``); a ``.safetensors`` file;
             ``torchvision:ResNet50_Weights.IMAGENET1K_V2``; or ``timm:resnet50.a1_in1k``.
+        network: What it is for; one of torchvision's lets ``torchvision:IMAGENET1K_V2`` be enough.
 
     Raises:
         ValueError: If there is no checkpoint, it is damaged, it would execute code, or it holds no
@@ -57,7 +59,7 @@ def read_checkpoint(place: str | Path) -> Checkpoint:
     """
     text = str(place)
     if text.startswith("torchvision:"):
-        return _from_torchvision(text)
+        return _from_torchvision(text, network)
     if text.startswith("timm:"):
         return _from_timm(text)
     path = Path(text).expanduser()
@@ -121,18 +123,29 @@ def _from_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(tensors, str(path), config=config)
 
 
-def _from_torchvision(place: str) -> Checkpoint:
+def _from_torchvision(place: str, network: nn.Module | None) -> Checkpoint:
     from torchvision import models
 
+    name = place.partition(":")[2]
     try:
-        weights = models.get_weight(place.partition(":")[2])
+        if "." in name:
+            weights = models.get_weight(name)
+        else:
+            weights = models.get_model_weights(getattr(network, "torchvision_name", name))[name]
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"torchvision has no weights {place!r}; give them as torchvision:ResNet50_Weights.IMAGENET1K_V2"
+            f"torchvision has no weights {place!r} for this network; write them as torchvision:IMAGENET1K_V2 "
+            "with one of its networks, or in full as torchvision:ResNet50_Weights.IMAGENET1K_V2"
         ) from error
     transform: Any = weights.transforms()
     normalization = {"mean": list(transform.mean), "std": list(transform.std)}
-    tensors = weights.get_state_dict(progress=False, check_hash=True)
+    try:
+        tensors = weights.get_state_dict(progress=False, check_hash=True)
+    except URLError as error:
+        raise ValueError(
+            f"could not download {weights.url} ({error.reason}); fetch it by hand and set model.checkpoint "
+            "to the file"
+        ) from error
     return Checkpoint(_tensors(tensors), place, normalization=normalization)
 
 
@@ -141,8 +154,11 @@ def _from_timm(place: str) -> Checkpoint:
     name = place.partition(":")[2]
     try:
         network = timm.create_model(name, pretrained=True)
-    except RuntimeError as error:
-        raise ValueError(f"timm has no pretrained {name!r}: {error}") from error
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"timm cannot provide {place!r} ({reason}); fetch its file by hand and set model.checkpoint to it"
+        ) from error
     facts = network.pretrained_cfg
     normalization = {"mean": list(facts["mean"]), "std": list(facts["std"])}
     return Checkpoint(_tensors(network.state_dict()), place, normalization=normalization)

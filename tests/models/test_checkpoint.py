@@ -5,6 +5,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from robustsmooth.models import (
     load_checkpoint,
     read_checkpoint,
     resnet32x32,
+    torchvision_network,
 )
 
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
@@ -227,22 +229,37 @@ def test_old_files_without_counters_and_in_half_precision(tmp_path):
     assert torch.allclose(half, reference(state, IMAGES), atol=0.1)
 
 
-def test_torchvision_weights(tmp_path, monkeypatch):
+def test_torchvision_weights(monkeypatch):
     """torchvision's own table of weights, its download put aside."""
     from torchvision.models import ResNet18_Weights, resnet18
 
-    theirs = resnet18()
-    monkeypatch.setattr(
-        type(ResNet18_Weights.DEFAULT), "get_state_dict", lambda *_, **__: theirs.state_dict()
-    )
-    classifier = build_classifier(resnet18(), 1000, "cifar10", "torchvision:ResNet18_Weights.IMAGENET1K_V1")
+    theirs, asked = resnet18(), []
+
+    def state_dict(weights, **_):
+        asked.append(weights)
+        return theirs.state_dict()
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", state_dict)
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-    with torch.no_grad():
-        close(classifier.eval()(IMAGES), theirs.eval()(normalized(IMAGES, **imagenet)))
-    with pytest.raises(
-        ValueError, match=r"torchvision has no weights 'torchvision:V1'; give them as torchvision:Res"
-    ):
+    for place in ("torchvision:ResNet18_Weights.IMAGENET1K_V1", "torchvision:IMAGENET1K_V1"):
+        classifier = build_classifier(torchvision_network("resnet18"), 1000, "cifar10", place).eval()
+        with torch.no_grad():
+            close(classifier(IMAGES), theirs.eval()(normalized(IMAGES, **imagenet)))
+    assert asked == [ResNet18_Weights.IMAGENET1K_V1] * 2
+    with pytest.raises(ValueError, match=r"torchvision has no weights 'torchvision:V1' for this network"):
         load_checkpoint(classifier, "torchvision:V1")
+    with pytest.raises(ValueError, match=r"torchvision has no weights 'torchvision:IMAGENET1K_V1' for this"):
+        build_classifier(CifarResNet(8), 10, None, "torchvision:IMAGENET1K_V1")
+
+
+def test_no_network_connection(monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(ValueError, match=r"could not download https://.*no route to host.*fetch it by hand"):
+        read_checkpoint("torchvision:ResNet18_Weights.IMAGENET1K_V1")
 
 
 def test_timm_weights(monkeypatch):
@@ -440,7 +457,7 @@ def test_code_is_not_executed(tmp_path, monkeypatch, protocol):
 def test_the_advice_for_such_files_works(tmp_path, monkeypatch):
     """A file that needs code to be read: convert it as the message says, then load it."""
     monkeypatch.chdir(tmp_path)
-    stand_in = "from pickle import *\n\ndef extend(use_dill):\n    pass\n"  # as much of dill as torch needs
+    stand_in = "from pickle import *\n__version__ = '1.0'\n\ndef extend(use_dill):\n    pass\n"
     (tmp_path / "dill.py").write_text(stand_in)
     state = published(**COHEN)
     torch.save({"model": prefixed("module.model.", state), "args": argparse.Namespace(lr=0.1)}, "c.pt")
