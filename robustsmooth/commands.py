@@ -138,7 +138,7 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
     """Run another command inside this one, on this run's checkpoint.
 
     Args:
-        command_line: Such as ``"certify certificate.n=1000"``.
+        command_line: Such as ``"certify certificate.n=1000"``; ``{run}`` stands for the run folder.
         checkpoint: The run folder that the command evaluates.
         folder: Where it writes.
 
@@ -150,11 +150,21 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
     """
     name, *overrides = shlex.split(command_line)
     if name not in ("certify", "predict", "attack", "measure"):
-        raise ValueError(f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}")
+        raise ValueError(
+            f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
+        )
     __import__(f"robustsmooth.{name}")
     places = [f"checkpoint='{checkpoint}'", f"run_dir='{folder}'"]
-    cfg = hydra.compose(config_name=name, overrides=[*overrides, *places])
+    cfg = hydra.compose(
+        config_name=name, overrides=[*(_placed(each, checkpoint) for each in overrides), *places]
+    )
     return _TASKS[name](cfg)
+
+
+def _placed(override: str, run: Path) -> str:
+    """An override with ``{run}`` filled in, quoted for Hydra."""
+    key, _, value = override.partition("=")
+    return f"{key}='{value.replace('{run}', str(run))}'" if "{run}" in value else override
 
 
 def environment() -> dict[str, Any]:
