@@ -20,6 +20,7 @@ __all__ = [
     "Run",
     "checkpoint_file",
     "is_finished",
+    "open_network",
     "open_run",
     "resume_from",
     "saved_config",
@@ -199,6 +200,23 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     network = instantiate(cfg.model).eval()
     OmegaConf.set_struct(cfg, True)
     return Run(network, datamodule, training, checkpoint)
+
+
+def open_network(checkpoint: str | Path) -> nn.Module:
+    """The network of a training run, in eval mode: logits of images in [0, 1].
+
+    Args:
+        checkpoint: A run folder or a checkpoint file.
+
+    Raises:
+        ValueError: If it is missing or damaged, or does not say which network it is for.
+    """
+    path = checkpoint_file(checkpoint)
+    training = saved_config(path)
+    if not training:
+        raise ValueError(f"`{path}` does not say which model it was trained with; give a run of ours")
+    network: nn.Module = instantiate({**training["model"], "checkpoint": str(path)})
+    return network.eval()
 
 
 def _as_trained(given: DictConfig, trained: Any, part: str, checkpoint: Path) -> DictConfig:

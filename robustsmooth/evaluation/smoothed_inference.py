@@ -45,6 +45,7 @@ class InferenceSweep(Callback):
         samples: Numbers of looks, ascending.
         ballots: Rules of voting, by name.
         attack: What the images go through first; None for clean images.
+        source: The network that the attack looks at, for attacks that transfer; the tested one if None.
         seed: The run's seed.
         settings: What else the rows depend on, such as the checkpoint.
 
@@ -59,6 +60,7 @@ class InferenceSweep(Callback):
         samples: Sequence[int],
         ballots: Mapping[str, Ballot],
         attack: Attack | None = None,
+        source: nn.Module | None = None,
         seed: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -68,9 +70,11 @@ class InferenceSweep(Callback):
             raise ValueError(f"`samples` must be ascending counts of at least 1, got {list(samples)}")
         if not ballots or not all(callable(ballot) for ballot in ballots.values()):
             raise ValueError(f"`ballots` must be one or more rules of voting by name, got {dict(ballots)}")
+        if source is not None and attack is None:
+            raise ValueError("`source` says what is attacked, but there is no attack: give `attack` too")
         self.folder, self.seed = Path(folder), seed
         self.sigmas, self.samples = [float(sigma) for sigma in sigmas], list(samples)
-        self.ballots, self.attack = dict(ballots), attack
+        self.ballots, self.attack, self.source = dict(ballots), attack, source
         rules = {name: repr(ballot) for name, ballot in self.ballots.items()}
         self.settings = {**(settings or {}), "seed": seed, "attack": repr(attack), "ballots": rules}
         self.console = Console(stderr=True)
@@ -80,8 +84,12 @@ class InferenceSweep(Callback):
         settings = {
             **self.settings,
             "network": fingerprint(pl_module.network),  # type: ignore[arg-type]
+            "source": None if self.source is None else fingerprint(self.source),
             "precision": str(trainer.precision),
         }
+        self._attacked_network = (
+            pl_module.network if self.source is None else self.source.to(pl_module.device).eval()
+        )
         self._log = RecordLog(self.folder, "smoothed_inference", COLUMNS, KEY, settings, trainer.global_rank)
         loader: Any = trainer.test_dataloaders
         self._votes_per_image = len(self.sigmas) * self.samples[-1]
@@ -104,7 +112,7 @@ class InferenceSweep(Callback):
             if all(key in self._log for key in self._keys(batch.indices.tolist(), sigma)):
                 continue
             with trainer.precision_plugin.forward_context():
-                images = self._attacked(network, batch, sigma)
+                images = self._attacked(batch, sigma)
                 votes = self._votes(network, images, batch.indices, sigma)
             self._write(batch, sigma, {name: each.argmax(2).cpu() for name, each in votes.items()})
         for _ in batch.indices:
@@ -145,9 +153,10 @@ class InferenceSweep(Callback):
             return None
         return [key for sigma in self.sigmas for key in self._keys(indices, sigma)]
 
-    def _attacked(self, network: nn.Module, batch: Batch, sigma: float) -> Tensor:
+    def _attacked(self, batch: Batch, sigma: float) -> Tensor:
         if self.attack is None:
             return batch.images
+        network: Any = self._attacked_network
         noise = self.attack.objective.noise
         attack = dataclasses.replace(
             self.attack,

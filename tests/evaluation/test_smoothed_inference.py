@@ -157,6 +157,24 @@ def test_attack_looks_at_the_level_and_draws_copy_by_copy(tmp_path):
         assert torch.equal(seen[5 + look], adversarial + noise[look])
 
 
+def test_attacks_transfer_from_a_source(tmp_path):
+    source = network(random=False)
+    source.network.head.bias.data.fill_(0.0)
+    seen = []
+    classifier = network()
+    classifier.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
+    sweep(tmp_path, classifier, batch_size=10, sigmas=[0.0], samples=[1], attack=EPGD, source=source)
+    assert len(seen) == 1 + 1, "the tested network is not attacked"
+    data = digits()
+    data.setup("test")
+    images, labels, indices = data.sample(10)
+    randomness = ImageRandomness(0, "inference/attack", indices)
+    attack = dataclasses.replace(EPGD, sigma=0.0)
+    assert torch.equal(seen[1], attack(source, images, labels, randomness=randomness))
+    with pytest.raises(ValueError, match=r"source=.* then, None now"):
+        sweep(tmp_path, sigmas=[0.0], samples=[1], attack=EPGD)
+
+
 def test_the_config_names_the_papers_rules(tmp_path, compose):
     words = ["checkpoint=none", "measure=smoothed_inference", "attack@measure.attack=epgd"]
     callback = instantiate(compose("measure", *words).measure, folder=str(tmp_path))
@@ -201,6 +219,7 @@ def test_summary_is_the_mean(tmp_path, capsys):
         ({"samples": [0]}, "`samples` must be"),
         ({"ballots": {}}, "`ballots` must be"),
         ({"ballots": {"hard": "hard"}}, "`ballots` must be"),
+        ({"source": torch.nn.Identity()}, "there is no attack"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, changes, message):
