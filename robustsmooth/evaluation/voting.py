@@ -119,8 +119,8 @@ class VotingCallback(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fix the numerics, open the log, and say what to expect."""
         network = network_of(pl_module)
-        shape = _image_shape(trainer)
-        tuning: Tuning = trainer.strategy.broadcast(self._tune(network, shape, pl_module.device))
+        found = self._tune(network, trainer, pl_module.device) if trainer.is_global_zero else None
+        tuning: Tuning = trainer.strategy.broadcast(found)  # type: ignore[assignment]
         settings = self._settings(network, tuning, pl_module.device)
         self._log = RecordLog(
             self.folder, self.name, self.columns, ["idx"], settings, rank=trainer.global_rank
@@ -194,7 +194,7 @@ class VotingCallback(Callback):
 
     # ------------------------------------------------------------------ parts of it
 
-    def _tune(self, network: nn.Module, shape: tuple[int, ...], device: torch.device) -> Tuning:
+    def _tune(self, network: nn.Module, trainer: pl.Trainer, device: torch.device) -> Tuning:
         """Batch size and memory format: those of the rows that are there, given ones, or quick ones."""
         then = RecordLog.written_settings(self.folder, self.name).get("numerics", {})
         numerics, batch_size = self.numerics, self.procedure.batch_size
@@ -202,7 +202,7 @@ class VotingCallback(Callback):
             batch_size = then.get("batch_size", batch_size)
         if numerics.channels_last == "auto" and "channels_last" in then:
             numerics = Numerics(numerics.precision, then["channels_last"], numerics.compile)
-        return tune(network, shape, device, batch_size, numerics)
+        return tune(network, _image_shape(trainer), device, batch_size, numerics)
 
     def _settings(self, network: nn.Module, tuning: Tuning, device: torch.device) -> dict[str, Any]:
         procedure = {key: value for key, value in asdict(self.procedure).items() if key != "batch_size"}

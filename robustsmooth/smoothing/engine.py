@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from robustsmooth.smoothing.addressing import address, generator
 from robustsmooth.smoothing.certificates.base import Case, Counts, Procedure, Request, Steps
 from robustsmooth.smoothing.noise import BLOCK, Noise
-from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, evaluating, tune
+from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, plain_tensors, tune
 
 __all__ = ["Finished", "VoteEngine", "is_random_inside"]
 
@@ -204,7 +204,7 @@ class VoteEngine:
         """One pass of the network over one device batch; nothing here waits for the device."""
         slots = [0] * self.batch_size  # padding is counted in slot 0, which nobody reads
         lead, number = rows[0][0].request.purpose, rows[0][0].number
-        with evaluating(self.network):
+        with plain_tensors():
             for image, row, count in rows:
                 if image.slot < 0:
                     image.slot = self._free_slot()
@@ -303,7 +303,7 @@ class VoteEngine:
             self.tuning = tune(self.network, shape, self.device, self.procedure.batch_size, self.numerics)
         self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
         self._forward = Forward(self.network, self.numerics, self.device)
-        with evaluating(self.network):
+        with plain_tensors():
             self._batch = torch.zeros((self.batch_size, *shape), device=self.device).to(
                 memory_format=self._forward.memory_format
             )

@@ -54,21 +54,17 @@ class Numerics:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside a ``with`` block, and as it was afterwards; no gradients."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        # Not inference mode, which a trainer may have switched on: compiled graphs do not survive it.
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def plain_tensors() -> Iterator[None]:
+    """No gradients inside a ``with`` block, and no inference mode, which compiled graphs do not survive."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 class Forward:
-    """A network under fixed numerics: images ``(B, C, H, W)`` float32 in, logits ``(B, K)`` float32 out.
+    """A frozen copy of a network under fixed numerics: images ``(B, C, H, W)`` in, logits ``(B, K)`` out.
+
+    A copy, so that modes, memory formats and frozen constants never reach the network itself, which may
+    go on training, and so that nobody changes the classifier while it is certified.
 
     Args:
         network: Maps images in [0, 1] to logits.
@@ -77,18 +73,22 @@ class Forward:
     """
 
     def __init__(self, network: nn.Module, numerics: Numerics, device: torch.device) -> None:
-        self.network, self.numerics, self.device = network, numerics, device
+        self.numerics, self.device = numerics, device
         self.memory_format = torch.channels_last if numerics.channels_last else torch.contiguous_format
-        self._call: Callable[[Tensor], Tensor] = network
+        with plain_tensors():
+            frozen = copy.deepcopy(network).eval().requires_grad_(False)
+            frozen.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        for module in frozen.modules():  # a network that arranges its input is told how
+            if hasattr(module, "memory_format"):
+                module.memory_format = self.memory_format  # type: ignore[assignment]
+        self._call: Callable[[Tensor], Tensor] = frozen
         if numerics.compile:
-            # A copy: frozen weights would not follow a network that goes on training.
-            frozen = copy.deepcopy(network).eval()
             self._call = torch.compile(frozen, dynamic=False, options={"freezing": True})
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Logits of a batch that is already in the right memory format."""
+        """Logits, float32, of a batch that is already in the right memory format."""
         dtype = _AUTOCAST.get(self.numerics.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with plain_tensors(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return self._call(batch).float()
 
 
@@ -125,35 +125,39 @@ def tune(
 
     Returns:
         The smallest batch within 3 % of the best speed.
+
+    Raises:
+        ValueError: If the given batch does not fit into memory.
     """
     numerics = numerics or Numerics()
     sizes = [batch_size] if batch_size != "auto" else [32, 64, 128, 256, 512, 1024, 2048, 4096]
-    formats = [numerics.channels_last] if numerics.channels_last != "auto" else [False, True]
-    eager = replace(numerics, compile=False)
-    speeds: dict[tuple[int, bool], float] = {}
-    with evaluating(network):
-        for size in sizes:
-            for layout in formats:
-                seconds = _seconds_per_pass(
-                    Forward(network, replace(eager, channels_last=layout), device), (size, *shape)
-                )
-                speeds[size, bool(layout)] = size / seconds if seconds else 0.0
-            best = max(speeds, key=speeds.__getitem__)
-            formats = [best[1]]  # the layout that wins once is the layout
-            fastest, latest = speeds[best], speeds[size, best[1]]
-            if latest < 0.9 * fastest or 2 * size / max(latest, 1e-9) > _MOST_SECONDS:
-                break
-    chosen = min(
-        size for (size, layout), speed in speeds.items() if layout == best[1] and speed >= 0.97 * fastest
-    )
-    return Tuning(chosen, replace(numerics, channels_last=best[1]), fastest)
+    layouts = [False, True] if numerics.channels_last == "auto" else [bool(numerics.channels_last)]
+    forwards = {
+        layout: Forward(network, replace(numerics, compile=False, channels_last=layout), device)
+        for layout in layouts
+    }
+    speeds: dict[int, float] = {}
+    for size in sizes:
+        now = {layout: size / _seconds_per_pass(run, (size, *shape)) for layout, run in forwards.items()}
+        quicker = max(now, key=now.__getitem__)
+        forwards = {quicker: forwards[quicker]}  # the layout that wins once is the layout
+        speeds[size] = now[quicker]
+        fastest = max(speeds.values())
+        if speeds[size] < 0.9 * fastest or 2 * size > _MOST_SECONDS * speeds[size]:
+            break
+    if not fastest:
+        raise ValueError(
+            f"a device batch of {min(speeds)} images does not fit into memory; give a smaller one"
+        )
+    chosen = min(size for size, speed in speeds.items() if speed >= 0.97 * fastest)
+    return Tuning(chosen, replace(numerics, channels_last=quicker), fastest)
 
 
 def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 3) -> float:
-    """The quickest of a few passes; 0.0 if they do not fit into memory."""
+    """The quickest of a few passes; infinite if they do not fit into memory."""
+    best = float("inf")
     try:
         batch = torch.zeros(shape, device=forward.device).to(memory_format=forward.memory_format)
-        best = float("inf")
         for repeat in range(repeats + 1):
             _synchronize(forward.device)
             start = time.perf_counter()
@@ -167,7 +171,7 @@ def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 3
         return best
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return 0.0
+        return float("inf")
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,0 +1,271 @@
+"""Certification at the speed of the network: votes per second beside the bare forward pass and others.
+
+    python benchmarks/certify.py                    # ResNet-20 on the CPU: about five minutes
+    python benchmarks/certify.py --device cuda      # ResNet-110 and ResNet-50 on a GPU
+    python benchmarks/certify.py --part radius      # fixed_radius against fixed n on the digits
+
+All contestants run in one process and take turns; each number is the median over the turns. Votes count
+one noisy image each, n0 and n together. Contestants:
+
+* bare: the network on one constant batch, the best over batch sizes and memory formats;
+* published: the loop of the published code (Cohen et al. 2019, `core.py`): one image at a time, batches of
+  1000, contiguous, counts brought to the host after every batch;
+* ART: the randomized-smoothing class of the adversarial-robustness-toolbox;
+* ours: the engine as `robustsmooth.certify` uses it, by default and with bf16 and compilation.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustsmooth.models import CifarResNet, Classifier, Normalize, SmallCNN, torchvision_network
+from robustsmooth.smoothing import (
+    Cohen,
+    FixedRadius,
+    Forward,
+    GaussianNoise,
+    Numerics,
+    SmoothedClassifier,
+    VoteEngine,
+    tune,
+)
+
+warnings.filterwarnings("ignore")
+SIGMA, N0 = 0.25, 100
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall time of `work`, the device's queue included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def bare(network: nn.Module, shape: tuple[int, ...], device: torch.device, numerics: Numerics, size: int):
+    """Images per second of the network alone, a closure that does `votes` of them."""
+    forward = Forward(network, numerics, device)
+    batch = torch.rand((size, *shape), device=device).to(memory_format=forward.memory_format)
+
+    def run(votes: int) -> float:
+        passes = max(1, round(votes / size))
+        forward(batch)
+        return passes * size / seconds(lambda: [forward(batch) for _ in range(passes)], device)
+
+    return run
+
+
+def published(network: nn.Module, images: Tensor, device: torch.device, classes: int, batch_size: int = 1000):
+    """The published loop: sample, predict, bring the counts home, batch after batch, image after image."""
+
+    def count(image: Tensor, n: int) -> np.ndarray:
+        counts = np.zeros(classes, dtype=int)
+        for start in range(0, n, batch_size):
+            size = min(batch_size, n - start)
+            batch = image.repeat((size, 1, 1, 1))
+            predictions = network(batch + torch.randn_like(batch) * SIGMA).argmax(1)
+            for label in predictions.cpu().numpy():
+                counts[label] += 1
+        return counts
+
+    def run(votes: int) -> float:
+        n = votes // len(images)
+        with torch.no_grad():
+            taken = seconds(lambda: [(count(each, min(N0, n)), count(each, n)) for each in images], device)
+        return len(images) * (min(N0, n) + n) / taken
+
+    return run
+
+
+def ours(network: nn.Module, images: Tensor, device: torch.device, numerics: Numerics):
+    """The engine; its set-up (tuning, compilation) happens here, outside of the clock."""
+    tuning = tune(network, tuple(images.shape[1:]), device, "auto", numerics)
+
+    def run(votes: int) -> float:
+        certificate = Cohen(n0=N0, n=votes // len(images))
+        engine = VoteEngine(
+            network, GaussianNoise(SIGMA), certificate, tuning=tuning, random_inside=False, numerics=numerics
+        )
+        engine.submit(images, torch.arange(len(images)))
+        return (certificate.max_votes * len(images)) / seconds(lambda: list(engine.run(flush=True)), device)
+
+    if numerics.compile:  # compile once, reuse the graph
+        shared = Forward(network, tuning.numerics, device)
+        network = _Compiled(shared)
+        tuning = type(tuning)(tuning.batch_size, Numerics("32-true", tuning.numerics.channels_last), 0.0)
+        numerics = tuning.numerics
+    run.tuning = tuning
+    return run
+
+
+class _Compiled(nn.Module):
+    """A compiled network under its own numerics, as a network."""
+
+    def __init__(self, forward: Forward) -> None:
+        super().__init__()
+        self.run = forward
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return self.run(images)
+
+
+def art(network: nn.Module, images: Tensor, device: torch.device, num_classes: int):
+    """The class of the adversarial-robustness-toolbox; None where it is not installed."""
+    try:
+        from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+    except ImportError:
+        return None
+    smoothed = PyTorchRandomizedSmoothing(
+        model=network,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=num_classes,
+        device_type="gpu" if device.type == "cuda" else "cpu",
+        sample_size=N0,
+        scale=SIGMA,
+        alpha=0.001,
+    )
+
+    def run(votes: int) -> float:
+        n = votes // len(images)
+        taken = seconds(lambda: smoothed.certify(images.cpu().numpy(), n=n, batch_size=256), device)
+        return len(images) * (N0 + n) / taken
+
+    return run
+
+
+def race(
+    name: str, network: nn.Module, shape: tuple[int, ...], classes: int, args: argparse.Namespace
+) -> None:
+    """All contestants on one network."""
+    device = torch.device(args.device)
+    network.to(device).eval()
+    images = torch.rand((args.images, *shape), device=device)
+    cuda = device.type == "cuda"
+    sizes = [256, 512, 1024, 2048] if cuda else [64, 128, 256, 512, 1000]
+    contestants: dict[str, Callable[[int], float]] = {}
+    for size in sizes:
+        for layout in (False, True):
+            label = f"bare fp32, {size}, {'channels last' if layout else 'contiguous'}"
+            contestants[label] = bare(network, shape, device, Numerics("32-true", layout), size)
+    contestants["bare fp32, as published (contiguous, 1000)"] = bare(
+        network, shape, device, Numerics("32-true", False), 1000
+    )
+    contestants["published loop"] = published(network, images, device, network.num_classes)
+    contestants["ours, default (fp32)"] = ours(network, images, device, Numerics())
+    contestants["ours, bf16"] = ours(network, images, device, Numerics("bf16-mixed"))
+    contestants["ours, bf16, compiled"] = ours(network, images, device, Numerics("bf16-mixed", compile=True))
+    contestants["ART"] = art(network, images, device, network.num_classes)
+    contestants = {label: run for label, run in contestants.items() if run is not None}
+    speeds: dict[str, list[float]] = {label: [] for label in contestants}
+    for label, run in contestants.items():
+        run(1 if label.startswith("bare") else args.images * 150)  # warm up, compile
+    for _ in range(args.turns):
+        for label, run in contestants.items():
+            # The many bare passes share the time of one contestant.
+            votes = args.votes // (4 if label.startswith("bare") else 1)
+            speeds[label].append(run(votes))
+    median = {label: statistics.median(values) for label, values in speeds.items()}
+    fastest = max((label for label in median if label.startswith("bare fp32, ")), key=median.__getitem__)
+    loop = median["published loop"]
+    print(f"\n## {name}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("| contestant | votes/s | of the fastest bare fp32 | of the published loop |")
+    print("| --- | ---: | ---: | ---: |")
+    for label, speed in median.items():
+        print(f"| {label} | {speed:,.0f} | {speed / median[fastest]:.2f} | {speed / loop:.2f} |")
+    tuned = contestants["ours, default (fp32)"].tuning
+    print(f"\nFastest bare: {fastest}. Ours chose {tuned.batch_size}, {tuned.numerics}.")
+    # The ratio that decides: turns side by side, so that the machine's moods cancel.
+    pairs = [our / best for our, best in zip(speeds["ours, default (fp32)"], speeds[fastest], strict=True)]
+    print(f"(1) ours / fastest bare: {statistics.median(pairs):.3f} (turns {[round(p, 3) for p in pairs]})")
+    print(f"(2) ours / published: {median['ours, default (fp32)'] / loop:.2f}")
+    print(f"(3) ours bf16 compiled / published: {median['ours, bf16, compiled'] / loop:.2f}")
+    same_predictions(network, images, device)
+
+
+def same_predictions(network: nn.Module, images: Tensor, device: torch.device, n: int = 2000) -> None:
+    """Votes that differ between our default numerics and the published ones, on the same noise."""
+    noise = GaussianNoise(SIGMA)
+    default = SmoothedClassifier(network, noise).votes(images, n)
+    plain = SmoothedClassifier(network, noise, numerics=Numerics("32-true", False))
+    low = SmoothedClassifier(network, noise, numerics=Numerics("bf16-mixed"))
+    for label, other in (
+        ("fp32, contiguous, batch 1000", plain.votes(images, n, batch_size=1000)),
+        ("bf16", low.votes(images, n)),
+    ):
+        moved = np.abs(default - other).sum() // 2
+        print(f"Votes that differ from {label}: {moved} of {default.sum()} net")
+
+
+def radius(args: argparse.Namespace) -> None:
+    """`fixed_radius` against fixed n = 100 000 on trained digits."""
+    from robustsmooth.data import DigitsDataModule
+
+    data = DigitsDataModule(normalization={"mean": [0.3057], "std": [0.3761]})
+    data.setup()
+    train = data.part("train")
+    network = Classifier(SmallCNN(num_classes=10), Normalize([0.3057], [0.3761]), num_classes=10)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    everything = data.convert(train.__getitems__(data.train_positions))
+    torch.manual_seed(0)
+    for _ in range(60):
+        for at in torch.randperm(len(everything.images)).split(64):
+            loss = nn.functional.cross_entropy(
+                network(everything.images[at] + SIGMA * torch.randn_like(everything.images[at])),
+                everything.labels[at],
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    test = data.convert(data.part("test").__getitems__(data.test_indices[: args.images]))
+    classifier = SmoothedClassifier(network.eval(), GaussianNoise(SIGMA))
+    fixed = classifier.certify(test.images, Cohen(n=100_000), indices=test.indices)
+    print("\n| radius | fixed n: certified | fixed_radius: certified | different | votes, times fewer |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for wanted in (0.1, 0.25, 0.5):
+        quick = classifier.certify(test.images, FixedRadius(radius=wanted, n=100_000), indices=test.indices)
+        sure = np.array([record.radius >= wanted for record in fixed])
+        early = np.array([record.radius >= wanted for record in quick])
+        votes = np.mean([record.votes for record in quick])
+        print(
+            f"| {wanted} | {sure.sum()} of {len(sure)} | {early.sum()} | {(sure != early).sum()} | "
+            f"{100_100 / votes:.1f} ({votes:,.0f}) |"
+        )
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--part", choices=["speed", "radius"], default="speed")
+    parser.add_argument("--images", type=int, default=None, help="images to certify")
+    parser.add_argument("--votes", type=int, default=None, help="votes of one turn")
+    parser.add_argument("--turns", type=int, default=5)
+    args = parser.parse_args()
+    cuda = args.device != "cpu"
+    if args.part == "radius":
+        args.images = args.images or 60
+        radius(args)
+        return
+    args.images = args.images or 4
+    args.votes = args.votes or (200_000 if cuda else 4_000)
+    normalize = Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
+    if cuda:
+        race("ResNet-110", Classifier(CifarResNet(110), normalize, num_classes=10), (3, 32, 32), args)
+        race("ResNet-50", Classifier(torchvision_network("resnet50"), num_classes=1000), (3, 224, 224), args)
+    else:
+        race("ResNet-20", Classifier(CifarResNet(20), normalize, num_classes=10), (3, 32, 32), args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A tiny data set and network that the tests of evaluation share."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from robustsmooth.data import Batch
+from robustsmooth.data.sampler import UnrepeatedSampler
+
+
+class Images:
+    """Images of two shades and noise, in batches; index i is image 3 i of some larger set."""
+
+    def __init__(self, count):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(count) % 3
+        shades = 0.2 + 0.3 * self.labels.float()
+        self.images = (
+            shades[:, None, None, None] + 0.1 * torch.randn(count, 1, 4, 4, generator=generator)
+        ).clamp(0, 1)
+        self.images = torch.round(self.images * 255) / 255
+        self.indices = 3 * torch.arange(count)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitems__(self, at):
+        return Batch(self.images[at], self.labels[at], self.indices[at])
+
+
+class TinyData(pl.LightningDataModule):
+    """The same few images for validation and test."""
+
+    def __init__(self, count=11, batch_size=4):
+        super().__init__()
+        self.images, self.batch_size = Images(count), batch_size
+        self.image_shape = (1, 4, 4)
+
+    def _loader(self):
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = UnrepeatedSampler(self.images, ranks, rank)
+        return DataLoader(self.images, self.batch_size, sampler=sampler, collate_fn=lambda batch: batch)
+
+    train_dataloader = val_dataloader = test_dataloader = _loader
+
+
+class TinyNetwork(nn.Module):
+    """Tells the shades apart."""
+
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, images):
+        distance = (images.mean(dim=(1, 2, 3))[:, None] - torch.tensor([0.2, 0.5, 0.8])).abs()
+        return -self.scale * distance
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    def made(*callbacks, **kwargs):
+        settings = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "use_distributed_sampler": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": tmp_path,
+            "callbacks": list(callbacks),
+            **kwargs,
+        }
+        return pl.Trainer(**settings)
+
+    return made
+
+
+@pytest.fixture
+def network():
+    return TinyNetwork()
+
+
+@pytest.fixture
+def tiny_data():
+    return TinyData

@@ -1,0 +1,471 @@
+import io
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from rich.console import Console
+from torch import nn
+
+from robustsmooth.evaluation import (
+    Certification,
+    EvaluationModule,
+    Prediction,
+    ValidationCertification,
+    average_certified_radius,
+    certified_accuracy,
+    data_settings,
+    default_radii,
+)
+from robustsmooth.evaluation.records import RecordLog
+from robustsmooth.evaluation.voting import fingerprint
+from robustsmooth.report.logs import read_log
+from robustsmooth.smoothing import (
+    ABSTAIN,
+    Cohen,
+    FixedRadius,
+    GaussianNoise,
+    GridGaussianNoise,
+    LBound,
+    NoNoise,
+    Numerics,
+    Predict,
+    SmoothedClassifier,
+    address,
+)
+
+FIELD = ["idx", "label", "predict", "radius", "correct", "time"]
+NOISE = GaussianNoise(0.25)
+CERTIFICATE = Cohen(n0=20, n=300, batch_size=64)
+
+
+def certification(folder, certificate=CERTIFICATE, smoothing=NOISE, **kwargs):
+    made = Certification(certificate, smoothing, folder, **kwargs)
+    made.console = Console(file=io.StringIO(), width=200)
+    return made
+
+
+def rows_of(path):
+    """The table without its timing column."""
+    header, *body = [line.split("\t") for line in path.read_text().splitlines()]
+    at = header.index("time")
+    return [line[:at] + line[at + 1 :] for line in [header, *body]]
+
+
+@pytest.fixture
+def certify(make_trainer, network, tiny_data, tmp_path):
+    """`certify("name", ...)` certifies the tiny data in a folder of that name and returns the table."""
+
+    def run(name, certificate=CERTIFICATE, smoothing=NOISE, *, batch_size=4, network=network, **kwargs):
+        callback = certification(tmp_path / name, certificate, smoothing, **kwargs)
+        trainer = make_trainer(callback)
+        trainer.test(EvaluationModule(network), tiny_data(batch_size=batch_size), verbose=False)
+        return callback, tmp_path / name / "certify.tsv"
+
+    return run
+
+
+def test_rows_are_the_records_of_the_certificate(certify, network, tiny_data):
+    _, path = certify("a", seed=5)
+    data = tiny_data().images
+    classifier = SmoothedClassifier(network, NOISE, seed=5)
+    records = classifier.certify(data.images, CERTIFICATE, indices=data.indices, labels=data.labels)
+    header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert header[:6] == FIELD
+    assert [int(row[0]) for row in rows] == data.indices.tolist()
+    for row, record, label in zip(rows, records, data.labels.tolist(), strict=True):
+        cells = dict(zip(header, row, strict=True))
+        assert int(cells["label"]) == label
+        assert int(cells["predict"]) == record.prediction
+        assert float(cells["radius"]) == record.radius  # unrounded
+        assert int(cells["correct"]) == (record.prediction == label)
+        assert float(cells["p_a_lower"]) == record.p_a_lower
+        assert cells["counts"] == ",".join(f"{k}:{v}" for k, v in record.counts)
+        assert cells["guarantee"] == "l2-certificate"
+    assert any(record.prediction != ABSTAIN for record in records)
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        CERTIFICATE,
+        FixedRadius(radius=0.1, n0=20, n=2000, first_look=50, batch_size=64),
+        Cohen(n0=0, n=300, candidate="clean", batch_size=64),
+        Cohen(n0=20, n=300, randomized=True, batch_size=64),
+    ],
+)
+def test_the_table_does_not_depend_on_the_loaders_batch(certify, certificate):
+    tables = [rows_of(certify(str(size), certificate, batch_size=size)[1]) for size in (1, 7, 64)]
+    assert len(tables[0]) == 12
+    assert tables[0] == tables[1] == tables[2]
+
+
+@pytest.mark.ddp
+def test_two_ranks_write_the_table_of_one(make_trainer, network, tiny_data, tmp_path):
+    """Eleven images on two ranks: each exactly once."""
+    for ranks in (1, 2):
+        strategy = {"devices": 2, "strategy": "ddp_fork"} if ranks == 2 else {}
+        callback = certification(tmp_path / str(ranks))
+        trainer = make_trainer(callback, **strategy)
+        trainer.test(EvaluationModule(network), tiny_data(11), verbose=False)
+    one, two = (rows_of(tmp_path / str(ranks) / "certify.tsv") for ranks in (1, 2))
+    assert len(one) == 12
+    assert one == two
+    assert not list(tmp_path.glob("2/*rank*"))
+    summaries = [json.loads((tmp_path / str(ranks) / "summary.json").read_text()) for ranks in (1, 2)]
+    assert summaries[0]["metrics"]["test/acr"] == summaries[1]["metrics"]["test/acr"]
+
+
+class Slow(nn.Module):
+    """A network that takes its time, so that there is some to kill it in."""
+
+    num_classes = 3
+
+    def __init__(self, network, seconds):
+        super().__init__()
+        self.network, self.seconds = network, seconds
+
+    def forward(self, images):
+        time.sleep(self.seconds)
+        return self.network(images)
+
+
+def _certify_in_child(make_trainer, network, data, folder, certificate):
+    os.setsid()
+    callback = certification(folder, certificate, progress=False)
+    make_trainer(callback).test(EvaluationModule(network), data, verbose=False)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments_and_started_again(make_trainer, network, tiny_data, tmp_path, seed):
+    """kill -9, again and again, until a run gets through: the table is that of an undisturbed run."""
+    rng, context = random.Random(seed), multiprocessing.get_context("fork")
+    certificate = FixedRadius(radius=0.1, n0=20, n=1000, first_look=50, batch_size=64)
+    calm, wild, kills, progress = tmp_path / "calm", tmp_path / "wild", 0, set()
+    make_trainer(certification(calm, certificate)).test(
+        EvaluationModule(network), tiny_data(40), verbose=False
+    )
+    while not (wild / "certify.tsv").exists():
+        child = context.Process(
+            target=_certify_in_child,
+            args=(make_trainer, Slow(network, 0.01), tiny_data(40, batch_size=7), wild, certificate),
+        )
+        child.start()
+        child.join(rng.uniform(0.05, 0.5) if kills < 30 else None)
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
+            kills += 1
+            child.join()
+            part = wild / "certify.rank0.tsv"
+            progress.add(part.read_bytes().count(b"\n") if part.exists() else 0)
+    assert kills >= 2
+    assert len(progress) >= 2  # it was killed in the middle, not only before it began
+    assert rows_of(wild / "certify.tsv") == rows_of(calm / "certify.tsv")
+
+
+def test_a_finished_run_is_left_as_it_is(certify):
+    _, path = certify("a")
+    before = path.read_bytes()
+    callback, _ = certify("a")
+    assert path.read_bytes() == before
+    assert callback._engine.votes == 0
+
+
+def test_an_interrupted_run_computes_only_what_is_missing(certify, tmp_path):
+    _, path = certify("a")
+    whole = rows_of(path)
+    lines = path.read_text().splitlines(keepends=True)
+    (tmp_path / "a" / "certify.rank0.tsv").write_text("".join(lines[:5]) + lines[5][:-7])  # torn
+    path.unlink()
+    callback, _ = certify("a")
+    assert rows_of(path) == whole
+    assert callback._engine.votes == 7 * 320
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"certificate": Cohen(n0=20, n=301, batch_size=64)}, "procedure.n=300 then, 301 now"),
+        ({"smoothing": GaussianNoise(0.3)}, "noise.sigma=0.25 then, 0.3 now"),
+        ({"smoothing": GridGaussianNoise(0.25)}, "noise.name"),
+        ({"seed": 1}, "seed=0 then, 1 now"),
+        ({"numerics": Numerics("bf16-mixed")}, "numerics.precision"),
+        ({"certificate": Cohen(n0=20, n=300, batch_size=32)}, "numerics.batch_size"),
+        ({"settings": {"data": "other"}}, "data=None then"),
+    ],
+)
+def test_changed_settings_are_refused_not_mixed_in(certify, changed, named):
+    certify("a")
+    with pytest.raises(ValueError, match=named):
+        certify("a", **changed)
+
+
+def test_another_network_is_refused(certify, network):
+    certify("a")
+    with torch.no_grad():
+        network.scale += 1
+    with pytest.raises(ValueError, match="network="):
+        certify("a")
+
+
+def test_the_batch_that_was_found_is_kept(certify):
+    first, path = certify("a", Cohen(n0=20, n=300))
+    path.unlink()
+    again, _ = certify("a", Cohen(n0=20, n=300))
+    assert again._engine.batch_size == first._engine.batch_size
+
+
+def test_metrics_are_logged_and_summed_up(make_trainer, network, tiny_data, tmp_path):
+    callback = certification(tmp_path, radii=[0.0, 0.1, 0.25])
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer = make_trainer(callback, logger=logger)
+    trainer.test(EvaluationModule(network), tiny_data(), verbose=False)
+    rows = read_log(tmp_path / "certify.tsv").rows
+    prediction, radius, label = (
+        torch.tensor(rows[name].to_numpy()) for name in ("predict", "radius", "label")
+    )
+    accuracies = certified_accuracy(prediction, radius, label, [0.0, 0.1, 0.25]).tolist()
+    acr = float(average_certified_radius(prediction, radius, label))
+    logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert logged["test/acr"] == pytest.approx(acr)
+    assert [logged[f"test/certified_acc@{r}"] for r in ("0.00", "0.10", "0.25")] == pytest.approx(accuracies)
+    assert logged["test/abstention"] == pytest.approx(float((prediction == -1).double().mean()))
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert "test/acr" in header
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["metrics"]["test/acr"] == acr  # in full precision
+    assert summary["metrics"]["test/top1"] == logged["test/top1"]
+    assert summary["images"] == 11
+    assert summary["votes_per_image"] == 320
+    assert summary["seconds_per_image"] > 0
+    assert (summary["n"], summary["alpha"], summary["sigma"]) == (300, 0.001, 0.25)
+    assert summary["largest_radius"] == pytest.approx(0.25 * 2.0, abs=0.02)
+    assert [point["radius"] for point in summary["certified_accuracy"]] == [0.0, 0.1, 0.25]
+    assert all(point["low"] <= point["accuracy"] <= point["high"] for point in summary["certified_accuracy"])
+    assert summary["settings"]["numerics"]["precision"] == "32-true"
+    said = callback.console.file.getvalue()
+    for words in (
+        "certifying 11 images with at most 320 votes each",
+        "at most about",
+        "ACR",
+        "95 % band",
+        "abstention",
+    ):
+        assert words in said
+
+
+def test_our_log_is_read_by_the_reports_reader(certify):
+    _, path = certify("a")
+    log = read_log(path)
+    assert log.problems == ()
+    assert log.kind == "certify"
+    assert len(log.rows) == 11
+    assert (log.rows["votes"] == 320).all()
+    assert (log.rows["time"] > 0).all()
+
+
+def test_a_setting_that_cannot_certify_is_said_before(certify):
+    callback, _ = certify("a", Cohen(n0=5, n=9, batch_size=64))
+    assert "not even unanimous votes certify anything" in callback.console.file.getvalue()
+    callback, _ = certify("b", smoothing=NoNoise())
+    assert "every image will abstain" in callback.console.file.getvalue()
+    callback, _ = certify("c")
+    assert "Warning" not in callback.console.file.getvalue()
+
+
+def test_a_certificate_at_one_radius_has_no_acr(certify):
+    callback, _ = certify("a", FixedRadius(radius=0.1, n0=20, n=500, batch_size=64))
+    assert "test/acr" not in callback.summary["metrics"]
+    assert "test/certified_acc@0.10" in callback.summary["metrics"]
+
+
+def test_the_l_bound_says_what_it_is(certify):
+    callback, path = certify("a", LBound(batch_size=64))
+    assert {row[-1] for row in rows_of(path)[1:]} == {"l2-lbound-assumed"}
+    assert callback.summary["n"] == 0
+
+
+def test_a_full_disk_keeps_what_is_finished(certify, monkeypatch, tmp_path):
+    append, rows = RecordLog.append, []
+
+    def until_full(self, row):
+        if len(rows) == 4:
+            raise OSError(28, "No space left on device")
+        rows.append(row)
+        append(self, row)
+
+    monkeypatch.setattr(RecordLog, "append", until_full)
+    with pytest.raises(OSError, match="No space left"):
+        certify("a")
+    monkeypatch.setattr(RecordLog, "append", append)
+    callback, path = certify("a")
+    assert callback._engine.votes == 7 * 320
+    assert rows_of(path) == rows_of(certify("b")[1])
+
+
+def test_networks_that_are_random_inside_are_certified_image_by_image(certify, network):
+    class Noisy(nn.Module):
+        num_classes = 3
+
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            return self.network(images) + 0.3 * torch.randn(3)
+
+    tables = [rows_of(certify(str(size), network=Noisy(), batch_size=size)[1]) for size in (1, 7, 64)]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_a_loader_without_data_module_will_do(make_trainer, network, tiny_data, tmp_path):
+    callback = certification(tmp_path)
+    loader = tiny_data().test_dataloader()
+    make_trainer(callback).test(EvaluationModule(network), loader, verbose=False)
+    assert len(rows_of(tmp_path / "certify.tsv")) == 12
+
+
+def test_default_radii_end_where_the_setting_does():
+    assert default_radii(Cohen(n=100_000), GaussianNoise(0.25)) == [0.0, 0.25, 0.5, 0.75]
+    assert default_radii(Cohen(n=9), GaussianNoise(0.25)) == [0.0]
+    assert default_radii(FixedRadius(radius=0.3), GaussianNoise(0.25)) == [0.3]
+
+
+def test_a_fingerprint_is_of_the_weights_alone(network):
+    before = fingerprint(network)
+    assert fingerprint(network.train()) == before
+    assert fingerprint(network.to(memory_format=torch.channels_last)) == before
+    with torch.no_grad():
+        network.scale += 1e-6
+    assert fingerprint(network) != before
+
+
+def test_data_settings_leave_out_what_does_not_matter():
+    config = {"_target_": "X", "root": "/a", "batch_size": 3, "subset": {"every": 20, "indices": [1, 2]}}
+    assert data_settings(config) == {"_target_": "X", "subset": {"every": 20, "indices": [1, 2]}}
+
+
+def test_negative_radii_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`radii` must not be negative"):
+        Certification(CERTIFICATE, NOISE, tmp_path, radii=[-0.1])
+
+
+# ---------------------------------------------------------------------- PREDICT
+
+
+def test_prediction_writes_what_predict_says(make_trainer, network, tiny_data, tmp_path):
+    callback = Prediction(Predict(n=60, batch_size=32), NOISE, tmp_path, seed=2)
+    callback.console = Console(file=io.StringIO(), width=200)
+    trainer = make_trainer(callback)
+    trainer.test(EvaluationModule(network), tiny_data(), verbose=False)
+    data = tiny_data().images
+    expected = SmoothedClassifier(network, NOISE, seed=2).predict(
+        data.images, Predict(n=60), indices=data.indices
+    )
+    log = read_log(tmp_path / "predict.tsv")
+    assert log.kind == "predict"
+    assert log.rows["predict"].tolist() == [record.prediction for record in expected]
+    assert log.rows["p_value"].tolist() == [record.p_value for record in expected]
+    accuracy = (log.rows["predict"] == log.rows["label"]).mean()
+    assert callback.summary["metrics"]["test/smoothed_top1"] == pytest.approx(accuracy)
+    assert "smoothed accuracy" in callback.console.file.getvalue()
+
+
+def test_ten_votes_are_warned_of(make_trainer, network, tiny_data, tmp_path):
+    callback = Prediction(Predict(n=10, batch_size=32), NOISE, tmp_path)
+    callback.console = Console(file=io.StringIO(), width=200)
+    make_trainer(callback).test(EvaluationModule(network), tiny_data(), verbose=False)
+    assert "not even unanimous votes decide" in callback.console.file.getvalue()
+    assert callback.summary["metrics"]["test/abstention"] == 1.0
+
+
+# ---------------------------------------------------------------------- during training
+
+
+class Training(pl.LightningModule):
+    """Learns nothing of interest, but its scale grows."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch, batch_idx):
+        return -self.network.scale
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def validation(**kwargs):
+    return ValidationCertification(Cohen(n0=10, n=100, batch_size=64), NOISE, **kwargs)
+
+
+def test_checkpoints_can_be_chosen_by_acr(make_trainer, network, tiny_data, tmp_path):
+    best = ModelCheckpoint(dirpath=tmp_path, monitor="val/acr", mode="max")
+    trainer = make_trainer(
+        validation(images=6, every=2, radii=[0.1]), best, max_epochs=3, enable_checkpointing=True
+    )
+    trainer.fit(Training(network), tiny_data())
+    data = tiny_data().images
+    records = SmoothedClassifier(network, NOISE, seed=address(0, "validation")).certify(
+        data.images[:6], Cohen(n0=10, n=100, batch_size=64), indices=data.indices[:6]
+    )
+    expected = sum(
+        record.radius
+        for record, label in zip(records, data.labels, strict=False)
+        if record.prediction == label
+    )
+    logged = trainer.callback_metrics
+    assert float(logged["val/acr"]) == pytest.approx(expected / 6)
+    assert {"val/acr", "val/certified_acc@0.10", "val/abstention"} <= set(logged)
+    assert best.best_model_score is not None
+    assert math.isfinite(float(best.best_model_score))
+    assert network.training  # left as it was
+
+
+def test_between_certifications_the_last_values_stand(make_trainer, network, tiny_data):
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics["val/acr"]))
+
+    make_trainer(validation(every=2), Look(), max_epochs=4).fit(Training(network), tiny_data())
+    assert len(seen) == 4
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+
+
+@pytest.mark.ddp
+def test_two_ranks_certify_the_same_validation_images(make_trainer, network, tiny_data, tmp_path):
+    values = []
+    for strategy in ({}, {"devices": 2, "strategy": "ddp_fork"}):
+        trainer = make_trainer(validation(images=7), max_epochs=1, **strategy)
+        trainer.validate(Training(network), tiny_data(), verbose=False)
+        values.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+    assert values[0].keys() == values[1].keys()
+    assert values[0] == pytest.approx(values[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": 0}, "`images` must be at least 1"),
+        ({"every": 0}, "`every` must be at least 1"),
+        ({"numerics": Numerics(compile=True)}, "it would freeze the weights"),
+    ],
+)
+def test_bad_settings_of_validation(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        validation(**arguments)
