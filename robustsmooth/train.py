@@ -37,7 +37,8 @@ def train(cfg: DictConfig) -> None:
             trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
             write_summary(folder, trainer, timer)
     for name, line in cfg.evaluate.items():
-        run_nested(line, checkpoint=folder, folder=folder / name)
+        if line is not None:  # an experiment leaves out what the one that it builds on does
+            run_nested(line, checkpoint=folder, folder=folder / name)
 
 
 if __name__ == "__main__":

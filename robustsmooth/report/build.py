@@ -42,6 +42,7 @@ def build_tables(
         built += [tables.certified_accuracy_table(members, at, level, method), tables.radius_table(members)]
     built += [
         tables.attack_table(evaluations.attacks, level, method),
+        tables.distance_table(evaluations),
         tables.attack_seed_table(evaluations.attacks),
         tables.contradiction_table(evaluations),
         tables.comparison_table(certified, chosen),

@@ -98,6 +98,34 @@ class Attack:
     settings: dict[str, Any]
     rows: pd.DataFrame
 
+    @property
+    def clean(self) -> NDArray[np.bool_]:
+        """Whether each image is right without the attack; in the best k where the attack is about those."""
+        if "clean_correct" in self.rows:
+            return self.rows["clean_correct"].to_numpy() == 1
+        return self.rows["clean"].to_numpy() == self.rows["label"].to_numpy()
+
+    @property
+    def won(self) -> NDArray[np.bool_]:
+        """Whether the attacked image is wrong, also where it was wrong before."""
+        return (self.rows["success"].to_numpy() == 1) | ~self.clean
+
+    @property
+    def norm(self) -> Literal["l2", "linf"]:
+        """The norm of the attack's budget and distances."""
+        return "linf" if str(self.run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
+
+    @property
+    def distance(self) -> NDArray[np.float64]:
+        """Distance of each attacked image; 0 where the image was wrong before."""
+        return np.where(self.clean, self.rows[self.norm].to_numpy(float), 0.0)
+
+    @property
+    def epsilon(self) -> float | None:
+        """The budget, if there is one."""
+        value = self.settings.get("epsilon", self.run.facts.get("epsilon"))
+        return None if value is None or pd.isna(value) else float(value)
+
 
 @dataclass(frozen=True)
 class Training:

@@ -24,8 +24,8 @@ LOG_NAMES = ("certify", "predict", "attack", "agreement", "timing", "smoothed_in
 """Logs of ours, by the name of their file without ``.tsv``."""
 
 LABEL_FACTS = (
-    "name", "method", "model", "data", "train_sigma", "sigma", "certificate", "attack", "target", "norm",
-    "epsilon", "n", "alpha", "num_noise", "train_seed", "seed",
+    "name", "method", "model", "data", "train_sigma", "sigma", "certificate", "attack", "source", "target",
+    "norm", "epsilon", "n", "alpha", "num_noise", "train_seed", "seed",
 )  # fmt: skip
 """What a label may be made of, in this order; only what differs between the runs is used."""
 
@@ -275,12 +275,17 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
         if trained is not None and trained != path:
             facts, _ = _facts_of(trained)
             facts["train_seed"] = facts.pop("seed", None)
+            for name in ("attack", "epsilon", "norm", "steps", "num_noise", "loss"):  # of the training
+                facts.pop(name, None)
     elif "method" in config:
         trained = path
     facts |= {group: choices[group] for group in _GROUPS if choices.get(group) and choices[group] != "none"}
     attacked = config.get("attack") or (config.get("measure") or {}).get("attack")
-    if attacked:
+    if attacked and trained != path:
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or path.name
+        source = (config.get("source") or {}).get("checkpoint")
+        if source:
+            facts["source"] = (_training_folder(source, ".") or Path(source)).name
     elif config.get("measure"):
         facts["attack"] = "none"
     facts |= {"seed": config["seed"]} if "seed" in config else {}
@@ -315,9 +320,11 @@ def _training_folder(checkpoint: str, cwd: str) -> Path | None:
 def _settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The facts among the settings that an evaluation's rows depend on."""
     flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings).items()}
-    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device")
+    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "mode")
     facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
-    procedure = settings.get("procedure")
+    target, procedure = settings.get("target"), settings.get("procedure")
+    if isinstance(target, Mapping) and "name" in target:
+        facts["target"] = target["name"]
     if isinstance(procedure, Mapping) and "name" in procedure:
         facts["certificate"] = procedure["name"]
     return facts

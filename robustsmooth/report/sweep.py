@@ -14,7 +14,7 @@ __all__ = ["ReportSweep"]
 
 
 class ReportSweep(Callback):
-    """Write a report about all jobs of a sweep, with those that an earlier start had finished, when the last ends.
+    """When a sweep ends, report on all its jobs, those that an earlier start had finished included.
 
     Args:
         folder: Name of the report's folder inside the sweep's.

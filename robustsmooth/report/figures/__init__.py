@@ -1,7 +1,7 @@
 """The figures of a report."""
 
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Evaluations
-from robustsmooth.report.figures.attacked import attack_curves, budget_of, empirical_and_certified, is_l2
+from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.certified import (
     certified_accuracy,
     envelope,
@@ -36,7 +36,7 @@ def draw_figures(
         drawings += [envelope(certified), envelope_per_sigma(certified)]
     if any(each.p_a_lower is not None for each in certified):
         drawings.append(lower_bounds(certified))
-    budgets = [each for each in evaluations.attacks if is_l2(each) and budget_of(each) is not None]
+    budgets = [each for each in evaluations.attacks if each.norm == "l2" and each.epsilon is not None]
     if budgets and certified:
         drawings.append(empirical_and_certified(budgets, certified))
     if evaluations.attacks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +22,7 @@ from robustsmooth.report.figures.drawing import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attack_curves", "budget_of", "empirical_and_certified", "is_l2"]
-
-
-def is_l2(each: Attack) -> bool:
-    """Whether the attack's budget and distances are l2."""
-    return str(each.run.facts.get("norm", "l2")) in ("l2", "2")
-
-
-def budget_of(each: Attack) -> float | None:
-    """The attack's epsilon, if it has one."""
-    value = each.settings.get("epsilon", each.run.facts.get("epsilon"))
-    return None if value is None else float(value)
+__all__ = ["attack_curves", "empirical_and_certified"]
 
 
 def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[Certification]) -> Drawing:
@@ -51,9 +39,9 @@ def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[
             axes.plot(grid, curve(each, grid), label=each.run.label, color=colours[each.run.trained])
         lines: dict[tuple[Any, str], list[tuple[float, float]]] = {}
         for attack in attacks:
-            held = float((attack.rows["adversarial"] == attack.rows["label"]).mean())
+            held = float((~attack.won).mean())
             lines.setdefault((attack.run.trained, _attack_name(attack)), []).append(
-                (budget_of(attack) or 0, 100 * held)
+                (attack.epsilon or 0, 100 * held)
             )
         names = sorted({name for _, name in lines})
         for (trained, name), points in lines.items():
@@ -91,23 +79,17 @@ def attack_curves(attacks: Sequence[Attack]) -> Drawing:
     largest: dict[str, Attack] = {}
     for each in attacks:
         kept = largest.get(each.run.label)
-        if kept is None or (budget_of(each) or 0) >= (budget_of(kept) or 0):
+        if kept is None or (each.epsilon or 0) >= (kept.epsilon or 0):
             largest[each.run.label] = each
-    norms = {"l2" if is_l2(each) else "linf" for each in largest.values()}
-    norm = "l2" if "l2" in norms else "linf"
-    shown = [each for each in largest.values() if is_l2(each) == (norm == "l2")][:MOST_LINES]
+    norm = "l2" if any(each.norm == "l2" for each in largest.values()) else "linf"
+    shown = [each for each in largest.values() if each.norm == norm][:MOST_LINES]
 
     def draw(axes: Axes) -> None:
-        reach = max(
-            (float(each.rows.loc[each.rows["success"] == 1, norm].max()) for each in shown), default=1.0
-        )
-        grid = np.linspace(0, reach if math.isfinite(reach) and reach > 0 else 1.0, 400)
+        reach = max((float(each.distance[each.won].max(initial=0.0)) for each in shown), default=0.0)
+        grid = np.linspace(0, reach or 1.0, 400)
         for position, each in enumerate(shown):
-            rows = each.rows
-            wrong = (rows["clean"] != rows["label"]).to_numpy()
-            distance = np.where(wrong, 0.0, rows[norm].to_numpy(float))
-            curve = statistics.attack_curve(distance, wrong | (rows["success"] == 1).to_numpy(), grid)
-            axes.plot(grid, 100 * curve, label=each.run.label, **line_style(position))
+            share = statistics.attack_curve(each.distance, each.won, grid)
+            axes.plot(grid, 100 * share, label=each.run.label, **line_style(position))
         percent_axes(axes, f"{norm} distance (pixel units)", "Images attacked (%)")
 
     note = (

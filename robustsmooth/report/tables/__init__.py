@@ -5,6 +5,7 @@ from robustsmooth.report.tables.attacked import (
     attack_seed_table,
     attack_table,
     contradiction_table,
+    distance_table,
 )
 from robustsmooth.report.tables.certified import (
     certified_accuracy_table,
@@ -27,5 +28,5 @@ __all__ = [
     "overview_table", "certified_accuracy_table", "radius_table", "linf_table", "comparison_table",
     "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
-    "prediction_table", "attack_seed_table", "by_guarantee", "default_radii",
+    "prediction_table", "attack_seed_table", "distance_table", "by_guarantee", "default_radii",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts
 
-__all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table"]
+__all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table", "distance_table"]
 
 
 def attack_rows(
@@ -23,16 +23,9 @@ def attack_rows(
     """The numbers of each attack: accuracy before and under it, successes, distances, abstentions."""
     rows = []
     for each in attacks:
-        table = each.rows
-        label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
-        clean = table["clean"].to_numpy() == label
-        held = adversarial == label
+        table, held = each.rows, ~each.won
         low, high = statistics.interval(int(held.sum()), len(table), level, method)
-        # An image that is wrong without an attack is one at distance 0.
-        success = (table["success"].to_numpy() == 1) | ~clean
-        norm = "linf" if str(each.run.facts.get("norm")) in ("linf", "inf") else "l2"
-        distance = np.where(clean, table[norm].to_numpy(float), 0.0)
-        median, mean, won = statistics.distance_statistics(distance, success)
+        median, mean, won = statistics.distance_statistics(each.distance, each.won)
         rows.append(
             {
                 "run": each.run.label,
@@ -40,15 +33,15 @@ def attack_rows(
                 **each.settings,
                 "folder": str(each.run.trained or ""),
                 "images": len(table),
-                "distance_norm": norm,
-                "clean_accuracy": float(clean.mean()),
+                "distance_norm": each.norm,
+                "clean_accuracy": float(each.clean.mean()),
                 "accuracy": float(held.mean()),
                 "accuracy_low": float(low),
                 "accuracy_high": float(high),
                 "success": won,
                 "median_distance": median,
                 "mean_distance": mean,
-                "abstained": float((adversarial == ABSTAIN).mean()),
+                "abstained": float((table["adversarial"] == ABSTAIN).mean()),
                 "seconds": float(table["time"].mean()) if "time" in table else math.nan,
             }
         )
@@ -60,11 +53,12 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
     columns = [
         RUN,
         Column("attack", "Attack"),
+        Column("source", "Attack seen on"),
         Column("target", "Attacked"),
         Column("epsilon", "ε (pixel units)", style="g"),
         Column("num_noise", "Noises", style="g"),
         Column("images", "Images", style="d"),
-        Column("clean_accuracy", "Accuracy (%)", "empirical", "percent", best="max"),
+        Column("clean_accuracy", "Accuracy (%)", "empirical", "percent"),
         Column(
             "accuracy",
             "Accuracy under attack (%)",
@@ -72,12 +66,11 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
             "percent",
             "accuracy_low",
             "accuracy_high",
-            "max",
         ),
         Column("abstained", "Abstained (%)", "measurement", "percent"),
         Column("success", "Attacked or wrong (%)", "empirical", "percent"),
         Column("distance_norm", "Distance"),
-        Column("median_distance", "Median distance", "empirical", ".4f", best="max"),
+        Column("median_distance", "Median distance", "empirical", ".4f"),
         Column("mean_distance", "Mean distance of successes", "empirical", ".4f"),
         Column("seconds", "Seconds per image", "measurement", ".3g"),
     ]
@@ -89,6 +82,41 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
     )  # fmt: skip
 
 
+def distance_table(evaluations: Evaluations) -> Table | None:
+    """One row per classifier: L-bounds and the distances that attacks needed (HeatSmoothing Tables 3 and 5).
+
+    Only where smallest perturbations were asked for.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, Column] = {}
+    for bound in (each for each in evaluations.certifications if "lbound" in each.guarantee):
+        median, mean, _ = statistics.radius_statistics(np.ones_like(bound.correct), bound.radius)
+        row = rows.setdefault(str(bound.run.facts["classifier"]), {})
+        for name, value in (("median", median), ("mean", mean)):
+            key = f"{bound.guarantee} {name}"
+            row[key] = value
+            columns[key] = Column(key, key, bound.kind, ".3f", best="max")
+    smallest = [each for each in evaluations.attacks if each.run.facts.get("mode") == "minimum"]
+    for each, measured in zip(smallest, attack_rows(smallest), strict=True):
+        row = rows.setdefault(str(each.run.facts["classifier"]), {})
+        name = str(each.run.facts.get("attack", "attack"))
+        for key in ("median", "mean", "success"):
+            value = measured[key if key == "success" else f"{key}_distance"]
+            style, title = ("percent", "success (%)") if key == "success" else (".4f", f"{key} {each.norm}")
+            row[f"{name} {key}"] = value
+            columns[f"{name} {key}"] = Column(f"{name} {key}", f"{name} {title}", "empirical", style)
+    if not smallest:
+        return None
+    return Table(
+        "distances",
+        "Adversarial distances",
+        [Column("classifier", "Classifier"), *columns.values()],
+        [{"classifier": classifier, **row} for classifier, row in rows.items()],
+        "Pixel units. Bounds are from below, over all images; attacks from above: the median counts a failure "
+        "as beyond every success and a clean mistake as 0, the mean is over successes.",
+    )
+
+
 def attack_seed_table(attacks: Sequence[Attack]) -> Table:
     """Accuracy without and under attack, mean and standard deviation over seeds (CPNI Tables 1, 2 and 4)."""
     groups: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
@@ -96,16 +124,17 @@ def attack_seed_table(attacks: Sequence[Attack]) -> Table:
         groups.setdefault(apart_from_seed({**each.run.facts, **each.settings}), []).append(row)
     rows = []
     for members in (members for members in groups.values() if len(members) > 1):
-        row: dict[str, Any] = {**members[0], "seeds": len(members)}
+        averaged: dict[str, Any] = {**members[0], "seeds": len(members)}
         for key in ("clean_accuracy", "accuracy"):
             mean, std = statistics.mean_and_std([member[key] for member in members])
-            row |= {f"{key}_mean": mean, f"{key}_std": std, key: f"{100 * mean:.2f} ± {100 * std:.2f}"}
-        rows.append(row)
+            averaged |= {f"{key}_mean": mean, f"{key}_std": std, key: f"{100 * mean:.2f} ± {100 * std:.2f}"}
+        rows.append(averaged)
     columns = [
         Column("method", "Method"),
         Column("model", "Network"),
         Column("noise_layers", "Noise layers"),
         Column("attack", "Attack"),
+        Column("source", "Attack seen on"),
         Column("epsilon", "ε (pixel units)", style="g"),
         Column("seeds", "Seeds", style="d"),
         Column("clean_accuracy", "Accuracy (%)", "empirical"),
@@ -118,16 +147,16 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     """Accuracy under l2 attack beside certified accuracy at the same radius, and certificates broken."""
     rows = []
     for attack in evaluations.attacks:
-        epsilon = attack.settings.get("epsilon", attack.run.facts.get("epsilon"))
-        if epsilon is None or str(attack.run.facts.get("norm", "l2")) not in ("l2", "2"):
+        if attack.epsilon is None or attack.norm != "l2":
             continue
         for each in evaluations.certifications:
             if _same_classifier(attack.run, each.run) and each.guarantee == FIELD_GUARANTEE:
-                rows.append(_contradiction_row(attack, each, float(epsilon)))
+                rows.append(_contradiction_row(attack, each, attack.epsilon))
     columns = [
         Column("certified_by", "Certified"),
         Column("run", "Attacked"),
         Column("epsilon", "r = ε (pixel units)", style="g"),
+        Column("num_noise", "Noises", style="g"),
         Column("images", "Common images", style="d"),
         Column("certified_accuracy", "Accuracy (%)", "certificate", "percent"),
         Column("accuracy", "Accuracy (%)", "empirical", "percent"),
@@ -160,10 +189,11 @@ def _contradiction_row(attack: Attack, each: Certification, epsilon: float) -> d
     broken = (adversarial != label) & (adversarial != ABSTAIN)
     alpha = 2 * float(each.run.facts.get("alpha", 0.001))
     found = statistics.contradiction(certified, broken, alpha)
-    held = float((adversarial == label).mean()) if len(table) else math.nan
+    held = float((~attack.won)[at_attack].mean()) if len(table) else math.nan
     at_radius = each.correct[at] & (each.radius[at] >= epsilon)
     return {
-        "certified_by": each.run.label, "run": attack.run.label, "epsilon": epsilon, "images": len(at),
+        "certified_by": each.run.label, "run": attack.run.label, "epsilon": epsilon,
+        "num_noise": attack.settings.get("num_noise"), "images": len(at),
         "certified_accuracy": float(at_radius.mean()) if len(at) else math.nan, "accuracy": held,
         "broken": found.broken, "probability": found.probability if found.broken else 1.0,
     }  # fmt: skip
