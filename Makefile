@@ -27,7 +27,7 @@ install: $(VENV)/.installed-dev ## Make a virtual environment with everything fo
 run: $(VENV)/.installed ## Train, certify, attack and compare three classifiers on real digits (minutes)
 	$(BIN)/python -m robustsmooth.train -m experiment=digits/quickstart method=natural,gaussian hydra.sweep.dir=$(RUNS)
 	$(BIN)/python -m robustsmooth.train experiment=digits/quickstart method=heat model.checkpoint=$(RUNS)/natural hydra.run.dir=$(RUNS)/heat
-	$(BIN)/python -m robustsmooth.report runs=$(RUNS) hydra.run.dir=$(RUNS)/report
+	$(BIN)/python -m robustsmooth.report runs=$(RUNS) 'report.show=[overview]' hydra.run.dir=$(RUNS)/report
 
 test: lint type ## Install, lint, check types, run the tests that take minutes
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
