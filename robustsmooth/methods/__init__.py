@@ -2,6 +2,7 @@
 
 from robustsmooth.methods.adversarial import AdversarialModule
 from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.callbacks import NamedCheckpoint
 from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.methods.gaussian import GaussianModule
 from robustsmooth.methods.heat import HeatSmoothingModule
@@ -18,6 +19,7 @@ __all__ = [
     "GaussianModule",
     "HeatSmoothingModule",
     "MACERModule",
+    "NamedCheckpoint",
     "NaturalModule",
     "SODMModule",
     "SmoothAdvModule",

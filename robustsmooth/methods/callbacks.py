@@ -3,12 +3,12 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-__all__ = ["EpochTimer", "SaveConfig", "checkpoints"]
+__all__ = ["EpochTimer", "NamedCheckpoint", "SaveConfig", "checkpoints"]
 
 
 class SaveConfig(Callback):
@@ -56,6 +56,35 @@ class EpochTimer(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the seconds so far."""
         self.seconds = list(state_dict["seconds"])
+
+
+class NamedCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint of the epoch with the best or worst validation metric, beside any others.
+
+    Lightning tells checkpoint callbacks apart by metric and mode only, and refuses two that agree in them.
+
+    Args:
+        dirpath: The folder of the checkpoints.
+        filename: The file's name, without ``.ckpt``.
+        monitor: The metric.
+        mode: ``max`` or ``min``.
+    """
+
+    def __init__(self, dirpath: str, filename: str, monitor: str, mode: Literal["max", "min"]) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            monitor=monitor,
+            mode=mode,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+
+    @property
+    def state_key(self) -> str:
+        """Where the checkpoints keep this callback's state."""
+        return self._generate_state_key(filename=self.filename, monitor=self.monitor, mode=self.mode)
 
 
 def checkpoints(folder: Path, monitor: str, every_steps: int | None = None) -> list[ModelCheckpoint]:

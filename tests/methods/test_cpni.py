@@ -12,6 +12,7 @@ from torch import nn
 
 from robustsmooth.attacks import PGD, Expectation
 from robustsmooth.data import Batch
+from robustsmooth.methods.callbacks import checkpoints
 from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.models import Classifier, NoiseLayers, Normalize, ParametricNoise, SmallCNN, silenced
 
@@ -190,9 +191,8 @@ def test_converged_and_diverged_have_the_best_and_the_worst_clean_accuracy(compo
     cfg = compose("train", "method=cpni_epgd", "trainer=cpu", f"run_dir={tmp_path}", *words)
     callbacks = instantiate(cfg.callbacks)
     history = History()
-    trainer = instantiate(
-        cfg.trainer, callbacks=[history, callbacks["converged"], callbacks["diverged"]], logger=False
-    )
+    kept = [callbacks["converged"], callbacks["diverged"], *checkpoints(tmp_path, cfg.monitor)]
+    trainer = instantiate(cfg.trainer, callbacks=[history, *kept], logger=False)
     trainer.fit(instantiate(cfg.method), instantiate(cfg.data))
     assert len(set(history.top1)) > 1
     for name, expected in (("converged", max(history.top1)), ("diverged", min(history.top1))):
