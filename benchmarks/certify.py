@@ -144,9 +144,7 @@ def art(network: nn.Module, images: Tensor, device: torch.device, num_classes: i
     return run
 
 
-def race(
-    name: str, network: nn.Module, shape: tuple[int, ...], classes: int, args: argparse.Namespace
-) -> None:
+def race(name: str, network: Classifier, shape: tuple[int, ...], args: argparse.Namespace) -> None:
     """All contestants on one network."""
     device = torch.device(args.device)
     network.to(device).eval()
