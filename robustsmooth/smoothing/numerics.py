@@ -77,7 +77,9 @@ class Forward:
         self.memory_format = torch.channels_last if numerics.channels_last else torch.contiguous_format
         with plain_tensors():
             frozen = copy.deepcopy(network).eval().requires_grad_(False)
-            frozen.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+            for weight in (*frozen.parameters(), *frozen.buffers()):
+                if weight.dim() == 4:  # `Module.to` would fail at the factors of CPNI, which have five
+                    weight.data = weight.data.contiguous(memory_format=self.memory_format)
         for module in frozen.modules():  # a network that arranges its input is told how
             if hasattr(module, "memory_format"):
                 module.memory_format = self.memory_format  # type: ignore[assignment]

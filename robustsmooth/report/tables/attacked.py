@@ -112,8 +112,8 @@ def distance_table(evaluations: Evaluations) -> Table | None:
         "Adversarial distances",
         [Column("classifier", "Classifier"), *columns.values()],
         [{"classifier": classifier, **row} for classifier, row in rows.items()],
-        "Pixel units. Bounds are from below, over all images; attacks from above: the median counts a failure "
-        "as beyond every success and a clean mistake as 0, the mean is over successes.",
+        "Pixel units. Bounds are from below, over all images; attacks from above: the median counts a "
+        "failure as beyond every success and a clean mistake as 0, the mean is over successes.",
     )
 
 
