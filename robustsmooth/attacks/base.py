@@ -119,11 +119,13 @@ class Oracle:
         return attack.objective.scores(self.network, points, self._noises(None), attack.copies_per_pass)
 
     def _view(self, scores: Tensor) -> View:
+        margin = self.attack.margin
         at_label = scores.gather(1, self.labels[:, None])
-        better = (scores > at_label).sum(1)  # classes ahead of the label; a tie is not ahead
         if self.attack.targeted:
-            return View(at_label.squeeze(1), better == 0)
-        return View(-at_label.squeeze(1), better >= self.attack.topk)
+            others = scores.scatter(1, self.labels[:, None], -torch.inf)
+            return View(at_label.squeeze(1), at_label.squeeze(1) >= others.amax(1) + margin)
+        ahead = (scores > at_label + margin).sum(1)  # a tie is not ahead
+        return View(-at_label.squeeze(1), ahead >= self.attack.topk)
 
     def _noises(self, step: int | None) -> Tensor:
         """The noises of a step, or the fixed ones for None."""
@@ -204,6 +206,10 @@ class Attack(ABC):
         topk: A success leaves the `topk` highest-scored classes; the attack's own notion, which the
             optimisers that keep the closest success work by.
 
+        margin: Lead in score (a difference of logarithms, but for `Stein`) that a success needs. Above
+            zero, the closest success against a smoothed classifier is one that also other noise,
+            which decides in the end, is likely to see.
+
     Raises:
         ValueError: If a value is out of its range.
     """
@@ -215,6 +221,7 @@ class Attack(ABC):
     copies_per_pass: int | None = 8
     targeted: bool = False
     topk: int = 1
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.objective, Objective):
@@ -224,6 +231,8 @@ class Attack(ABC):
         if self.sigma is not None and not self.sigma >= 0:
             raise ValueError(f"`sigma` must be >= 0, got {self.sigma}")
         self._require_positive("num_noise", "copies_per_pass", "topk")
+        if not self.margin >= 0:
+            raise ValueError(f"`margin` must be >= 0, got {self.margin}")
         if self.targeted and self.topk > 1:
             raise ValueError(f"`topk` must be 1 for a targeted attack, got {self.topk}")
         if self.objective.noise == "required" and self.sigma == 0:

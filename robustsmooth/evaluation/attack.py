@@ -15,10 +15,11 @@ from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from torch import Tensor, nn
 
-from robustsmooth.attacks import Attack, Norm, distance
+from robustsmooth.attacks import Attack, distance
 from robustsmooth.attacks.geometry import displace, quantize
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.attack_images import ImageStore, draw_grid
+from robustsmooth.evaluation.attack_plan import AttackPlan, Variant
 from robustsmooth.evaluation.attack_summary import (
     CertifiedLog,
     beneath_certified,
@@ -33,7 +34,7 @@ from robustsmooth.evaluation.voting import _gather, _image_shape, _images_here, 
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import ABSTAIN, ImageRandomness
 
-__all__ = ["AttackEvaluation", "Variant"]
+__all__ = ["AttackEvaluation"]
 
 COLUMNS = [
     *["idx", "label", "epsilon", "num_noise", "clean", "clean_correct", "adversarial", "success", "abstain"],
@@ -41,15 +42,6 @@ COLUMNS = [
 ]
 KEY = ["idx", "epsilon", "num_noise"]
 _TOLERANCE = 1e-5  # relative, by which a foreign attack may leave its budget in rounding
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One point of the evaluation's grid: the attack with one budget and one number of noises."""
-
-    epsilon: float
-    num_noise: int
-    attack: Attack
 
 
 class AttackEvaluation(Callback):
@@ -114,47 +106,21 @@ class AttackEvaluation(Callback):
         settings: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        if mode not in ("budget", "minimum"):
-            raise ValueError(f"`mode` must be budget or minimum, got {mode!r}")
-        if attack.targeted:
-            raise ValueError(
-                "`attack.targeted` must be false: an evaluation asks whether answers leave their labels"
-            )
+        self.plan = AttackPlan(attack, mode, epsilons, num_noises)
         for name, value, least in (("batch_size", batch_size, 1), ("pictures", pictures, 0)):
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
-        if certified is not None and getattr(attack, "norm", "l2") != "l2":
+        if certified is not None and self.plan.norm != "l2":
             raise ValueError("`certified` radii are in l2: compare them with an l2 attack, or leave them out")
-        if mode == "minimum" and hasattr(attack, "keep"):
-            attack = dataclasses.replace(attack, keep="closest")  # type: ignore[call-arg]
-        if mode == "budget" and epsilons is None and getattr(attack, "epsilon", None) is None:
-            raise ValueError(
-                "mode=budget needs a budget: set attack.epsilon or epsilons, or choose mode=minimum"
-            )
-        self.mode, self.target, self.folder = mode, target, Path(folder)
-        self.norm: Norm = getattr(attack, "norm", "l2")
-        self.attack, self.epsilons, self.num_noises = attack, epsilons, num_noises
+        self.target, self.folder = target, Path(folder)
         self.batch_size, self.source, self.source_sigma = batch_size, source, source_sigma
         self.precision, self.certified, self.pictures = precision, certified, pictures
         self.images = ImageStore(folder, save)
         self.seed, self.settings, self.progress = seed, dict(settings or {}), progress
         self.console = Console(stderr=True)
-        self.variants = self._variants(attack)
         self.summary: dict[str, Any] = {}
         """What ``summary.json`` holds, once the test is over."""
         self._bar: VotingProgress | None = None
-
-    def _variants(self, attack: Attack) -> list[Variant]:
-        variants = []
-        budgets: Sequence[float | None] = self.epsilons or [getattr(attack, "epsilon", None)]
-        for epsilon in budgets:
-            budgeted = attack if epsilon is None else attack.with_epsilon(float(epsilon))
-            for num_noise in self.num_noises or [attack.num_noise]:
-                whole = dataclasses.replace(budgeted, num_noise=int(num_noise))
-                variants.append(
-                    Variant(math.inf if epsilon is None else float(epsilon), int(num_noise), whole)
-                )
-        return variants
 
     # ------------------------------------------------------------------ the test
 
@@ -166,11 +132,15 @@ class AttackEvaluation(Callback):
         then = RecordLog.written_settings(self.folder, "attack")
         shape = _image_shape(trainer)
         self.target.set_up(network, shape, pl_module.device, then, trainer.strategy.broadcast)
-        self.variants = self._variants(self._completed(self.attack))
+        sigma = self.target.sigma if self.source is None else self.source_sigma
+        self.plan = self.plan.completed(sigma, is_random(self._network))
+        self.variants = self.plan.variants
         settings = self._settings(network)
         self._log = RecordLog(self.folder, "attack", COLUMNS, KEY, settings, rank=trainer.global_rank)
-        everything = getattr(getattr(trainer, "datamodule", None), "test_indices", ())
-        self.images.pictured = frozenset(list(everything)[: self.pictures])
+        everything = list(getattr(getattr(trainer, "datamodule", None), "test_indices", ()))
+        self.images.pictured = frozenset(everything[: self.pictures])
+        if self.certified is not None and everything and self.certified.radius.keys().isdisjoint(everything):
+            raise ValueError(f"`{self.certified.path}` certifies none of the images to attack")
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._seen: list[int] = []
         self._votes = 0
@@ -199,11 +169,7 @@ class AttackEvaluation(Callback):
         while self._waiting:
             self._attack_batch()
         self._close()
-        expected = [
-            (str(index), str(each.epsilon), str(each.num_noise))
-            for index in _gather(self._seen)
-            for each in self.variants
-        ]
+        expected = [(str(index), *each.name) for index in _gather(self._seen) for each in self.variants]
         if trainer.is_global_zero:
             self._log.merge(expected)
             self._draw(trainer)
@@ -260,7 +226,7 @@ class AttackEvaluation(Callback):
                 points = variant.attack(self._network, images, labels, randomness=randomness)
             if self.target.levels is not None:  # it only knows images on a grid
                 steps = self.target.levels
-                points = displace(images, quantize(points - images, steps, variant.epsilon, self.norm))
+                points = displace(images, quantize(points - images, steps, variant.epsilon, self.plan.norm))
             decision = self._decide(points, labels, indices, count)
             seconds = (time.perf_counter() - start) / count
             self._write(variant, keys, images, points, labels, clean, decision, seconds)
@@ -268,7 +234,7 @@ class AttackEvaluation(Callback):
 
     def _decide(self, images: Tensor, labels: Tensor, indices: Tensor, count: int) -> Decision:
         with self._autocast(images.device):
-            decision = self.target.decide(images, labels, indices, count, self.attack.topk)
+            decision = self.target.decide(images, labels, indices, count, self.plan.attack.topk)
         self._advance(decision.votes * count, 0)
         return decision
 
@@ -310,23 +276,14 @@ class AttackEvaluation(Callback):
             self._log.append(row)
 
     def _check_budget(self, variant: Variant, lengths: Mapping[str, Sequence[float]]) -> None:
-        longest = max(lengths[self.norm])
+        longest = max(lengths[self.plan.norm])
         if longest > variant.epsilon * (1 + _TOLERANCE):
             raise ValueError(
                 f"{type(variant.attack).__name__} left its budget: a perturbation of {longest:g} in "
-                f"{self.norm}, where epsilon is {variant.epsilon:g}"
+                f"{self.plan.norm}, where epsilon is {variant.epsilon:g}"
             )
 
     # ------------------------------------------------------------------ parts of it
-
-    def _completed(self, attack: Attack) -> Attack:
-        """The attack with what it takes from the classifier: noise level, passes of its own."""
-        sigma = self.target.sigma if self.source is None else self.source_sigma
-        if attack.sigma is None and attack.objective.noise != "none" and sigma is not None:
-            attack = dataclasses.replace(attack, sigma=sigma)
-        if is_random(self._network) and attack.objective.noise != "none":
-            attack = dataclasses.replace(attack, copies_per_pass=1)
-        return attack
 
     def _check_classes(self, network: nn.Module) -> None:
         ours, theirs = (getattr(each, "num_classes", None) for each in (network, self._network))
@@ -337,19 +294,10 @@ class AttackEvaluation(Callback):
             )
 
     def _settings(self, network: nn.Module) -> dict[str, Any]:
-        """What rows depend on, without the grid: another start may ask for more of it."""
-        attack = self._completed(self.attack)
-        fields = {
-            field.name: getattr(attack, field.name)
-            for field in dataclasses.fields(attack)
-            if field.name not in ("epsilon", "num_noise", "copies_per_pass", "objective")
-        }
-        if fields.get("step_size") is not None and getattr(attack, "epsilon", None):
-            fields["step_size"] = f"{fields['step_size'] / attack.epsilon:.6g} epsilon"  # type: ignore[attr-defined]
-        objective = {"name": type(attack.objective).__name__, **dataclasses.asdict(attack.objective)}  # type: ignore[call-overload]
+        """What rows depend on."""
         return {
-            "mode": self.mode,
-            "attack": {"name": type(attack).__name__, **fields, "objective": objective},
+            "mode": self.plan.mode,
+            "attack": self.plan.settings(),
             "target": self.target.settings(),
             "network": fingerprint(network),
             "source": None if self.source is None else fingerprint(self.source),
@@ -372,38 +320,26 @@ class AttackEvaluation(Callback):
         facts: list[dict[str, Any]] = []
         self._warnings: list[str] = []
         for each in self.variants:
-            name = (str(each.epsilon), str(each.num_noise))
-            mine = [row for row in rows if (row["epsilon"], row["num_noise"]) == name]
+            mine = [row for row in rows if (row["epsilon"], row["num_noise"]) == each.name]
             epsilon = None if math.isinf(each.epsilon) else each.epsilon
-            said = {"epsilon": epsilon, "num_noise": each.num_noise, **summarize_variant(mine, self.norm)}
-            metrics |= self._metrics_of(each, said)
-            if self.certified is not None and self.mode == "budget":
+            said = {
+                "epsilon": epsilon,
+                "num_noise": each.num_noise,
+                **summarize_variant(mine, self.plan.norm),
+            }
+            metrics |= self.plan.metrics(each, said)
+            if self.certified is not None and self.plan.mode == "budget":
                 beside = beneath_certified(mine, each.epsilon, self.certified, self.target.alpha)
                 said["certified"] = dataclasses.asdict(beside)
                 warning = beside.warning(each.epsilon)
                 self._warnings += [warning] if warning else []
             facts.append(said)
         return metrics, {
-            "attack": type(self.attack).__name__,
-            "norm": self.norm,
-            "mode": self.mode,
+            "attack": type(self.plan.attack).__name__,
+            "norm": self.plan.norm,
+            "mode": self.plan.mode,
             "variants": facts,
             "warnings": self._warnings,
-        }
-
-    def _metrics_of(self, variant: Variant, said: Mapping[str, Any]) -> dict[str, float | None]:
-        budgets, noises = ({getattr(v, name) for v in self.variants} for name in ("epsilon", "num_noise"))
-        noise = f",m={variant.num_noise}" if len(noises) > 1 else ""
-        place = f"@{short(variant.epsilon)}{noise}" if self.mode == "budget" or len(budgets) > 1 else noise
-        if self.mode == "budget":
-            return {
-                f"test/attack_acc{place}": said["accuracy"],
-                f"test/attack_abstention{place}": said["abstention"],
-            }
-        return {
-            f"test/attack_success{place}": said["distance"]["success"],
-            f"test/attack_median_{self.norm}{place}": said["distance"]["median"],
-            f"test/attack_mean_{self.norm}{place}": said["distance"]["mean_of_successes"],
         }
 
     def _draw(self, trainer: pl.Trainer) -> None:

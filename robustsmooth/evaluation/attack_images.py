@@ -120,9 +120,9 @@ def _read(path: Path) -> Entry:
 def _write(path: Path, arrays: Entry) -> None:
     draft = path.with_name(path.name + ".tmp")
     if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, draft)
+        draft.write_bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
     else:
         with draft.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -242,11 +242,11 @@ def table_of(summary: Mapping[str, Any]) -> Table:
         columns[f"median {summary['norm']}"] = lambda said: _length(said["distance"]["median"])
         columns["mean"] = lambda said: _length(said["distance"]["mean_of_successes"])
     else:
-        columns["attacked"] = lambda said: f"{said['accuracy']:.1%}"
-        columns["95 % band"] = lambda said: f"{said['low']:.0%} to {said['high']:.0%}"
+        columns["robust"] = lambda said: f"{said['accuracy']:.1%}"
+        columns["95 %"] = lambda said: f"{100 * said['low']:.0f}-{said['high']:.0%}"
         if certified:
             columns["certified"] = lambda said: f"{said['certified']['certified']:.1%}"
-    columns["abstains"] = lambda said: f"{said['abstention']:.1%}"
+    columns["abstain"] = lambda said: f"{said['abstention']:.1%}"
     columns["s/image"] = lambda said: f"{said['seconds_per_image']:.2g}"
     decider = summary["settings"]["target"]["name"]
     title = (

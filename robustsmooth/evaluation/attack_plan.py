@@ -1,0 +1,147 @@
+"""What an attack evaluation asks: a mode, and a grid of budgets and numbers of noises."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from robustsmooth.attacks import Attack, Norm
+from robustsmooth.evaluation.attack_summary import short
+
+__all__ = ["AttackPlan", "Variant"]
+
+Mode = Literal["budget", "minimum"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One point of the grid: the attack with one budget and one number of noises."""
+
+    epsilon: float
+    num_noise: int
+    attack: Attack
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """As the log's key columns name it."""
+        return str(self.epsilon), str(self.num_noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackPlan:
+    """An attack, and over what it is varied.
+
+    Args:
+        attack: What is done to each image; not targeted.
+        mode: ``budget``: the accuracy within each epsilon. ``minimum``: the smallest perturbation that
+            succeeds; attacks that can keep the closest point of their way (`PGD`) are told to.
+        epsilons: Budgets; the attack's own by default.
+        num_noises: Numbers of noises of its objective; the attack's own by default.
+
+    Raises:
+        ValueError: If they do not go together.
+    """
+
+    attack: Attack
+    mode: Mode = "budget"
+    epsilons: Sequence[float] | None = None
+    num_noises: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("budget", "minimum"):
+            raise ValueError(f"`mode` must be budget or minimum, got {self.mode!r}")
+        if self.attack.targeted:
+            raise ValueError(
+                "`attack.targeted` must be false: an evaluation asks whether answers leave their labels"
+            )
+        if self.mode == "budget" and self.epsilons is None and getattr(self.attack, "epsilon", None) is None:
+            raise ValueError(
+                "mode=budget needs a budget: set attack.epsilon or epsilons, or choose mode=minimum"
+            )
+        for name in ("epsilons", "num_noises"):
+            values = getattr(self, name)
+            if values is not None and (not values or len(set(values)) < len(values)):
+                raise ValueError(f"`{name}` must be different values, at least one, got {list(values)}")
+        if self.mode == "minimum" and hasattr(self.attack, "keep"):
+            closest = dataclasses.replace(self.attack, keep="closest")  # type: ignore[call-arg]
+            object.__setattr__(self, "attack", closest)
+        assert self.variants  # each checks its own values
+
+    @property
+    def norm(self) -> Norm:
+        """In which distances count."""
+        return getattr(self.attack, "norm", "l2")
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The grid."""
+        budgets: Sequence[float | None] = self.epsilons or [getattr(self.attack, "epsilon", None)]
+        noises = self.num_noises or [self.attack.num_noise]
+        return [
+            Variant(
+                math.inf if epsilon is None else float(epsilon),
+                int(num_noise),
+                dataclasses.replace(
+                    self.attack if epsilon is None else self.attack.with_epsilon(float(epsilon)),
+                    num_noise=int(num_noise),
+                ),
+            )
+            for epsilon in budgets
+            for num_noise in noises
+        ]
+
+    def completed(self, sigma: float | None, random: bool) -> "AttackPlan":
+        """The plan with what an attack takes from the classifier that it looks at.
+
+        Args:
+            sigma: Its noise level, for an attack that has none of its own.
+            random: Whether it is random by itself: then every noisy copy needs a pass of its own.
+        """
+        changes: dict[str, Any] = {}
+        if self.attack.objective.noise != "none":
+            changes |= {"sigma": sigma} if self.attack.sigma is None and sigma is not None else {}
+            changes |= {"copies_per_pass": 1} if random else {}
+        return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **changes))
+
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on, as plain values; without the grid, of which a later start may ask more."""
+        attack = self.attack
+        fields = {
+            field.name: getattr(attack, field.name)
+            for field in dataclasses.fields(attack)
+            if field.name not in ("epsilon", "num_noise", "copies_per_pass", "objective")
+        }
+        epsilon = getattr(attack, "epsilon", None)
+        if fields.get("step_size") is not None and epsilon is not None and hasattr(attack, "keep"):
+            fields["step_size"] = f"{fields['step_size'] / epsilon:.6g} epsilon"  # see `with_epsilon`
+        objective: Any = attack.objective
+        return {
+            "name": type(attack).__name__,
+            **fields,
+            "objective": {"name": type(objective).__name__, **dataclasses.asdict(objective)},
+        }
+
+    def metrics(self, variant: Variant, said: Mapping[str, Any]) -> dict[str, float | None]:
+        """What is logged of one variant.
+
+        Args:
+            variant: Which.
+            said: Its facts, from `summarize_variant`.
+
+        Returns:
+            By key; None where a number is beyond what was found.
+        """
+        variants = self.variants
+        noise = f",m={variant.num_noise}" if len({each.num_noise for each in variants}) > 1 else ""
+        budget = f"@{short(variant.epsilon)}"
+        if self.mode == "budget":
+            return {
+                f"test/attack_acc{budget}{noise}": said["accuracy"],
+                f"test/attack_abstention{budget}{noise}": said["abstention"],
+            }
+        place = f"{budget}{noise}" if len({each.epsilon for each in variants}) > 1 else noise
+        return {
+            f"test/attack_success{place}": said["distance"]["success"],
+            f"test/attack_median_{self.norm}{place}": said["distance"]["median"],
+            f"test/attack_mean_{self.norm}{place}": said["distance"]["mean_of_successes"],
+        }
