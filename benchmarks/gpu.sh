@@ -24,10 +24,10 @@ step() { # step NAME COMMAND...: run, log, go on
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/device.csv"
 step tests "$python" -m pytest -q -m gpu tests
-step certify "$python" benchmarks/certify.py --device cuda --networks cifar_resnet110 resnet50
+step certify "$python" benchmarks/certify.py --device cuda
 step train_step "$python" benchmarks/train_step.py --device cuda
 step train "$python" -m robustsmooth.train method=gaussian data=cifar10 data.root="$cifar" model=cifar_resnet20 \
-    trainer=gpu trainer.precision=bf16-mixed trainer.max_epochs=100 "+trainer.max_time={seconds: $seconds}" \
+    trainer=gpu trainer.precision=bf16-mixed trainer.max_epochs=100 "trainer.max_time='$(printf '00:%02d:%02d:%02d' $((seconds / 3600)) $((seconds / 60 % 60)) $((seconds % 60)))'" \
     hydra.run.dir="$runs/gaussian"
 step certify_cifar10 "$python" -m robustsmooth.certify checkpoint="$runs/gaussian" data.root="$cifar" trainer=gpu \
     certificate.n=10000 hydra.run.dir="$runs/certify"

@@ -33,6 +33,7 @@ def _hush() -> None:
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
         ".*LeafSpec.*",
         ".*your dataloader is not resumable.*",  # our sampler goes on by itself
+        ".*Be aware that when using `ckpt_path`.*",  # a changed time limit is no loss
     ):
         warnings.filterwarnings("ignore", message=message)
 

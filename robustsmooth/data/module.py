@@ -129,7 +129,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of the images that networks see."""
+        """``(C, H, W)`` of the images that networks see in evaluation; most sets know it unopened."""
         return self.part("test").shape
 
     @cached_property
@@ -251,7 +251,8 @@ class ImageDataModule(pl.LightningDataModule):
             return 0, 0
         loop = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-        return epochs.processed, batches.processed  # type: ignore[attr-defined]
+        within = epochs.processed == epochs.completed  # type: ignore[attr-defined]
+        return epochs.processed, batches.processed if within else 0  # type: ignore[attr-defined]
 
     def _evaluation_loader(self, split: Split, positions: Sequence[int]) -> DataLoader:
         rank, ranks = self._rank()
