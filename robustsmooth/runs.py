@@ -14,7 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from robustsmooth.data import ImageDataModule
 from robustsmooth.methods.callbacks import EpochTimer
+from robustsmooth.models import read_checkpoint
 
 __all__ = [
     "Run",
@@ -76,7 +78,7 @@ def saved_config(checkpoint: Path) -> dict[str, Any] | None:
         ValueError: If the file is truncated or damaged.
     """
     if checkpoint.suffix == ".safetensors":
-        return None
+        return read_checkpoint(checkpoint).config or None
     ours = _read(checkpoint).get("robustsmooth")
     return ours["config"] if isinstance(ours, dict) else None
 
@@ -160,7 +162,7 @@ class Run:
     """
 
     network: nn.Module
-    datamodule: pl.LightningDataModule
+    datamodule: ImageDataModule
     training: dict[str, Any]
     checkpoint: Path
 
@@ -195,7 +197,7 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = datamodule.num_classes
-    cfg.model.checkpoint = str(checkpoint)
+    cfg.model.checkpoint, cfg.model.new_head = str(checkpoint), False
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = instantiate(cfg.model).eval()
     OmegaConf.set_struct(cfg, True)
@@ -215,7 +217,7 @@ def open_network(checkpoint: str | Path) -> nn.Module:
     training = saved_config(path)
     if not training:
         raise ValueError(f"`{path}` does not say which model it was trained with; give a run of ours")
-    network: nn.Module = instantiate({**training["model"], "checkpoint": str(path)})
+    network: nn.Module = instantiate({**training["model"], "checkpoint": str(path), "new_head": False})
     return network.eval()
 
 

@@ -1,0 +1,62 @@
+"""Writing a classifier to files that other programs read."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustsmooth.models.noise_layers import is_random
+
+__all__ = ["save_onnx", "save_safetensors"]
+
+
+def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, Any]) -> None:
+    """Write the tensors, normalisation statistics included, and the config that rebuilds the network.
+
+    Args:
+        network: A classifier; see `robustsmooth.models.build_classifier`.
+        path: The file; its folder is created.
+        config: The resolved config with ``model`` and ``data``, kept as JSON under ``robustsmooth``.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt", "robustsmooth": json.dumps(config)})
+
+
+def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) -> None:
+    """Write a network as ONNX: ``images`` ``(N, C, H, W)`` in [0, 1] to ``logits`` ``(N, K)``, any N.
+
+    It is the base network, without smoothing: whoever runs it adds the noise and counts the votes.
+
+    Args:
+        network: A classifier, moved to the CPU.
+        image_shape: ``(C, H, W)``.
+        path: The file; its folder is created.
+
+    Raises:
+        ValueError: If the network draws random numbers, which ONNX would not draw as it does.
+    """
+    if is_random(network):
+        raise ValueError("a network with noise layers cannot be exported to ONNX; use format=safetensors")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    example = torch.zeros(2, *image_shape)
+    with warnings.catch_warnings():
+        # The exporter by tracing: our networks are plain feed-forward ones, and it needs no other packages.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network.cpu().eval(),
+            (example,),
+            path,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+        )

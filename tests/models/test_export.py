@@ -1,0 +1,75 @@
+"""Files for other programs: they hold the same function, and what is needed to rebuild it."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from safetensors import safe_open
+
+from robustsmooth.models import (
+    CifarResNet,
+    NoiseLayers,
+    ParametricNoise,
+    SmallCNN,
+    build_classifier,
+    read_checkpoint,
+    save_onnx,
+    save_safetensors,
+)
+
+STATISTICS = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+
+
+def trained(channels_last=False):
+    network = build_classifier(CifarResNet(8), 10, STATISTICS, channels_last=channels_last)
+    network.train()(torch.rand(8, 3, 32, 32))  # BatchNorm with statistics of its own
+    return network.eval()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("images", [1, 5])
+def test_onnx_computes_the_same(tmp_path, channels_last, images):
+    """Judged by ONNX's own reference implementation, in NumPy, for any number of images."""
+    network = trained(channels_last)
+    save_onnx(network, (3, 32, 32), tmp_path / "new" / "a.onnx")
+    model = onnx.load(tmp_path / "new" / "a.onnx")
+    onnx.checker.check_model(model)
+    pixels = torch.rand(images, 3, 32, 32)
+    (logits,) = ReferenceEvaluator(model).run(["logits"], {"images": pixels.numpy()})
+    with torch.no_grad():
+        assert np.allclose(logits, network(pixels).numpy(), atol=1e-4)
+
+
+def test_onnx_of_the_digits_network(tmp_path):
+    network = build_classifier(SmallCNN(10), 10, {"mean": [0.3], "std": [0.4]}).eval()
+    save_onnx(network, (1, 8, 8), tmp_path / "a.onnx")
+    pixels = torch.rand(3, 1, 8, 8)
+    (logits,) = ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, {"images": pixels.numpy()})
+    with torch.no_grad():
+        assert np.allclose(logits, network(pixels).numpy(), atol=1e-4)
+
+
+def test_onnx_refuses_random_networks(tmp_path):
+    noisy = build_classifier(CifarResNet(8), 10, None, noise_layers=NoiseLayers(weight=ParametricNoise))
+    with pytest.raises(ValueError, match=r"noise layers cannot be exported to ONNX; use format=safetensors"):
+        save_onnx(noisy, (3, 32, 32), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_safetensors_hold_the_network_and_its_config(tmp_path):
+    network, config = (
+        trained(channels_last=True),
+        {"model": {"normalization": STATISTICS}, "data": {}, "seed": 3},
+    )
+    path = tmp_path / "new" / "a.safetensors"
+    save_safetensors(network, path, config)
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["robustsmooth"]) == config
+    assert read_checkpoint(path).config == config
+    again = build_classifier(CifarResNet(8), 10, None, str(path)).eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(again(images), network(images), atol=1e-5)

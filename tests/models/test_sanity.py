@@ -1,0 +1,59 @@
+"""The first look at an imported network."""
+
+import torch
+from torch import nn
+
+from robustsmooth.data import DigitsDataModule, Subset
+from robustsmooth.models import sanity_check
+
+
+class Oracle(nn.Module):
+    """Knows the labels of the digits' test split by their pixels, and errs on purpose."""
+
+    def __init__(self, data, wrong_below):
+        super().__init__()
+        part = data.part("test")
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.known = {
+            image.numpy().tobytes(): (int(label) + (place < wrong_below)) % 10
+            for place, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
+        }
+
+    def forward(self, images):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        labels = [self.known[image.mul(255).round().to(torch.uint8).numpy().tobytes()] for image in images]
+        return nn.functional.one_hot(torch.tensor(labels), 10).float()
+
+
+def digits(**settings):
+    return DigitsDataModule(num_classes=10, channels=1, val_images=180, **settings)
+
+
+def test_accuracy_is_printed_and_the_network_left_as_it_was(capsys):
+    data = digits()
+    network = Oracle(data, wrong_below=91).train()
+    accuracy = sanity_check(network, data, images=364)
+    assert accuracy == 273 / 364
+    assert network.training
+    assert capsys.readouterr().out == "clean accuracy on 364 test images: 75.0 %\n"
+
+
+def test_images_are_those_that_are_evaluated(capsys):
+    data = digits(subset=Subset(indices="100:200"))
+    assert sanity_check(Oracle(data, wrong_below=100), data, images=200) == 1.0
+    assert "100 test images: 100.0 %" in capsys.readouterr().out
+
+
+def test_a_network_that_guesses_is_pointed_out(capsys):
+    data = digits()
+    sanity_check(Oracle(data, wrong_below=364), data)
+    assert "0.0 %; that is close to guessing: is model.normalization right?" in capsys.readouterr().out
+
+
+def test_before_training_no_test_image_is_seen(capsys):
+    data = digits()
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    sanity_check(constant, data, 50, split="val")
+    assert "on 50 val images" in capsys.readouterr().out
+    assert "test" not in data._parts
