@@ -56,6 +56,11 @@ class CIFAR10DataModule(ImageDataModule):
 
             getattr(datasets, type(self).__name__.removesuffix("DataModule"))(str(self.root), download=True)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """See `ImageDataModule.image_shape`."""
+        return (3, 32, 32)
+
     def names(self, split: Split) -> list[str]:
         """See `ImageDataModule.names`."""
         official = self._official()

@@ -18,6 +18,11 @@ class DigitsDataModule(ImageDataModule):
     See `ImageDataModule` for the arguments.
     """
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """See `ImageDataModule.image_shape`."""
+        return (1, 8, 8)
+
     def names(self, split: Split) -> list[str]:
         """See `ImageDataModule.names`."""
         return [str(digit) for digit in range(10)]

@@ -192,6 +192,11 @@ class ImageFolderDataModule(ImageDataModule):
             )
         self.file_augmentation = augmentation
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """See `ImageDataModule.image_shape`."""
+        return (3, self.test_crop, self.test_crop)
+
     def names(self, split: Split) -> list[str]:
         """See `ImageDataModule.names`."""
         names = class_folders(self.root / self.folders[split])

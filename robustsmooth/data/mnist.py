@@ -47,6 +47,11 @@ class MNISTDataModule(ImageDataModule):
 
             getattr(datasets, self.folder)(str(self.root), download=True)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """See `ImageDataModule.image_shape`."""
+        return (1, 28, 28)
+
     def names(self, split: Split) -> list[str]:
         """See `ImageDataModule.names`."""
         return list(self.class_labels)

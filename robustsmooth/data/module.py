@@ -236,9 +236,10 @@ class ImageDataModule(pl.LightningDataModule):
             count: How many; fewer if there are not so many.
             split: ``val`` or ``test``.
         """
-        part, places = self.part("test"), self.test_indices
         if split == "val":
             part, places = self.part("train"), self.val_positions or self.train_positions
+        else:
+            part, places = self.part("test"), self.test_indices
         count = min(count, len(places))
         return self.convert(part.__getitems__([places[at * len(places) // count] for at in range(count)]))
 

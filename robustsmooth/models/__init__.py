@@ -3,6 +3,7 @@
 from robustsmooth.models.build import NORMALIZATIONS, build_classifier
 from robustsmooth.models.checkpoint import load_checkpoint
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
+from robustsmooth.models.exporting import save_onnx, save_safetensors
 from robustsmooth.models.libraries import resnet32x32, timm_network, torchvision_network
 from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import NoiseLayers, is_random, silenced
@@ -27,6 +28,8 @@ __all__ = [
     "read_checkpoint",
     "resnet32x32",
     "sanity_check",
+    "save_onnx",
+    "save_safetensors",
     "silenced",
     "timm_network",
     "torchvision_network",
