@@ -9,7 +9,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from robustsmooth.commands import conf_dir, register_resolvers
 
@@ -27,19 +27,20 @@ def composed(command: str, *overrides: str) -> DictConfig:
 
 
 def nodes(cfg, path=""):
-    """All nodes with a `_target_`, with their paths."""
-    if isinstance(cfg, DictConfig):
+    """All nodes with a `_target_`, with their paths; interpolations stay what they are."""
+    if OmegaConf.is_config(cfg):
+        cfg = OmegaConf.to_container(cfg, resolve=False)
+    if isinstance(cfg, dict):
         if "_target_" in cfg:
             yield path, cfg
-        for key in cfg:
-            if not OmegaConf.is_missing(cfg, key):
-                yield from nodes(cfg[key], f"{path}.{key}")
-    elif isinstance(cfg, ListConfig):
+        for key, value in cfg.items():
+            yield from nodes(value, f"{path}.{key}")
+    elif isinstance(cfg, list):
         for at, each in enumerate(cfg):
             yield from nodes(each, f"{path}[{at}]")
 
 
-def binds(path: str, node: DictConfig) -> None:
+def binds(path: str, node: dict) -> None:
     """The keys of a node are arguments of what it names; nothing required is left out."""
     module, _, name = node["_target_"].rpartition(".")
     try:
@@ -64,7 +65,20 @@ def binds(path: str, node: DictConfig) -> None:
 def test_the_files_are_found():
     """Counted by hand-independent means, so that a moved folder cannot empty the tests below."""
     walked = [path for path in CONF.glob("**/*") if path.is_file()]
-    assert len(FILES) == len(walked) >= 20
+    assert len(FILES) == len(walked) >= 100
+    tested = {"attack", "callbacks", "certificate", "data", "experiment", "hydra", "logger", "loss"}
+    tested |= {
+        "measure",
+        "method",
+        "model",
+        "noise_layers",
+        "recipe",
+        "scale",
+        "smoothing",
+        "sweep",
+        "trainer",
+    }
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
     assert {"train", "certify", "predict", "attack", "report"} <= set(COMMANDS)
 
 
@@ -84,9 +98,17 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("method", choices("method"))
-@pytest.mark.parametrize("data", [name for name in choices("data") if name != "as_trained"])
-def test_every_method_with_every_data_set_composes_and_binds(method, data):
+METHODS, DATA = choices("method"), [name for name in choices("data") if name != "as_trained"]
+PAIRS = sorted(
+    {(method, "digits") for method in METHODS}
+    | {("gaussian", data) for data in DATA}
+    | {(method, data) for method in METHODS for data in DATA if f"{method}-{data}" in choices("recipe")}
+)
+"""Every method, every data set, and every recipe."""
+
+
+@pytest.mark.parametrize(("method", "data"), PAIRS)
+def test_methods_with_data_sets_compose_and_bind(method, data):
     """Recipes come along: `recipe/<method>-<data>` is composed where it exists."""
     cfg = composed("train", f"method={method}", f"data={data}", "data.num_classes=10")
     for path, node in nodes(cfg):
@@ -95,9 +117,7 @@ def test_every_method_with_every_data_set_composes_and_binds(method, data):
 
 def test_every_recipe_is_of_a_method_and_a_data_set():
     for recipe in choices("recipe"):
-        assert any(
-            recipe == f"{method}-{data}" for method in choices("method") for data in choices("data")
-        ), f"recipe/{recipe}.yaml is never picked up"
+        assert recipe in {f"{m}-{d}" for m, d in PAIRS}, f"recipe/{recipe}.yaml is never picked up"
 
 
 @pytest.mark.parametrize("group", ["callbacks", "trainer", "logger", "model", "loss"])
@@ -115,6 +135,30 @@ def test_every_choice_of_training_binds(group):
 def test_every_choice_of_evaluation_binds(command, group):
     for choice in choices(group):
         for path, node in nodes(composed(command, f"{group}={choice}")):
+            binds(path, node)
+
+
+@pytest.mark.parametrize(
+    ("command", "context", "group"),
+    [
+        ("attack", "attack=pgd_l2", "attack/objective"),
+        ("train", "method=sodm", "method/mapping"),
+        ("train", "method=cpni", "noise_layers"),
+        ("measure", "seed=0", "measure"),
+        ("train", "seed=0", "experiment/digits"),
+        ("train", "seed=0", "experiment/heat_smoothing"),
+        ("train", "seed=0", "experiment/nemcovsky2019"),
+        ("train", "seed=0", "experiment/salman2019"),
+        ("train", "seed=0", "experiment/sodm"),
+    ],
+)
+def test_every_nested_choice_binds(command, context, group):
+    outer, _, inner = group.partition("/")
+    for choice in choices(group):
+        chosen = f"experiment={inner}/{choice}" if outer == "experiment" else f"{group}={choice}"
+        if group == "noise_layers":
+            chosen = f"noise_layers@model.noise_layers={choice}"
+        for path, node in nodes(composed(command, context, chosen)):
             binds(path, node)
 
 
