@@ -1,0 +1,483 @@
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.numpy import load_file
+from torch import nn
+
+from robustsmooth.attacks import DDN, PGD, Expectation, PlugIn
+from robustsmooth.evaluation import (
+    AttackEvaluation,
+    EvaluationModule,
+    SinglePass,
+    SmoothedVote,
+    read_certified,
+)
+from robustsmooth.report.logs import read_log
+from robustsmooth.smoothing import ABSTAIN, GaussianNoise, GridGaussianNoise, NoNoise, Predict
+
+L2 = PGD(norm="l2", epsilon=0.4, steps=3)
+SMOOTHADV = PGD(norm="l2", epsilon=0.8, steps=3, objective=PlugIn(), num_noise=4)
+PREDICT = Predict(n=200, batch_size=64)
+NOISE = GaussianNoise(0.1)
+
+
+class TinyConvolution(nn.Module):
+    """A network whose attacks depend on every pixel."""
+
+    num_classes = 3
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Flatten())
+        self.mix = nn.Linear(128, 3)
+
+    def forward(self, images):
+        mean = images.mean(dim=(1, 2, 3))[:, None]
+        shade = -8 * (mean - torch.tensor([0.2, 0.5, 0.8])).abs()
+        return shade + self.mix(self.layers(images))
+
+
+def evaluation(folder, attack=L2, target=None, **kwargs):
+    kwargs = {"batch_size": 4, **kwargs}
+    made = AttackEvaluation(attack, target or SinglePass(), folder, **kwargs)
+    made.console = Console(file=io.StringIO(), width=200)
+    return made
+
+
+def vote(noise=NOISE, predict=PREDICT, seed=0):
+    return SmoothedVote(noise, predict, seed=seed)
+
+
+def table(path):
+    """The rows by column, without the time."""
+    header, *body = [line.split("\t") for line in path.read_text().splitlines()]
+    return [{name: cell for name, cell in zip(header, row, strict=True) if name != "time"} for row in body]
+
+
+@pytest.fixture
+def network():
+    return TinyConvolution().eval()
+
+
+@pytest.fixture
+def attack(make_trainer, network, tiny_data, tmp_path):
+    """`attack("name", ...)` attacks the tiny data in a folder of that name."""
+
+    def run(name, *args, loader_batch=4, images=11, network=network, **kwargs):
+        callback = evaluation(tmp_path / name, *args, **kwargs)
+        data = tiny_data(images, batch_size=loader_batch)
+        data.test_indices = data.images.indices.tolist()
+        make_trainer(callback).test(EvaluationModule(network), data, verbose=False)
+        return callback, tmp_path / name / "attack.tsv"
+
+    return run
+
+
+# ------------------------------------------------------------------------------------- the rows
+
+
+def test_a_row_per_image_and_variant_measured_on_what_came_back(attack, network, tiny_data, tmp_path):
+    _, path = attack("a", epsilons=[0.4, 0.8], save="npz")
+    rows, data = table(path), tiny_data(11).images
+    assert [(int(row["idx"]), float(row["epsilon"])) for row in rows] == [
+        (int(index), epsilon) for index in data.indices for epsilon in (0.4, 0.8)
+    ]
+    with np.load(tmp_path / "a" / "attack.npz") as saved:
+        adversarial, clean = torch.from_numpy(saved["adversarial"]), torch.from_numpy(saved["clean"])
+        assert saved["idx"].tolist() == [int(row["idx"]) for row in rows]
+        assert saved["predict"].tolist() == [int(row["adversarial"]) for row in rows]
+    assert torch.equal(clean[::2], data.images)
+    answers, before = network(adversarial).argmax(1), network(clean).argmax(1)
+    for place, row in enumerate(rows):
+        delta = adversarial[place].double() - clean[place].double()
+        assert float(row["l2"]) == pytest.approx(float(delta.norm()), rel=1e-9)
+        assert float(row["linf"]) == pytest.approx(float(delta.abs().max()), rel=1e-9)
+        assert float(row["l2"]) <= float(row["epsilon"])
+        assert int(row["adversarial"]) == int(answers[place])
+        assert int(row["clean"]) == int(before[place])
+        assert row["success"] == str(int(row["adversarial"] != row["label"]))
+        assert (row["abstain"], row["votes"], row["num_noise"]) == ("0", "1", "1")
+    assert any(row["success"] == "1" for row in rows)
+    assert any(row["success"] == "0" for row in rows)
+
+
+def test_the_report_reads_the_log(attack):
+    _, path = attack("a", SMOOTHADV, vote(), epsilons=[0.2, 0.8], num_noises=[1, 4])
+    log = read_log(path)
+    assert log.kind == "attack"
+    assert log.problems == ()
+    assert len(log.rows) == 44
+
+
+def test_the_summary_says_what_the_rows_say(attack, tmp_path):
+    callback, path = attack("a", epsilons=[0.2, 0.4])
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(callback.summary))
+    rows = table(path)
+    for said, epsilon in zip(summary["variants"], ("0.2", "0.4"), strict=True):
+        mine = [row for row in rows if row["epsilon"] == epsilon]
+        accuracy = sum(row["success"] == "0" for row in mine) / 11
+        assert said["accuracy"] == accuracy
+        assert summary["metrics"][f"test/attack_acc@{float(epsilon):.2f}"] == accuracy
+        assert said["low"] <= accuracy <= said["high"]
+        curve = said["curve"]
+        assert curve["attacked"][-1] == pytest.approx(said["distance"]["success"])
+        assert all(a <= b for a, b in zip(curve["attacked"], curve["attacked"][1:], strict=False))
+    assert "robust" in callback.console.file.getvalue()
+
+
+def test_a_larger_budget_never_helps_the_network(attack):
+    _, path = attack("a", epsilons=[0.1, 0.2, 0.4, 0.8])
+    accuracy = [
+        sum(row["success"] == "0" for row in table(path) if row["epsilon"] == epsilon)
+        for epsilon in ("0.1", "0.2", "0.4", "0.8")
+    ]
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert accuracy[0] > accuracy[-1]
+
+
+# ------------------------------------------------------------------------------------- exactness
+
+
+@pytest.mark.parametrize(
+    ("chosen", "target"), [(L2, SinglePass), (SMOOTHADV, vote), (DDN(steps=4, objective=PlugIn()), vote)]
+)
+def test_rows_do_not_depend_on_the_loaders_batch(attack, chosen, target):
+    mode = {"mode": "minimum"} if isinstance(chosen, DDN) else {}
+    tables = [table(attack(str(size), chosen, target(), loader_batch=size, **mode)[1]) for size in (1, 4, 11)]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_the_seed_matters_where_there_is_chance(attack):
+    start = PGD(norm="l2", epsilon=0.4, steps=2, random_start=True)
+    assert table(attack("a", start)[1]) != table(attack("b", start, seed=1)[1])
+    assert table(attack("a2", start)[1]) == table(attack("a", start)[1])
+
+
+@pytest.mark.ddp
+def test_two_ranks_write_the_table_of_one(make_trainer, network, tiny_data, tmp_path):
+    for ranks in (1, 2):
+        strategy = {"devices": 2, "strategy": "ddp_fork"} if ranks == 2 else {}
+        callback = evaluation(tmp_path / str(ranks), SMOOTHADV, vote(), save="safetensors")
+        make_trainer(callback, **strategy).test(EvaluationModule(network), tiny_data(11), verbose=False)
+    one, two = (table(tmp_path / str(ranks) / "attack.tsv") for ranks in (1, 2))
+    assert len(one) == 11
+    assert one == two
+    saved = [load_file(tmp_path / str(ranks) / "attack.safetensors") for ranks in (1, 2)]
+    assert all(np.array_equal(saved[0][name], saved[1][name]) for name in saved[0])
+    summaries = [json.loads((tmp_path / str(ranks) / "summary.json").read_text()) for ranks in (1, 2)]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    assert not list(tmp_path.glob("2/*rank*"))
+
+
+class Slow(nn.Module):
+    num_classes = 3
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        time.sleep(0.004)
+        return self.network(images)
+
+
+def _attack_in_child(make_trainer, network, data, folder):
+    callback = evaluation(folder, SMOOTHADV, vote(), epsilons=[0.4, 0.8], save="safetensors")
+    make_trainer(callback).test(EvaluationModule(network), data, verbose=False)
+
+
+def test_killed_at_random_moments_and_started_again(make_trainer, network, tiny_data, tmp_path):
+    """kill -9, again and again, until a run gets through: rows and images are those of a calm run."""
+    rng, context = random.Random(0), multiprocessing.get_context("fork")
+    calm, wild, kills, progress = tmp_path / "calm", tmp_path / "wild", 0, set()
+    _attack_in_child(make_trainer, network, tiny_data(15), calm)
+    while not (wild / "attack.tsv").exists():
+        arguments = (make_trainer, Slow(network), tiny_data(15, batch_size=5), wild)
+        child = context.Process(target=_attack_in_child, args=arguments)
+        child.start()
+        child.join(rng.uniform(0.1, 1.0) if kills < 12 else None)
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
+            kills += 1
+            child.join()
+            part = wild / "attack.rank0.tsv"
+            progress.add(part.read_bytes().count(b"\n") if part.exists() else 0)
+    assert kills >= 2
+    assert len(progress) >= 2
+    settings = json.loads((wild / "attack.settings.json").read_text())
+    assert settings["target"] == json.loads((calm / "attack.settings.json").read_text())["target"]
+    assert table(wild / "attack.tsv") == table(calm / "attack.tsv")
+    saved = [load_file(folder / "attack.safetensors") for folder in (wild, calm)]
+    assert all(np.array_equal(saved[0][name], saved[1][name]) for name in saved[1])
+    assert not (wild / "attack.images").exists()
+
+
+def test_a_later_start_adds_budgets(attack, tmp_path):
+    attack("a", epsilons=[0.2], save="npz")
+    calls = []
+
+    class Spy(TinyConvolution):
+        def forward(self, images):
+            calls.append(len(images))
+            return super().forward(images)
+
+    spy = Spy().eval()
+    _, path = attack("a", epsilons=[0.2, 0.4], network=spy, save="npz")
+    some = len(calls)
+    assert [row["epsilon"] for row in table(path)] == ["0.2", "0.4"] * 11
+    whole = table(attack("b", epsilons=[0.2, 0.4])[1])
+    assert table(path) == whole
+    with np.load(tmp_path / "a" / "attack.npz") as saved:
+        assert len(saved["idx"]) == 22
+    calls.clear()
+    attack("a", epsilons=[0.2, 0.4], network=spy)
+    assert len(calls) < some / 2  # nothing is left to do: only the clean pass of the test itself
+
+
+def test_other_settings_are_not_mixed_in(attack):
+    attack("a")
+    with pytest.raises(ValueError, match=r"attack\.steps=3 then, 4 now"):
+        attack("a", PGD(norm="l2", epsilon=0.4, steps=4))
+    with pytest.raises(ValueError, match="rows of other settings"):
+        attack("a", network=TinyConvolution(seed=1).eval())
+
+
+# ------------------------------------------------------------------------------------- who decides
+
+
+def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen(attack, tiny_data):
+    attacked, decided = [], []
+
+    class Spy(TinyConvolution):
+        def forward(self, images):
+            (attacked if torch.is_grad_enabled() else decided).append(images.detach().clone())
+            return super().forward(images)
+
+    still = PGD(norm="l2", epsilon=1e-3, steps=1, objective=PlugIn(), num_noise=32, copies_per_pass=None)
+    attack("a", still, vote(), images=1, network=Spy().eval(), batch_size=1)
+    clean = tiny_data(1).images.images
+    noise, others = ((torch.cat(batches) - clean).flatten(1) for batches in (attacked, decided))
+    empty = (torch.cat(decided) == 0).flatten(1).all(1)
+    others = others[(others.abs().amax(1) > 0.02) & ~empty]  # leaves out passes on the image itself
+    assert len(noise) == 32
+    assert len(others) >= 400  # for the clean and for the attacked image
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.1)
+    assert float(others.std()) == pytest.approx(0.1, rel=0.1)
+    likeness = torch.corrcoef(torch.cat([noise, others]))[:32, 32:]
+    assert float(likeness.abs().max()) < 0.98  # 16 pixels: chance reaches about 0.9, equality 1
+
+
+def test_abstentions_count_as_wrong_and_are_marked(attack):
+    callback, path = attack("a", SMOOTHADV, vote(predict=Predict(n=5, batch_size=8)))  # never decides
+    for row in table(path):
+        assert (row["adversarial"], row["success"], row["abstain"]) == (str(ABSTAIN), "1", "1")
+    assert callback.summary["metrics"]["test/attack_abstention@0.80"] == 1.0
+
+
+def test_votes_and_noise_level_come_from_the_target(attack):
+    callback, path = attack("a", SMOOTHADV, vote(GaussianNoise(0.2)))
+    assert callback.plan.attack.sigma == 0.2
+    assert {row["votes"] for row in table(path)} == {"200"}
+
+
+def test_grid_noise_judges_images_on_the_grid(attack, tmp_path):
+    _, path = attack("a", SMOOTHADV, vote(GridGaussianNoise(0.1)), save="safetensors")
+    saved = load_file(tmp_path / "a" / "attack.safetensors")["adversarial"].astype(np.float64) * 255
+    assert np.abs(saved - saved.round()).max() < 1e-3
+    assert all(float(row["l2"]) <= 0.8 for row in table(path))
+
+
+class RandomInside(TinyConvolution):
+    """Adds noise of its own, one draw per pass."""
+
+    def forward(self, images):
+        return super().forward(images) + torch.randn(1, 3)
+
+
+def test_networks_that_are_random_inside_get_a_pass_per_copy(attack, monkeypatch):
+    for module in ("attack", "attack_target"):
+        monkeypatch.setattr(f"robustsmooth.evaluation.{module}.is_random", lambda network: True)
+    epgd = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=4)
+    callback, path = attack("a", epgd, SinglePass(), network=RandomInside().eval())
+    assert callback.plan.attack.copies_per_pass == 1
+    assert callback.plan.attack.sigma == 0.0  # the samples are the network's own
+    assert len(table(path)) == 11
+    callback, path = attack("b", epgd, vote(NoNoise()), network=RandomInside().eval())
+    assert {row["votes"] for row in table(path)} == {"200"}
+
+
+def test_without_noise_there_is_nothing_to_vote_on(attack):
+    with pytest.raises(ValueError, match="choose target=network"):
+        attack("a", L2, vote(NoNoise()))
+
+
+# ------------------------------------------------------------------------------------- modes
+
+
+def test_minimum_keeps_the_closest_and_counts_failures_as_failures(attack):
+    callback, path = attack("a", PGD(norm="l2", epsilon=0.6, steps=6), mode="minimum")
+    rows = table(path)
+    assert callback.plan.attack.keep == "closest"
+    lengths = sorted(
+        0.0 if row["clean_correct"] == "0" else float(row["l2"]) if row["success"] == "1" else float("inf")
+        for row in rows
+    )
+    found = [length for length in lengths if length < float("inf")]
+    assert 0 < len(found) < 11
+    said = callback.summary["variants"][0]["distance"]
+    assert said["success"] == pytest.approx(len(found) / 11)
+    assert said["mean_of_successes"] == pytest.approx(sum(found) / len(found))
+    assert said["median"] == (None if lengths[5] == float("inf") else pytest.approx(lengths[5]))
+    assert callback.summary["metrics"]["test/attack_success"] == pytest.approx(len(found) / 11)
+
+
+def test_top_k_leaves_the_best_k(attack, network, tmp_path):
+    _, one = attack("a", DDN(steps=30), mode="minimum")
+    _, two = attack("b", DDN(steps=30, topk=2), mode="minimum", save="npz")
+    with np.load(tmp_path / "b" / "attack.npz") as saved:
+        best = network(torch.from_numpy(saved["adversarial"])).topk(2).indices
+        inside = (best == torch.from_numpy(saved["label"])[:, None]).any(1)
+    assert [row["success"] == "0" for row in table(two)] == inside.tolist()
+    both = [
+        (float(a["l2"]), float(b["l2"]))
+        for a, b in zip(table(one), table(two), strict=True)
+        if a["success"] == b["success"] == "1"
+    ]
+    assert both
+    assert all(near <= far for near, far in both)
+
+
+def test_a_vote_for_top_k_ranks_by_votes(attack):
+    _, path = attack(
+        "a", DDN(steps=10, epsilon=2.0, topk=2, objective=PlugIn(), num_noise=8), vote(), mode="minimum"
+    )
+    rows = table(path)
+    assert len(rows) == 11
+    assert any(row["success"] == "0" or row["adversarial"] != row["label"] for row in rows)
+
+
+# ------------------------------------------------------------------------------------- transfer
+
+
+def test_transferred_images_are_made_on_the_source(attack, network, tmp_path):
+    source = TinyConvolution(seed=7).eval()
+    _, path = attack("a", source=source, save="npz")
+    attack("b", network=TinyConvolution(seed=7).eval(), save="npz")
+    with np.load(tmp_path / "a" / "attack.npz") as here, np.load(tmp_path / "b" / "attack.npz") as there:
+        np.testing.assert_array_equal(here["adversarial"], there["adversarial"])
+        answers = network(torch.from_numpy(here["adversarial"])).argmax(1)
+    assert [int(row["adversarial"]) for row in table(path)] == answers.tolist()
+
+
+def test_a_smoothed_source_has_its_own_noise_level(attack):
+    callback, _ = attack("a", SMOOTHADV, source=TinyConvolution(seed=7).eval(), source_sigma=0.5)
+    assert callback.plan.attack.sigma == 0.5
+
+
+def test_source_and_target_need_the_same_classes(attack):
+    source = TinyConvolution()
+    source.num_classes = 5
+    with pytest.raises(ValueError, match="the source has 5 classes and the target 3"):
+        attack("a", source=source)
+
+
+# ------------------------------------------------------------------------------------- beside certificates
+
+
+def certified_log(folder, radius, correct=1):
+    folder.mkdir()
+    rows = [f"{3 * i}\t{i % 3}\t{i % 3}\t{radius}\t{correct}\t0.1" for i in range(11)]
+    (folder / "certify.tsv").write_text(
+        "\n".join(["idx\tlabel\tpredict\tradius\tcorrect\ttime", *rows]) + "\n"
+    )
+    return read_certified(folder)
+
+
+def test_an_empirical_accuracy_below_the_certified_one_is_called_a_bug(attack, tmp_path):
+    certified = certified_log(tmp_path / "c", radius=5.0)
+    callback, _ = attack("a", L2, epsilons=[0.8], certified=certified)
+    said = callback.summary["variants"][0]
+    assert said["certified"]["certified"] == 1.0
+    assert said["certified"]["empirical"] == said["accuracy"] < 1.0
+    assert "this is a bug" in callback.summary["warnings"][0]
+    assert "this is a bug" in callback.console.file.getvalue()
+
+
+def test_a_certified_accuracy_that_holds_is_silent(attack, tmp_path):
+    callback, _ = attack("a", L2, certified=certified_log(tmp_path / "c", radius=0.0))
+    assert callback.summary["variants"][0]["certified"]["certified"] == 0.0
+    assert callback.summary["warnings"] == []
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_picture_of_the_first_images(attack, tmp_path, images):
+    attack("a", SMOOTHADV, vote(), epsilons=[0.4, 0.8], pictures=images)
+    picture = (tmp_path / "a" / "attack_grid.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert not list((tmp_path / "a").glob("*.safetensors"))
+    assert not (tmp_path / "a" / "attack.images").exists()
+
+
+# ------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "fast"}, "`mode` must be budget or minimum"),
+        ({"attack": DDN()}, "mode=budget needs a budget"),
+        ({"attack": PGD(norm="l2", epsilon=1.0, targeted=True)}, "`attack.targeted` must be false"),
+        ({"epsilons": [0.5, 0.0]}, "`epsilon` must be > 0"),
+        ({"epsilons": []}, "`epsilons` must be different values"),
+        ({"epsilons": [0.5, 0.5]}, "`epsilons` must be different values"),
+        ({"num_noises": [0], "attack": SMOOTHADV}, "`num_noise` must be > 0"),
+        ({"num_noises": [8]}, "Plain looks at the image without noise"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"pictures": -1}, "`pictures` must be at least 0"),
+        ({"save": "png"}, "`save` must be safetensors, npz or null"),
+    ],
+)
+def test_bad_settings(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation(tmp_path, **changes)
+
+
+def test_certified_radii_are_in_l2(tmp_path):
+    certified = certified_log(tmp_path / "c", radius=0.0)
+    with pytest.raises(ValueError, match="compare them with an l2 attack"):
+        evaluation(tmp_path, PGD(norm="linf", epsilon=0.1), certified=certified)
+
+
+def test_other_images_certificates_do_not_compare(attack, tmp_path):
+    certified = certified_log(tmp_path / "c", radius=0.0)
+    certified = type(certified)(certified.path, {1: 0.5}, 0.001)
+    with pytest.raises(ValueError, match="certifies none of the images"):
+        attack("a", certified=certified)
+
+
+def test_an_attack_that_leaves_its_budget_is_stopped(attack):
+    class Greedy(PGD):
+        def _search(self, oracle):
+            return (oracle.images + 0.3).clamp(0, 1)
+
+    with pytest.raises(ValueError, match="Greedy left its budget"):
+        attack("a", Greedy(norm="l2", epsilon=0.1))
+
+
+def test_noise_must_come_from_somewhere(attack):
+    with pytest.raises(ValueError, match="`sigma` of PGD is not set"):
+        attack("a", SMOOTHADV, SinglePass())

@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from robustsmooth.evaluation import attack_curve, beneath_certified, distance_statistics, read_certified
+from robustsmooth.evaluation.attack_summary import CertifiedLog
+
+attacks = st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=30)
+
+
+@given(attacks, st.lists(st.floats(0, 6), min_size=1, max_size=10))
+def test_the_curve_counts(pairs, places):
+    distance, success = zip(*pairs, strict=True)
+    curve = attack_curve(distance, success, places)
+    for place, share in zip(places, curve, strict=True):
+        assert share == sum(won and length <= place for length, won in pairs) / len(pairs)
+
+
+@given(attacks)
+def test_the_median_is_beyond_what_was_found_when_half_failed(pairs):
+    distance, success = zip(*pairs, strict=True)
+    said = distance_statistics(distance, success)
+    lengths = [length if won else np.inf for length, won in pairs]
+    with np.errstate(invalid="ignore"):
+        median = float(np.median(lengths))
+    assert said["median"] == (pytest.approx(median) if np.isfinite(median) else None)
+    assert said["success"] == pytest.approx(sum(success) / len(pairs))
+
+
+def rows(*columns):
+    """(idx, success, abstain)"""
+    return [{"idx": str(i), "success": str(s), "abstain": str(a)} for i, s, a in columns]
+
+
+def log(radii, alpha=0.001):
+    return CertifiedLog("certify.tsv", dict(enumerate(radii)), alpha)
+
+
+def test_certified_images_that_fall_are_weighed_by_their_probability():
+    some = rows((0, 1, 0), (1, 0, 0), (2, 1, 1), (3, 1, 0), (9, 1, 0))  # image 9 was not certified
+    said = beneath_certified(some, 0.5, log([0.6, 0.6, 0.5, 0.4]), alpha=0.01)
+    assert (said.images, said.empirical, said.certified) == (4, 0.25, 0.75)
+    assert (said.answered, said.abstained) == (1, 1)
+    assert said.probability == pytest.approx(1 - (1 - 0.011) ** 3)
+    assert "bad luck explains it" in said.warning(0.5)
+
+
+def test_many_broken_certificates_are_a_bug():
+    said = beneath_certified(rows(*[(i, 1, 0) for i in range(20)]), 0.5, log([0.6] * 20), alpha=0.001)
+    assert said.probability == pytest.approx(float(binom.sf(19, 20, 0.002)))
+    assert "this is a bug" in said.warning(0.5)
+
+
+def test_a_broken_certificate_is_named_even_if_the_accuracies_are_in_order():
+    some = rows(*[(i, 1 if i < 4 else 0, 0) for i in range(20)])
+    said = beneath_certified(some, 0.5, log([0.6] * 10 + [0.0] * 10), alpha=0.0)
+    assert said.empirical >= said.certified
+    assert "this is a bug" in said.warning(0.5)
+
+
+def test_abstentions_ask_for_more_votes():
+    said = beneath_certified(rows((0, 1, 1), (1, 0, 0)), 0.5, log([0.6, 0.6]), alpha=0.001)
+    assert said.probability == 1.0
+    assert "raise prediction.n" in said.warning(0.5)
+
+
+def test_order_is_silent():
+    said = beneath_certified(rows((0, 0, 0), (1, 1, 0)), 0.5, log([0.6, 0.0]), alpha=0.001)
+    assert said.warning(0.5) is None
+
+
+def write(folder, text, settings=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "certify.tsv").write_text(text)
+    if settings:
+        (folder / "certify.settings.json").write_text(json.dumps(settings))
+
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+
+
+def test_a_certified_log_is_read_with_its_alpha(tmp_path):
+    write(
+        tmp_path / "certify",
+        f"{HEADER}\n0\t1\t1\t0.5\t1\t0.1\n3\t1\t2\t0.7\t0\t0.1\n",
+        {"procedure": {"alpha": 0.01}},
+    )
+    for place in (tmp_path, tmp_path / "certify", tmp_path / "certify" / "certify.tsv"):
+        certified = read_certified(place)
+        assert certified.radius == {0: 0.5, 3: 0.0}
+        assert certified.alpha == 0.01
+
+
+def test_logs_that_do_not_compare(tmp_path):
+    with pytest.raises(ValueError, match="no certification log at"):
+        read_certified(tmp_path)
+    write(tmp_path, "idx\tlabel\n0\t1\n")
+    with pytest.raises(ValueError, match="not a certification log"):
+        read_certified(tmp_path)
+    write(tmp_path, f"{HEADER}\tguarantee\n0\t1\t1\t0.5\t1\t0.1\tl1-certificate\n")
+    with pytest.raises(ValueError, match="holds l1-certificate"):
+        read_certified(tmp_path)
