@@ -74,12 +74,15 @@ METHODS = [
     ),
     Method("smoothadv_stein", ("method=smoothadv", "attack=stein", *_SMOOTHADV)),
     Method(
-        "smoothadv_selftraining",
+        "smoothadv_more_data",
         (
             "method=smoothadv_selftraining",
             *_SMOOTHADV,
             "method.labeler.network.width=4",
             "method.labeler.checkpoint={trained}",
+            # fine-tuning at the same time, with a new last layer
+            "model.checkpoint={trained}",
+            "model.new_head=true",
         ),
     ),
     Method("macer", ("method=macer", "method.copies=3"), ("train/classification", "train/robustness")),

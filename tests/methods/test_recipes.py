@@ -1,0 +1,109 @@
+"""The recipes are the papers' settings, whatever the methods' own defaults become."""
+
+import pytest
+from omegaconf import OmegaConf
+
+PAPERS = {
+    "heat-cifar10": {
+        "trainer.max_epochs": 1000,
+        "data.batch_size": 100,
+        "loss.fidelity": "logits",
+        "loss.num_probes": 10,
+        "loss.difference_step": 0.1,
+        "loss.probe_scaling": "sum",
+        "method.sigma": 0.1,
+        "method.time_steps": 5,
+        "method.student": "random",
+        "method.noise_probability": 0.0,
+        "method.optimizer.lr": 0.1,
+        "method.optimizer.weight_decay": 0.0,
+        "method.scheduler.milestones": [60, 120, 160],
+    },
+    "heat-imagenet": {
+        "model.checkpoint": "torchvision:IMAGENET1K_V1",
+        "trainer.max_epochs": 1,
+        "data.batch_size": 48,
+        "loss.fidelity": "softmax",
+        "loss.penalty_weight": 1.0,
+        "method.sigma": 0.25,
+        "method.time_steps": 1,
+        "method.student": "copy",
+        "method.noise_probability": 0.5,
+        "method.optimizer.lr": 0.01,
+        "method.scheduler": None,
+    },
+    "smoothadv-cifar10": {
+        "trainer.max_epochs": 150,
+        "data.batch_size": 256,
+        "attack._target_": "robustsmooth.attacks.PGD",
+        "attack.epsilon": 1.0,
+        "attack.steps": 10,
+        "attack.step_size": None,
+        "attack.objective._target_": "robustsmooth.attacks.PlugIn",
+        "method.copies": 8,
+        "method.multi_noise": True,
+        "method.warmup_epochs": 10,
+        "method.scheduler.step_size": 50,
+    },
+    "smoothadv-imagenet": {"trainer.max_epochs": 90, "attack.steps": 1, "method.copies": 1},
+    "vanilla_smoothed-cifar10": {
+        "attack.objective._target_": "robustsmooth.attacks.Plain",
+        "method.copies": 1,
+    },
+    "macer-cifar10": {
+        "model.normalization": "none",
+        "trainer.max_epochs": 440,
+        "data.batch_size": 64,
+        "loss.robust_weight": 12.0,
+        "loss.inverse_temperature": 16.0,
+        "loss.margin": 8.0,
+        "method.copies": 16,
+        "method.optimizer.lr": 0.01,
+        "method.optimizer.weight_decay": 5e-4,
+        "method.scheduler.milestones": [200, 400],
+    },
+    "sodm-cifar10": {
+        "trainer.max_epochs": 55,
+        "loss.threshold": 0.99,
+        "method.copies": 16,
+        "method.mapping_copies": 128,
+        "method.mapping_interval": 5,
+        "method.robust_weight": 6.0,
+        "method.robust_weight_factor": 10.0,
+        "method.robust_weight_epoch": 35,
+        "method.optimizer._target_": "torch.optim.SGD",
+        "method.scheduler.milestones": [35, 50],
+    },
+    "sodm-mini_imagenet50": {
+        "trainer.max_epochs": 40,
+        "method.copies": 4,
+        "method.optimizer._target_": "torch.optim.Adam",
+        "method.scheduler.milestones": [30, 45],
+    },
+    "sodm-imagenet": {
+        "trainer.max_epochs": 30,
+        "method.copies": 2,
+        "method.robust_weight": 2.5,
+        "method.robust_weight_epoch": 25,
+        "method.optimizer.lr": 0.01,
+        "method.scheduler.milestones": [20, 25],
+    },
+    "adversarial-cifar10": {"attack.norm": "l2", "attack.epsilon": 0.5, "attack.steps": 7},
+    "adversarial-imagenet": {"attack.norm": "l2", "attack.epsilon": 3.0},
+    "adversarial_linf-cifar10": {"attack.norm": "linf", "attack.epsilon": 8 / 255},
+}
+
+
+@pytest.mark.parametrize("recipe", PAPERS)
+def test_recipe(recipe, compose):
+    method, data = recipe.split("-")
+    config = compose("train", f"method={method}", f"data={data}")
+    for key, value in PAPERS[recipe].items():
+        assert OmegaConf.select(config, key, throw_on_missing=True) == value, key
+
+
+def test_the_command_line_wins(compose):
+    config = compose("train", "method=heat", "data=imagenet", "loss.num_probes=6", "model.checkpoint=mine")
+    assert config.loss.num_probes == 6
+    assert config.method.start == "mine"
+    assert compose("train", "method=sodm", "data=imagenet", "method.optimizer.lr=1").method.optimizer.lr == 1
