@@ -26,6 +26,7 @@ __all__ = [
     "open_run",
     "resume_from",
     "saved_config",
+    "summary_metric",
     "write_summary",
 ]
 
@@ -148,6 +149,15 @@ def write_summary(folder: Path, trainer: pl.Trainer, timer: EpochTimer) -> None:
     draft = folder / "summary.json.tmp"
     draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / "summary.json")
+
+
+def summary_metric(folder: Path, name: str) -> float | None:
+    """The last value of a metric, from ``summary.json``; None if the run has none of this name."""
+    path = folder / "summary.json"
+    if not path.is_file():  # another rank than the first, before that one has written it
+        return None
+    value = json.loads(path.read_text(encoding="utf-8"))["metrics"].get(name)
+    return None if value is None else float(value)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,12 @@ from robustsmooth.commands import command, prepare, run_nested
 
 
 @command("train")
-def train(cfg: DictConfig) -> None:
-    """Train what the config says, in its run folder; continue if the folder holds a checkpoint."""
+def train(cfg: DictConfig) -> float | None:
+    """Train what the config says, in its run folder; continue if the folder holds a checkpoint.
+
+    Returns:
+        The last value of ``cfg.monitor``, which a hyperparameter search maximises.
+    """
     from typing import Any
 
     from hydra.utils import instantiate
@@ -15,7 +19,7 @@ def train(cfg: DictConfig) -> None:
     from pytorch_lightning import seed_everything
 
     from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
-    from robustsmooth.runs import is_finished, resume_from, write_summary
+    from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
     from robustsmooth.runtime import trainer_for
 
     datamodule = instantiate(cfg.data)
@@ -39,6 +43,7 @@ def train(cfg: DictConfig) -> None:
     for name, line in cfg.evaluate.items():
         if line is not None:  # an experiment leaves out what the one that it builds on does
             run_nested(line, checkpoint=folder, folder=folder / name)
+    return summary_metric(folder, cfg.monitor)
 
 
 if __name__ == "__main__":
