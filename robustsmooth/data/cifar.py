@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Unpack
 
+import numpy as np
 import torch
 
 from robustsmooth.data.augment import Augmentation
@@ -83,8 +84,8 @@ class CIFAR10DataModule(ImageDataModule):
         if official is None:
             return read_small_split(self.root / split, side=32)
         batches = [self._batch(official / file) for file in self.files[split]]
-        images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
-        return ImageTensors(images, labels)
+        images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        return ImageTensors(torch.from_numpy(images).view(-1, 3, 32, 32), torch.from_numpy(labels))
 
     def _official(self) -> Path | None:
         for place in (self.root / self.folder, self.root):
@@ -95,15 +96,14 @@ class CIFAR10DataModule(ImageDataModule):
     def _has_class_folders(self) -> bool:
         return (self.root / "train").is_dir() or (self.root / "test").is_dir()
 
-    def _batch(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         content = load_arrays(path)
         try:
-            images = torch.from_numpy(content["data"].reshape(-1, 3, 32, 32)).clone()
-            labels = torch.as_tensor(content[self.labels_key], dtype=torch.int64)
-        except (KeyError, AttributeError, ValueError, TypeError, RuntimeError) as error:
+            images, labels = content["data"], np.asarray(content[self.labels_key], dtype=np.int64)
+        except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"`{path}` is no file of {self.folder}; fetch it again") from error
-        if images.dtype != torch.uint8 or len(images) != len(labels):
-            raise ValueError(f"`{path}` holds {len(images)} images and {len(labels)} labels; fetch it again")
+        if getattr(images, "dtype", None) != np.uint8 or images.shape != (len(labels), 3 * 32 * 32):
+            raise ValueError(f"`{path}` is no file of {self.folder}; fetch it again")
         return images, labels
 
 

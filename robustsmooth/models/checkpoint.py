@@ -24,8 +24,9 @@ _DIALECTS: tuple[tuple[tuple[str, str], ...], ...] = (
 # Where the statistics of a normalisation layer are, behind any prefix.
 _MEANS = ("normalize.mean", "normalizer.new_mean", "normalizer.mean", "0.mean", "0.means", "mean", "mu")
 _STDS = ("normalize.std", "normalizer.new_std", "normalizer.std", "0.std", "0.sds", "std", "sigma")
-# What some training libraries save beside the network: an attacker that holds it a second time.
-_IGNORED = ("attacker.",)
+# What some files hold beside the network: an attacker with a second copy of it (robustness library), a block
+# that is never used (TRADES).
+_IGNORED = ("attacker.", "sub_block1.")
 
 
 def load_checkpoint(classifier: Classifier, place: str, new_head: bool = False) -> None:
@@ -107,6 +108,8 @@ def _rename(key: str, dialect: Sequence[tuple[str, str]]) -> str:
 def _translate(tensors: Mapping[str, Tensor], prefix: str, dialect: Sequence[tuple[str, str]]) -> _Match:
     match = _Match()
     for key, value in tensors.items():
+        if any(f".{part}" in f".{key}" for part in _IGNORED):
+            continue
         if _rename(key, dialect).startswith(prefix):
             match.found[_rename(key, dialect).removeprefix(prefix)] = value
         else:
@@ -236,6 +239,6 @@ def _trained_normalization(
 def _statistic(rest: Mapping[str, Tensor], names: Sequence[str]) -> Tensor | None:
     for name in names:
         for key in sorted(rest, key=len):
-            if (key == name or key.endswith(f".{name}")) and not any(part in key for part in _IGNORED):
+            if f".{key}".endswith(f".{name}"):
                 return rest[key]
     return None

@@ -17,6 +17,7 @@ from robustsmooth.models import (
     CifarResNet,
     NoiseLayers,
     ParametricNoise,
+    WideResNet,
     build_classifier,
     load_checkpoint,
     read_checkpoint,
