@@ -1,0 +1,114 @@
+"""The commands that count votes, as a user runs them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from robustsmooth.report.logs import read_log
+
+SMALL = ["trainer=cpu", "data.subset.max=6", "certificate.batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run folder with a network that has seen a little."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = [
+        "method=gaussian",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "model.network.width=8",
+        f"hydra.run.dir={folder}",
+    ]
+    subprocess.run([sys.executable, "-m", "robustsmooth.train", *words], check=True, capture_output=True)
+    return folder
+
+
+def test_certify_continue_and_refuse(run, trained, tmp_path):
+    words = [f"checkpoint={trained}", "certificate.n=200", *SMALL, f"hydra.run.dir={tmp_path}/c"]
+    first = run("certify", *words)
+    assert "certifying 6 images with at most 300 votes each" in first.stderr
+    assert "certified accuracy" in first.stderr
+    table = tmp_path / "c" / "certify.tsv"
+    log = read_log(table)
+    assert len(log.rows) == 6
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert summary["sigma"] == 0.25  # the level that it was trained with
+    before = table.read_bytes()
+    run("certify", *words)  # nothing left to do
+    assert table.read_bytes() == before
+    refused = run("certify", *words, "certificate.n=300", status=1)
+    assert "procedure.n=200 then, 300 now" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert table.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_every_certificate_and_smoothing(run, trained, tmp_path):
+    choices = [
+        ["certificate=given_class", "certificate.n=100"],
+        ["certificate=two_sided", "certificate.n=100"],
+        ["certificate=topk", "certificate.n=100"],
+        ["certificate=top5_votes", "certificate.n=100"],
+        ["certificate=fixed_radius", "certificate.radius=0.1", "certificate.n=500"],
+        ["certificate=two_stage", "certificate.n=500"],
+        ["certificate=l_bound"],
+        ["certificate=l_bound", "certificate.scores=monte_carlo", "certificate.n=100"],
+        ["smoothing=grid_gaussian", "certificate.n=100"],
+        ["smoothing=uniform", "certificate.n=100"],
+        ["smoothing=none", "certificate.n=20"],
+    ]
+    guarantees = []
+    for number, words in enumerate(choices):
+        folder = tmp_path / str(number)
+        run("certify", f"checkpoint={trained}", *SMALL, *words, f"hydra.run.dir={folder}")
+        log = read_log(folder / "certify.tsv")
+        assert len(log.rows) == 6
+        guarantees += log.rows["guarantee"].unique().tolist()
+    assert len(guarantees) == len(choices)
+    assert set(guarantees) == {
+        "l2-certificate", "l2-top5-certificate", "l2-top5-votes-certificate", "l2-at-radius-certificate",
+        "l2-lbound-assumed", "l2-lbound-certificate", "l1-certificate", "none-certificate",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_ranks_and_low_precision(run, trained, tmp_path):
+    words = [f"checkpoint={trained}", "certificate.n=200", *SMALL[1:]]
+    for name, trainer in (("one", "cpu"), ("two", "ddp_cpu")):
+        run("certify", *words, f"trainer={trainer}", f"hydra.run.dir={tmp_path}/{name}")
+    one, two = (
+        read_log(tmp_path / name / "certify.tsv").rows.drop(columns="time") for name in ("one", "two")
+    )
+    assert one.equals(two)
+    low = ["trainer.precision=bf16-mixed", "numerics.channels_last=true"]
+    run("certify", *words, "trainer=cpu", *low, f"hydra.run.dir={tmp_path}/low")
+    settings = json.loads((tmp_path / "low" / "certify.settings.json").read_text())
+    assert settings["numerics"]["precision"] == "bf16-mixed"
+
+
+def test_predict_warns_of_too_few_votes(run, trained, tmp_path):
+    words = ["trainer=cpu", "data.subset.max=6", "prediction.n=10", f"hydra.run.dir={tmp_path}"]
+    done = run("predict", f"checkpoint={trained}", *words)
+    assert "not even unanimous votes decide" in done.stderr
+    assert read_log(tmp_path / "predict.tsv").kind == "predict"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["certificate.n=0"], 1, "`n` must be a whole number of at least 1, got 0"),
+        (["certificate=fixed_radius"], 2, "certificate.radius"),
+        (["smoothing.sigma=-1"], 1, "`sigma` must be a positive number"),
+        (["certificate.alpha=2"], 1, "`alpha` must be in (0, 1), got 2"),
+    ],
+)
+@pytest.mark.slow
+def test_mistakes_are_one_sentence(run, trained, tmp_path, words, status, message):
+    done = run("certify", f"checkpoint={trained}", *SMALL, *words, f"hydra.run.dir={tmp_path}", status=status)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,152 @@
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy import stats
+
+from robustsmooth.evaluation import (
+    AbstentionRate,
+    AverageCertifiedRadius,
+    CertifiedAccuracy,
+    abstention_rate,
+    accuracy_band,
+    average_certified_radius,
+    certified_accuracy,
+)
+from robustsmooth.evaluation.progress import VotingProgress, duration
+
+RADII = [0.0, 0.25, 0.5, 1.0]
+
+
+def some_images(count=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    prediction = torch.randint(-1, 4, (count,), generator=generator)
+    label = torch.randint(0, 4, (count,), generator=generator)
+    radius = torch.rand(count, generator=generator, dtype=torch.float64)
+    radius[::5] = 0.5  # exactly on a radius
+    radius[prediction == -1] = 0.0
+    return prediction, radius, label
+
+
+def naive(prediction, radius, label):
+    """Image by image, in NumPy."""
+    accuracies = []
+    for wanted in RADII:
+        hits = [p == y and p != -1 and r >= wanted for p, r, y in zip(prediction, radius, label, strict=True)]
+        accuracies.append(np.mean(hits))
+    acr = np.mean([r if p == y else 0.0 for p, r, y in zip(prediction, radius, label, strict=True)])
+    return accuracies, acr, np.mean([p == -1 for p in prediction])
+
+
+def metrics():
+    return CertifiedAccuracy(RADII), AverageCertifiedRadius(), AbstentionRate()
+
+
+def update(metric, prediction, radius, label):
+    if isinstance(metric, AbstentionRate):
+        metric.update(prediction)
+    else:
+        metric.update(prediction, radius, label)
+
+
+def test_functions_are_the_naive_ones():
+    images = some_images()
+    accuracies, acr, abstention = naive(*(each.numpy() for each in images))
+    assert certified_accuracy(*images, RADII).tolist() == pytest.approx(accuracies)
+    assert float(average_certified_radius(*images)) == pytest.approx(acr)
+    assert float(abstention_rate(images[0])) == pytest.approx(abstention)
+
+
+def test_metrics_add_up_over_batches():
+    images = some_images()
+    expected = [
+        certified_accuracy(*images, RADII),
+        average_certified_radius(*images),
+        abstention_rate(images[0]),
+    ]
+    for metric, value in zip(metrics(), expected, strict=True):
+        for part in (slice(0, 7), slice(7, 7), slice(7, 40)):  # one of them empty
+            update(metric, *(each[part] for each in images))
+        assert torch.allclose(metric.compute(), value)
+        again = pickle.loads(pickle.dumps(metric))
+        assert torch.equal(again.compute(), metric.compute())
+        metric.reset()
+        update(metric, *(each[:5] for each in images))
+        assert not torch.allclose(metric.compute(), value)
+
+
+def _on_a_rank(rank, port, queue):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    values = []
+    for metric in metrics():
+        update(metric, *(each[rank * 13 :: 2] for each in some_images()))  # unequal parts
+        values.append(metric.compute().tolist())
+    queue.put((rank, values))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.ddp
+def test_metrics_add_up_over_two_processes():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = torch.multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    children = [context.Process(target=_on_a_rank, args=(rank, port, queue)) for rank in range(2)]
+    for child in children:
+        child.start()
+    answers = dict(queue.get() for _ in children)
+    for child in children:
+        child.join()
+    parts = [torch.cat([each[0::2], each[13::2]]) for each in some_images()]
+    accuracies, acr, abstention = naive(*(each.numpy() for each in parts))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == pytest.approx(accuracies)
+    assert answers[0][1:] == pytest.approx([acr, abstention])
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_the_band_is_scipys(hits, images):
+    hits = min(hits, images)
+    interval = stats.binomtest(hits, images).proportion_ci(0.95, "exact")
+    assert accuracy_band(hits / images, images) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_unequal_lengths_are_refused():
+    prediction, radius, label = some_images()
+    with pytest.raises(ValueError, match=r"one entry per image, got shapes \(40,\), \(40,\) and \(39,\)"):
+        certified_accuracy(prediction, radius, label[:-1], RADII)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 s"), (59, "59 s"), (61, "1:01 min"), (7384, "2:03 h"), (90_000, "1 day, 1:00 h")],
+)
+def test_durations_as_people_say_them(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_progress_says_images_votes_and_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("robustsmooth.evaluation.progress.time.perf_counter", lambda: now[0])
+    console = Console(file=io.StringIO(), width=200)
+    with VotingProgress("certifying", 10, 1000, console) as bar:
+        now[0] += 5.0
+        bar.update(100)
+        assert console.file.getvalue() == ""  # no line yet: there is no terminal to draw on
+        now[0] += 65.0
+        bar.advance(1000)
+        bar.update(1400)
+        # 10 images of 1000 votes at 20 votes a second; 1400 of them are cast.
+        assert (
+            console.file.getvalue() == "certifying 1/10 images, 0.0143 images/s, 20 votes/s, 7:10 min left\n"
+        )
