@@ -11,6 +11,7 @@ from robustsmooth.evaluation.attack_summary import (
 )
 from robustsmooth.evaluation.attack_target import SinglePass, SmoothedVote, Target
 from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
+from robustsmooth.evaluation.context import data_settings
 from robustsmooth.evaluation.functional import (
     abstention_rate,
     accuracy_band,
@@ -23,7 +24,7 @@ from robustsmooth.evaluation.prediction import Prediction
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.evaluation.smoothed_inference import InferenceSweep
 from robustsmooth.evaluation.timing import InferenceTime
-from robustsmooth.evaluation.voting import VotingCallback, data_settings
+from robustsmooth.evaluation.voting import VotingCallback
 
 __all__ = [
     "AbstentionRate",

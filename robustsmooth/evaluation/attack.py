@@ -28,9 +28,9 @@ from robustsmooth.evaluation.attack_summary import (
     table_of,
 )
 from robustsmooth.evaluation.attack_target import Decision, Target
+from robustsmooth.evaluation.context import fingerprint, gather, image_shape, images_here, network_of
 from robustsmooth.evaluation.progress import VotingProgress
 from robustsmooth.evaluation.records import RecordLog
-from robustsmooth.evaluation.voting import _gather, _image_shape, _images_here, fingerprint, network_of
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import ABSTAIN, ImageRandomness
 
@@ -130,7 +130,7 @@ class AttackEvaluation(Callback):
         self._network = network if self.source is None else self.source.to(pl_module.device).eval()
         self._check_classes(network)
         then = RecordLog.written_settings(self.folder, "attack")
-        shape = _image_shape(trainer)
+        shape = image_shape(trainer)
         self.target.set_up(network, shape, pl_module.device, then, trainer.strategy.broadcast)
         sigma = self.target.sigma if self.source is None else self.source_sigma
         self.plan = self.plan.completed(sigma, is_random(self._network))
@@ -147,7 +147,7 @@ class AttackEvaluation(Callback):
         finished = len(self._log.finished) // len(self.variants) // trainer.world_size
         self._bar = VotingProgress(
             "attacking",
-            max(0, _images_here(trainer) - finished),
+            max(0, images_here(trainer) - finished),
             self.target.votes * (len(self.variants) + 1),
             self.console,
             disable=not (self.progress and trainer.is_global_zero),
@@ -169,7 +169,7 @@ class AttackEvaluation(Callback):
         while self._waiting:
             self._attack_batch()
         self._close()
-        expected = [(str(index), *each.name) for index in _gather(self._seen) for each in self.variants]
+        expected = [(str(index), *each.name) for index in gather(self._seen) for each in self.variants]
         if trainer.is_global_zero:
             self._log.merge(expected)
             self._draw(trainer)

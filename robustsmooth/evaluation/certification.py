@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.context import network_of
 from robustsmooth.evaluation.functional import (
     abstention_rate,
     accuracy_band,
@@ -18,7 +19,7 @@ from robustsmooth.evaluation.functional import (
     certified_accuracy,
 )
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
-from robustsmooth.evaluation.voting import VotingCallback, counts_as_text, network_of
+from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import (
     Certificate,

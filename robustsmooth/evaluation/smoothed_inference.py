@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.context import fingerprint
 from robustsmooth.evaluation.progress import VotingProgress
 from robustsmooth.evaluation.records import RecordLog
-from robustsmooth.evaluation.voting import fingerprint
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import Ballot, ImageRandomness, running_votes
 

@@ -1,6 +1,5 @@
 """A vote count inside ``trainer.test``: rows as images finish, resumable, on any number of ranks."""
 
-import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,45 +15,13 @@ from rich.table import Table
 from torch import nn
 
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.context import fingerprint, gather, image_shape, images_here, network_of
 from robustsmooth.evaluation.progress import VotingProgress, duration
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune
 
-__all__ = ["VotingCallback", "counts_as_text", "data_settings", "fingerprint", "network_of"]
-
-
-def network_of(module: pl.LightningModule) -> nn.Module:
-    """The network of a module: its attribute ``network``, or the module itself."""
-    network = getattr(module, "network", module)
-    return network if isinstance(network, nn.Module) else module
-
-
-_FREE = {"root", "batch_size", "num_workers", "download", "augmentation", "val_images", "extra", "seed"}
-"""Of a data config: what test images do not depend on."""
-
-
-def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a data set's config that says which test images are evaluated, as plain values."""
-    return {
-        str(key): data_settings(value) if hasattr(value, "items") else _plain(value)
-        for key, value in config.items()
-        if key not in _FREE
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float) else list(value)
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A short hash of all weights and buffers: tells classifiers apart wherever their files lie."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(network.state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+__all__ = ["VotingCallback", "counts_as_text"]
 
 
 class VotingCallback(Callback):
@@ -155,7 +122,7 @@ class VotingCallback(Callback):
         """Finish all images; merge the ranks' rows; log the metrics."""
         self._write(flush=True)
         self._close()
-        expected = _gather(self._seen)
+        expected = gather(self._seen)
         if trainer.is_global_zero:
             self._log.merge(expected)
         trainer.strategy.barrier()
@@ -202,7 +169,7 @@ class VotingCallback(Callback):
             batch_size = then.get("batch_size", batch_size)
         if numerics.channels_last == "auto" and "channels_last" in then:
             numerics = Numerics(numerics.precision, then["channels_last"], numerics.compile)
-        return tune(network, _image_shape(trainer), device, batch_size, numerics)
+        return tune(network, image_shape(trainer), device, batch_size, numerics)
 
     def _settings(self, network: nn.Module, tuning: Tuning, device: torch.device) -> dict[str, Any]:
         procedure = {key: value for key, value in asdict(self.procedure).items() if key != "batch_size"}
@@ -221,7 +188,7 @@ class VotingCallback(Callback):
 
     def _speak(self, trainer: pl.Trainer, network: nn.Module, tuning: Tuning) -> None:
         """One sentence when nothing can come of it, one on how long it will take."""
-        images = _images_here(trainer)
+        images = images_here(trainer)
         left = max(0, images - len(self._log.finished) // trainer.world_size)
         shown = self.progress and trainer.is_global_zero
         if shown:
@@ -257,36 +224,3 @@ class VotingCallback(Callback):
 def counts_as_text(counts: Sequence[tuple[int, int]]) -> str:
     """Votes per class in one cell: ``3:98,5:2``."""
     return ",".join(f"{label}:{votes}" for label, votes in counts)
-
-
-def _image_shape(trainer: pl.Trainer) -> tuple[int, ...]:
-    """``(C, H, W)`` of the test images."""
-    datamodule = getattr(trainer, "datamodule", None)
-    if datamodule is not None and hasattr(datamodule, "image_shape"):
-        return tuple(datamodule.image_shape)
-    return tuple(next(iter(_loader(trainer))).images.shape[1:])
-
-
-def _loader(trainer: pl.Trainer) -> Any:
-    loaders = trainer.test_dataloaders
-    if isinstance(loaders, list | tuple):
-        if len(loaders) != 1:
-            raise ValueError(f"one test loader is evaluated at a time, got {len(loaders)}")
-        return loaders[0]
-    return loaders
-
-
-def _images_here(trainer: pl.Trainer) -> int:
-    """How many images this rank will see."""
-    loader = _loader(trainer)
-    batches = trainer.num_test_batches[0]
-    return int(min(len(loader.sampler), batches * (loader.batch_size or 1)))
-
-
-def _gather(indices: list[int]) -> list[int]:
-    """The indices that all ranks have seen."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return indices
-    parts: list[list[int]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, indices)
-    return [index for part in parts for index in part]

@@ -25,8 +25,8 @@ from robustsmooth.evaluation import (
     data_settings,
     default_radii,
 )
+from robustsmooth.evaluation.context import fingerprint
 from robustsmooth.evaluation.records import RecordLog
-from robustsmooth.evaluation.voting import fingerprint
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import (
     ABSTAIN,

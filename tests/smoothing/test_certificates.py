@@ -6,7 +6,9 @@ edge, |w.x + b| / ||w||. With several, the exact radius is found by walking alon
 """
 
 import math
+import re
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -448,3 +450,12 @@ def test_a_record_is_frozen():
 def test_bad_settings_are_refused_in_one_sentence(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_certificate_in_the_docs_works():
+    page = Path(__file__).parents[2] / "docs" / "certificates.md"
+    (code,) = re.findall(r"```python\n(from dataclasses.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(code, names)
+    record = drive(names["Simple"](n0=10, n=1000), Case(NOISE, 3), votes_of(900, 80, 20))
+    assert record == drive(Cohen(n0=10, n=1000), Case(NOISE, 3), votes_of(900, 80, 20))
