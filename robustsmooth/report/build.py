@@ -73,6 +73,7 @@ def write_report(
     radii: Sequence[float] | None = None,
     level: float = 0.95,
     interval: Method = "clopper_pearson",
+    wandb: Mapping[str, Any] | None = None,
 ) -> list[Table]:
     """Read runs and write their report.
 
@@ -85,6 +86,7 @@ def write_report(
         radii: At which certified accuracy is tabled; chosen from the data if None.
         level: Confidence level of the intervals over images, in (0, 1).
         interval: ``clopper_pearson`` or ``wilson``.
+        wandb: Options of `robustsmooth.report.publish.publish`, to put the runs on Weights & Biases too.
 
     Returns:
         The tables.
@@ -125,6 +127,10 @@ def write_report(
             evaluations.problems,
             footer,
         )
+    if wandb is not None:
+        from robustsmooth.report.publish import publish
+
+        publish(evaluations, folder, **wandb)
     if "terminal" in formats:
         _show([table for table in built if show is None or table.name in show], evaluations.problems)
     return built

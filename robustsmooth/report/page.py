@@ -15,7 +15,7 @@ from robustsmooth.report.figures import Drawing
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Table
 
-__all__ = ["write_page"]
+__all__ = ["pictures_of", "write_page"]
 
 PICTURES = ("attack*.png", "pictures/*.png", "*grid*.png")
 """Where an attack leaves its picture grids in a run folder."""
@@ -90,13 +90,18 @@ def _dump(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
+def pictures_of(run: Run) -> list[Path]:
+    """The picture grids in a run folder."""
+    return sorted({file for pattern in PICTURES for file in run.folder.glob(pattern)})
+
+
 def _pictures(runs: Sequence[Run]) -> list[_Picture]:
     """The picture grids that attack runs saved (clean, perturbation, adversarial)."""
     pictures = []
     for run in runs:
         if "attack" not in run.logs:
             continue
-        for file in sorted({file for pattern in PICTURES for file in run.folder.glob(pattern)}):
+        for file in pictures_of(run):
             data = base64.b64encode(file.read_bytes()).decode()
             pictures.append(_Picture(f"{run.label}: {file.stem}", f"data:image/png;base64,{data}"))
     return pictures[:MOST_PICTURES]
