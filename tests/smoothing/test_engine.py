@@ -8,9 +8,11 @@ import torch
 from scipy import stats
 from torch import nn
 
+from robustsmooth.models import CifarResNet
 from robustsmooth.smoothing import (
     Cohen,
     FixedRadius,
+    Forward,
     GaussianNoise,
     GridGaussianNoise,
     HardVote,
@@ -171,6 +173,24 @@ def test_batch_size_changes_only_votes_that_are_ties_to_rounding(network, images
     classifier = SmoothedClassifier(network, GaussianNoise(0.5))
     small, large = (classifier.votes(images, 500, batch_size=size) for size in (8, 256))
     assert np.abs(small - large).sum() <= 2
+
+
+def test_votes_that_differ_between_batch_sizes_are_ties_to_rounding():
+    torch.manual_seed(3)
+    network = CifarResNet(8).eval()  # untrained: nearly all logits are close
+    batch = GaussianNoise(0.5).sample(torch.rand(3, 32, 32), 256, generator(0, "test"))
+    forward = Forward(network, Numerics(channels_last=False), torch.device("cpu"))
+    whole, parts = forward(batch), torch.cat([forward(part) for part in batch.split(32)])
+    moved = whole.argmax(1) != parts.argmax(1)
+    top = whole.topk(2, dim=1).values
+    assert int(moved.sum()) <= 2
+    assert ((top[:, 0] - top[:, 1])[moved] < 1e-4).all()
+
+
+def test_the_library_needs_neither_lightning_nor_hydra():
+    code = "import sys, robustsmooth.smoothing; print({'pytorch_lightning', 'hydra'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_network_and_global_state_are_left_alone(network, images):
