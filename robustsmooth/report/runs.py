@@ -279,7 +279,9 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
                 facts.pop(name, None)
     elif "method" in config:
         trained = path
-    facts |= {group: choices[group] for group in _GROUPS if choices.get(group) and choices[group] != "none"}
+    facts |= {
+        group: choices[group] for group in _GROUPS if choices.get(group) not in (None, "none", "as_trained")
+    }
     attacked = config.get("attack") or (config.get("measure") or {}).get("attack")
     if attacked and trained != path:
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or path.name
