@@ -101,6 +101,16 @@ def test_an_image_does_not_depend_on_its_batch():
     assert not torch.equal(CropAndFlip(2)(images, indices, augmentation_key(0, 3)), whole)
 
 
+@pytest.mark.gpu
+def test_the_same_on_a_gpu():
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    indices, key = torch.randperm(50_000)[:64], augmentation_key(1, 2)
+    here = CropAndFlip(4)(images, indices, key)
+    there = CropAndFlip(4)(images.cuda(), indices.cuda(), key)
+    assert there.is_cuda
+    assert torch.equal(there.cpu(), here)
+
+
 def test_padding_is_checked():
     with pytest.raises(ValueError, match=r"`padding` must be at least 0, got -1"):
         CropAndFlip(-1)

@@ -31,6 +31,9 @@ class Recorder(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         if len(self.seen) == self.stop_after:
             raise KilledError
+        data = self.trainer.datamodule
+        stored = data.part("train").__getitems__(batch.indices.tolist())
+        assert torch.equal(batch.images, data.convert(stored, epoch=self.current_epoch).images)
         self.seen.append(
             (self.current_epoch, batch_idx, batch.indices.tolist(), batch.images.double().sum().item())
         )
@@ -132,6 +135,16 @@ def test_conversion_is_on_the_8_bit_grid():
     images = digits(augmentation=None).convert(batch, epoch=1).images
     assert images.dtype == torch.float32
     assert torch.equal(images.flatten(), torch.arange(256) / 255)
+
+
+def test_each_epoch_is_augmented_anew():
+    data = digits()
+    batch = data.part("train").__getitems__(range(100))
+    first, again, second = (data.convert(batch, epoch=epoch).images for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    same = (first == second).flatten(1).all(1)
+    assert same.sum() < 30  # one in nine by chance
+    assert torch.equal(data.convert(batch).images, batch.images / 255)
 
 
 def test_sample_takes_evenly_and_converts():

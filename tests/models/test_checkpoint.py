@@ -200,6 +200,41 @@ def test_the_zoo_with_projections(tmp_path):
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), expected)
 
 
+def test_trades(tmp_path):
+    """A WideResNet with its published names, and the block that its code makes but never uses."""
+    state = {}
+    conv(state, "conv1", 3, 16, 3)
+    inside = 16
+    for number, outside in enumerate((32, 64, 128), start=1):
+        name = f"block{number}.layer.0"
+        norm(state, f"{name}.bn1", inside)
+        conv(state, f"{name}.conv1", inside, outside, 3)
+        norm(state, f"{name}.bn2", outside)
+        conv(state, f"{name}.conv2", outside, outside, 3)
+        conv(state, f"{name}.convShortcut", inside, outside, 1)
+        inside = outside
+    norm(state, "bn1", 128)
+    state |= {"fc.weight": torch.randn(10, 128) / 11, "fc.bias": torch.randn(10)}
+
+    def norm_relu(name, features):
+        statistics = [state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        return functional.relu(functional.batch_norm(features, *statistics))
+
+    out = functional.conv2d(IMAGES, state["conv1.weight"], padding=1)
+    for number in (1, 2, 3):
+        name, stride = f"block{number}.layer.0", 1 if number == 1 else 2
+        out = norm_relu(f"{name}.bn1", out)
+        deep = functional.conv2d(out, state[f"{name}.conv1.weight"], stride=stride, padding=1)
+        deep = functional.conv2d(norm_relu(f"{name}.bn2", deep), state[f"{name}.conv2.weight"], padding=1)
+        out = deep + functional.conv2d(out, state[f"{name}.convShortcut.weight"], stride=stride)
+    expected = functional.linear(norm_relu("bn1", out).mean(dim=(2, 3)), state["fc.weight"], state["fc.bias"])
+    unused = {
+        key.replace("block1.", "sub_block1."): value for key, value in state.items() if "block1." in key
+    }
+    torch.save({**prefixed("module.", state), **prefixed("module.", unused)}, tmp_path / "trades.pt")
+    close(logits(tmp_path / "trades.pt", WideResNet(10, 2), "none"), expected)
+
+
 @pytest.mark.parametrize(
     ("mean", "std"), [("0.mean", "0.std"), ("mean", "std"), ("normalize.mean", "normalize.std")]
 )

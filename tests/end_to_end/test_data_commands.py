@@ -1,0 +1,87 @@
+"""What can be wrong with data and checkpoints, as a user meets it: one sentence, status 1."""
+
+import pytest
+import torch
+
+from tests.data.conftest import class_folders, draw, official_cifar10
+
+__all__ = ["class_folders", "draw", "official_cifar10"]  # fixtures
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["data=cifar10", "data.root=nowhere"],
+            "`nowhere` holds neither cifar-10-batches-py/ nor train/ and test/",
+        ),
+        (
+            ["data=imagenet", "data.root=nowhere"],
+            "`nowhere/train` does not exist; set data.root to the folder",
+        ),
+        (["data=mnist", "data.root=nowhere"], "`nowhere` has no train-images-idx3-ubyte"),
+        (["data.batch_size=0"], "`data.batch_size` must be at least 1, got 0"),
+        (
+            ["data.batch_size=2000"],
+            "`batch_size` must be at most the number of training images (1253), got 2000",
+        ),
+        (["model.normalization=imagnet"], "`normalization` must be one of none, cifar10,"),
+        (["model.checkpoint=nowhere.pt"], "there is no checkpoint at `nowhere.pt`"),
+    ],
+)
+@pytest.mark.slow
+def test_one_sentence(run, tmp_path, words, sentence):
+    done = run("train", "method=natural", "trainer=cpu", *words, cwd=tmp_path, status=1)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_cifar_from_training_to_export(run, official_cifar10, tmp_path):
+    """The official files; then certify from a safetensors file alone."""
+    root, _ = official_cifar10
+    folder, exported = tmp_path / "run", tmp_path / "a.safetensors"
+    run(
+        "train",
+        "method=gaussian",
+        "data=cifar10",
+        "model=cifar_resnet20",
+        f"data.root={root}",
+        "data.val_images=10",
+        "data.batch_size=20",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "method.sigma=0.5",
+        f"hydra.run.dir={folder}",
+    )
+    run("export", f"checkpoint={folder}", f"file={exported}", f"hydra.run.dir={tmp_path / 'export'}")
+    short = ["certificate.n0=5", "certificate.n=10", "data.subset.every=5", "trainer=cpu"]
+    for name, checkpoint in (("first", folder), ("second", exported)):
+        run("certify", f"checkpoint={checkpoint}", *short, f"hydra.run.dir={tmp_path / name}")
+    columns = [
+        [line.split("\t")[:5] for line in (tmp_path / name / "certify.tsv").read_text().splitlines()]
+        for name in ("first", "second")
+    ]
+    assert len(columns[0]) == 1 + 2
+    assert columns[0] == columns[1]
+
+
+@pytest.mark.slow
+def test_a_new_head_is_kept(run, tmp_path):
+    """Fine-tuned with a new head, and loaded with it for evaluation."""
+    pretrained, folder = tmp_path / "pretrained", tmp_path / "run"
+    short = ["method=natural", "trainer=cpu", "trainer.max_epochs=1"]
+    run("train", *short, f"hydra.run.dir={pretrained}")
+    run("train", *short, f"model.checkpoint={pretrained}", "model.new_head=true", f"hydra.run.dir={folder}")
+    run(
+        "export",
+        f"checkpoint={folder}",
+        f"file={tmp_path / 'a.safetensors'}",
+        f"hydra.run.dir={tmp_path / 'export'}",
+    )
+    from safetensors.torch import load_file
+
+    trained = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    exported = load_file(tmp_path / "a.safetensors")
+    assert torch.equal(exported["network.head.weight"], trained["network.network.head.weight"])
