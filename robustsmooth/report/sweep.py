@@ -8,6 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from robustsmooth.report.build import FORMATS, write_report
+from robustsmooth.report.record import record
 from robustsmooth.report.statistics import Method
 
 __all__ = ["ReportSweep"]
@@ -18,6 +19,7 @@ class ReportSweep(Callback):
 
     Args:
         folder: Name of the report's folder inside the sweep's.
+        record: Also keep the shown tables in this folder, by experiment and scale (``docs/results``).
         title: Heading of the page; the sweep's folder if None.
         formats: See `write_report`.
         show: See `write_report`.
@@ -29,6 +31,7 @@ class ReportSweep(Callback):
     def __init__(
         self,
         folder: str = "report",
+        record: str | None = None,
         title: str | None = None,
         formats: Sequence[str] = FORMATS,
         show: Sequence[str] | None = None,
@@ -36,14 +39,14 @@ class ReportSweep(Callback):
         level: float = 0.95,
         interval: Method = "clopper_pearson",
     ) -> None:
-        self.folder, self.title, self.formats = folder, title, list(formats)
+        self.folder, self.title, self.formats, self.record = folder, title, list(formats), record
         self.show, self.radii = None if show is None else list(show), None if radii is None else list(radii)
         self.level, self.interval = level, interval
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the sweep's folder."""
         sweep = Path(config.hydra.sweep.dir).absolute()
-        write_report(
+        tables = write_report(
             str(sweep),
             sweep / self.folder,
             title=self.title or sweep.name,
@@ -53,4 +56,8 @@ class ReportSweep(Callback):
             level=self.level,
             interval=self.interval,
         )
+        choices = config.hydra.runtime.choices
+        if self.record is not None and choices.get("experiment"):
+            shown = [table for table in tables if self.show is None or table.name in self.show]
+            record(Path(self.record), choices.experiment, choices.scale, sweep, shown)
         print(f"The report is {sweep / self.folder / 'report.html'}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-__all__ = ["Column", "Table", "write_tables"]
+__all__ = ["Column", "Table", "plain_rows", "write_tables"]
 
 ColumnKind = Literal["fact", "measurement", "certificate", "assumption", "empirical"]
 
@@ -198,11 +198,18 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
     for table in tables:
         frame = table.frame()
         frame.to_csv(folder / f"{table.name}.csv", index=False)
-        rows = [{key: _json(value) for key, value in row.items()} for row in frame.to_dict(orient="records")]
-        content = {"title": table.title, "note": table.note, "rows": rows}
+        content = {"title": table.title, "note": table.note, "rows": plain_rows(table)}
         (folder / f"{table.name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
         (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
+
+
+def plain_rows(table: Table) -> list[dict[str, Any]]:
+    """A table's rows as plain values, unrounded; see `Table.frame`."""
+    return [
+        {str(key): _json(value) for key, value in row.items()}
+        for row in table.frame().to_dict(orient="records")
+    ]
 
 
 def _json(value: Any) -> Any:

@@ -1,0 +1,44 @@
+"""What an experiment gave, beside what its paper says: one JSON file per experiment in ``docs/results``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robustsmooth.report.table import Table, plain_rows
+
+__all__ = ["record"]
+
+
+def record(folder: Path, experiment: str, scale: str, sweep: Path, tables: Sequence[Table]) -> Path:
+    """Write what a sweep gave into its experiment's file; the paper's values and other scales stay.
+
+    Args:
+        folder: ``docs/results``.
+        experiment: Such as ``salman2019/table2``.
+        scale: Such as ``smoke``.
+        sweep: The sweep's folder; its jobs say commit, versions and seeds.
+        tables: The tables that are the experiment's result.
+
+    Returns:
+        The file.
+    """
+    path = folder / f"{experiment}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"paper": {}, "ours": {}}
+    content["ours"][scale] = {
+        "command": f"python -m robustsmooth.train experiment={experiment} scale={scale}",
+        "config": f"conf/experiment/{experiment}.yaml",
+        **_environment(sweep),
+        "tables": {table.name: plain_rows(table) for table in tables},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _environment(sweep: Path) -> dict[str, Any]:
+    """Commits, versions and seeds of the jobs; one value where they agree."""
+    found = [json.loads(path.read_text()) for path in sorted(sweep.glob("*/.hydra/environment.json"))]
+    commits = sorted({str(each.get("git_commit")) for each in found})
+    packages = found[-1]["packages"] if found else {}
+    return {"commit": commits[0] if len(commits) == 1 else commits, "packages": packages}
