@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from datetime import timedelta
 
 import pytest
 import torch
@@ -178,6 +179,14 @@ def test_it_works_under_autocast_and_leaves_the_training_step_its_gradients(quic
         assert float((points - plain).norm()) < 0.5 * float((plain - images).norm()) + 0.1
     gradients = torch.autograd.grad(loss, list(network.parameters()))
     assert all(float(gradient.abs().sum()) > 0 for gradient in gradients[-2:])
+
+
+def test_it_works_after_a_pass_in_inference_mode_under_autocast(quick, network, batch):
+    """The weights that autocast has kept there cannot take part in a graph."""
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        network.eval()(batch[0])
+        points = quick(network, *batch, randomness=images_randomness())
+    assert bool(torch.isfinite(points).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -394,13 +403,15 @@ def _attack_in_training(rank: int, port: int, results: list) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=20))
     torch.manual_seed(0)
-    network = DistributedDataParallel(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)))
+    layers = nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4)  # buffers: a wrapped pass synchronises them
+    network = DistributedDataParallel(nn.Sequential(*layers))
     images, labels = torch.rand(3, 1, 4, 4) * (0.5 + 0.5 * rank), torch.tensor([0, 1, 2])
     for step in range(2):
-        randomness = BatchRandomness(0, "attack", step, rank)
-        points = ATTACKS["smoothadv_pgd"](network, images, labels, randomness=randomness)
+        for again in range(1 + rank):  # one rank attacks more often than the other
+            randomness = BatchRandomness(0, "attack", step, rank, again)
+            points = ATTACKS["smoothadv_pgd"](network, images, labels, randomness=randomness)
         nn.functional.cross_entropy(network(points), labels).backward()
     gradient = network.module[1].weight.grad
     both = [torch.empty_like(gradient) for _ in range(2)]
@@ -419,4 +430,4 @@ def test_it_works_between_the_steps_of_distributed_training():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(_attack_in_training, args=(port, []), nprocs=2, start_method="fork")
+    mp.start_processes(_attack_in_training, args=(port, []), nprocs=2, start_method="spawn")

@@ -158,6 +158,20 @@ def test_rows_do_not_depend_on_the_loaders_batch(attack, chosen, target):
     assert tables[0] == tables[1] == tables[2]
 
 
+def test_device_batches_have_one_shape(attack):
+    """Rounding depends on the shape; eleven images make three full batches."""
+    sizes = []
+
+    class Spy(TinyConvolution):
+        def forward(self, images):
+            if torch.is_grad_enabled():
+                sizes.append(len(images))
+            return super().forward(images)
+
+    attack("a", network=Spy().eval())
+    assert sizes == [4] * 3 * 3  # three steps each
+
+
 def test_the_seed_matters_where_there_is_chance(attack):
     start = PGD(norm="l2", epsilon=0.4, steps=2, random_start=True)
     assert table(attack("a", start)[1]) != table(attack("b", start, seed=1)[1])
