@@ -1,0 +1,22 @@
+"""Draw a figure that needs no network: ``python -m robustsmooth.illustrate illustration=heat_line``."""
+
+from omegaconf import DictConfig
+
+from robustsmooth.commands import command, prepare
+
+
+@command("illustrate")
+def illustrate(cfg: DictConfig) -> None:
+    """Draw the chosen figure as PNG and PDF."""
+    from hydra.utils import instantiate
+
+    from robustsmooth.report.figures import write_figures
+
+    folder = prepare(cfg)
+    drawing = instantiate(cfg.illustration).drawing()
+    write_figures([drawing], folder / "figures")
+    print(f"{drawing.title}. {drawing.note}\nThe figure is {folder / 'figures' / drawing.name}.png")
+
+
+if __name__ == "__main__":
+    illustrate()
