@@ -31,6 +31,7 @@ from robustsmooth.smoothing import (
     TwoSided,
     TwoStage,
     UniformNoise,
+    chernoff_interval,
     clopper_pearson_lower,
     drive,
     l_bound,
@@ -371,6 +372,19 @@ def test_the_l_bound_is_the_theorem_and_says_what_it_assumes():
     assert pair.radius == pytest.approx(l_bound(0.2, SIGMA), abs=1e-8)
     assert pair.prediction == 1  # the label, which is in the set
     assert drive(LBound(k=2), Case(NOISE, 3, label=2), vote).prediction == 0
+
+
+def test_the_l_bound_of_votes_pays_for_every_class():
+    shares, n, alpha = np.array([0.7, 0.2, 0.1]), 1000, 0.01
+
+    def vote(request):
+        return np.floor(shares * SCORE_UNIT).astype(np.int64) * request.votes
+
+    record = drive(LBound(scores="monte_carlo", n=n, alpha=alpha), Case(NOISE, 3), vote)
+    lower, _ = chernoff_interval(0.7, n, alpha / 3)
+    _, upper = chernoff_interval(0.2, n, alpha / 3)
+    assert record.radius == pytest.approx(l_bound(lower - upper, SIGMA), abs=1e-6)
+    assert (record.votes, record.guarantee) == (n, "l2-lbound-certificate")
 
 
 def test_the_l_bound_never_exceeds_the_linear_classifiers_radius():

@@ -340,6 +340,7 @@ def test_votes_of_a_random_network_scatter_like_independent_ones(images):
     votes = torch.stack(answers[-n:])[:, :9]  # votes x images
     for each in votes.T:
         successes = (each == 0).reshape(-1, group).sum(dim=1)
+        assert 0.1 < successes.sum() / n < 0.25  # six classes, each as good as the others
         assert dispersion_test(successes.numpy(), group) > 1e-5
     # The tempting way: one draw of the network for a batch of noisy copies of one image.
     copies = images[:1].expand(group, *SHAPE)
@@ -378,6 +379,10 @@ def test_noise_that_depends_on_the_row_is_the_same_after_a_restart(images):
         return {each.index: each.record.tolist() for each in done}
 
     whole = records(set())
+    at_once = SmoothedClassifier(network, GaussianNoise(0.5), random_inside=True).votes(
+        images, 50, batch_size=4
+    )
+    assert at_once.tolist() == [whole[index] for index in range(9)]
     resumed = records({0, 2, 5, 6})
     assert resumed == {index: whole[index] for index in (1, 3, 4, 7, 8)}
 
