@@ -1,7 +1,7 @@
 """The data modules' common base: splits, loaders, and the way from stored pixels to [0, 1]."""
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, TypedDict
@@ -35,7 +35,7 @@ class Settings(TypedDict, total=False):
     seed: int
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(pl.LightningDataModule, ABC):
     """Base of all data modules; a data set of its own defines `load` and `names`, and no more.
 
     A data set has two splits, ``train`` and ``test``. Validation images are held out of ``train``,

@@ -248,6 +248,14 @@ def test_statistics_beside_the_network(tmp_path, mean, std):
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), expected)
 
 
+def test_a_centre_layer_beside_the_network(tmp_path):
+    """Salman's layer where it was made a buffer: a mean and no deviation."""
+    state = published(**COHEN)
+    torch.save({"0.means": column(OTHER["mean"]), **prefixed("1.", state)}, tmp_path / "c.pt")
+    expected = reference(state, IMAGES - column(OTHER["mean"]))
+    close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), "cifar10"), expected)
+
+
 def test_safetensors(tmp_path):
     state = published(**COHEN)
     save_file(prefixed("module.", state), tmp_path / "model.safetensors")
