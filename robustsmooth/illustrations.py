@@ -31,10 +31,10 @@ class HeatLine:
 
     def __init__(
         self,
-        sigma: float = 0.2,
+        sigma: float = 0.05,
         time_steps: int = 8,
         point: float = -0.5,
-        boundaries: Sequence[float] = (-0.4, -0.36, 0.3),
+        boundaries: Sequence[float] = (-0.4, -0.34, -0.15),
     ) -> None:
         if list(boundaries) != sorted(set(boundaries)) or not boundaries:
             raise ValueError(f"`boundaries` must be one or more increasing numbers, got {list(boundaries)}")

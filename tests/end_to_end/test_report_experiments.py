@@ -82,6 +82,21 @@ def test_it_runs_to_its_table(name, run, tmp_path):
             continue
         rows = json.loads((report / "tables" / f"{table}.json").read_text())["rows"]
         assert rows, table
+        compare(name, table, rows)
+
+
+def compare(name, table, rows):
+    """With what is kept in docs/results: shares of 25 images within three of them, if the network is the same."""
+    path = conf_dir().parent / "docs" / "results" / f"{name}.json"
+    kept = json.loads(path.read_text())["ours"].get("smoke", {}).get("tables", {}).get(table, [])
+    assert len(kept) == len(rows), f"{path} is of another version: record it again (docs/results/README.md)"
+    for then, now in zip(kept, rows, strict=True):
+        shares = [
+            key for key in then if re.search(r"@|accuracy$|clean$", key) and isinstance(then[key], float)
+        ]
+        assert {key: now[key] for key in shares} == pytest.approx(
+            {key: then[key] for key in shares}, abs=0.125
+        )
 
 
 NEEDS_MORE = {"comparison", "contradictions", "attack_seeds"}
