@@ -336,7 +336,8 @@ def _undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[
         if device.type == "cuda"
         else []
     )
-    # Autocast would keep the weights it casts, with or without their graph, for the caller's next pass.
+    # Older releases of torch keep the weights that autocast casts, with or without their graph, for the
+    # next pass: ours would get the caller's, and the caller ours.
     torch.set_autocast_cache_enabled(False)
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):

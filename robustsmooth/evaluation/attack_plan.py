@@ -96,11 +96,19 @@ class AttackPlan:
         Args:
             sigma: Its noise level, for an attack that has none of its own.
             random: Whether it is random by itself: then every noisy copy needs a pass of its own.
+
+        Raises:
+            ValueError: If the attack needs a noise level and there is none.
         """
         changes: dict[str, Any] = {}
         if self.attack.objective.noise != "none":
             changes |= {"sigma": sigma} if self.attack.sigma is None and sigma is not None else {}
             changes |= {"copies_per_pass": 1} if random else {}
+            if self.attack.sigma is None and sigma is None:
+                raise ValueError(
+                    f"`sigma` of {type(self.attack).__name__} is not set and the attacked network has no noise "
+                    "level: set attack.sigma, or choose attack/objective=plain"
+                )
         return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **changes))
 
     def settings(self) -> dict[str, Any]:

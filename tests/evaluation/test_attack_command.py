@@ -12,20 +12,27 @@ SMALL = ["trainer=cpu", "data.subset.max=6", "batch_size=6", "prediction.n=50", 
 QUICK = ["attack.steps=2"]
 
 
+def train(folder, method):
+    words = [f"method={method}", "trainer=cpu", "trainer.max_epochs=1", "model.network.width=8"]
+    command = [sys.executable, "-m", "robustsmooth.train", *words, f"hydra.run.dir={folder}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Two run folders with networks that have seen a little."""
-    folders = []
-    for method in ("gaussian", "natural"):
-        folders.append(tmp_path_factory.mktemp(method))
-        words = [f"method={method}", "trainer=cpu", "trainer.max_epochs=1", "model.network.width=8"]
-        command = [sys.executable, "-m", "robustsmooth.train", *words, f"hydra.run.dir={folders[-1]}"]
-        subprocess.run(command, check=True, capture_output=True)
-    return folders
+def gaussian(tmp_path_factory):
+    """A run folder with a network that has seen a little, under noise."""
+    return train(tmp_path_factory.mktemp("gaussian"), "gaussian")
 
 
-def test_attack_continue_and_add_budgets(run, trained, tmp_path):
-    place = [f"checkpoint={trained[0]}", f"hydra.run.dir={tmp_path}/a"]
+@pytest.fixture(scope="module")
+def natural(tmp_path_factory):
+    """One that was trained without."""
+    return train(tmp_path_factory.mktemp("natural"), "natural")
+
+
+def test_attack_continue_and_add_budgets(run, gaussian, tmp_path):
+    place = [f"checkpoint={gaussian}", f"hydra.run.dir={tmp_path}/a"]
     words = [*place, *SMALL, *QUICK, "attack.num_noise=4", "save=safetensors"]
     first = run("attack", *words, "epsilons=[0.5]")
     assert "6 images attacked by PGD (l2), smoothed decides" in first.stderr
@@ -46,8 +53,7 @@ def test_attack_continue_and_add_budgets(run, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_transfer_certified_and_minimum(run, trained, tmp_path):
-    gaussian, natural = trained
+def test_transfer_certified_and_minimum(run, gaussian, natural, tmp_path):
     run("certify", f"checkpoint={gaussian}", f"hydra.run.dir={tmp_path}/c", "certificate.n=100", *SMALL[:2])
     place = [f"checkpoint={gaussian}", *SMALL, *QUICK]
     run("attack", *place, f"hydra.run.dir={tmp_path}/t", f"source.checkpoint={natural}", "attack=pgd_l2")
@@ -74,8 +80,8 @@ def test_transfer_certified_and_minimum(run, trained, tmp_path):
         ["attack=pgd_l2", "attack.steps=2", "smoothing=grid_gaussian"],
     ],
 )
-def test_every_attack(run, trained, tmp_path, words):
-    run("attack", f"checkpoint={trained[0]}", *SMALL, *words, f"hydra.run.dir={tmp_path}")
+def test_every_attack(run, gaussian, tmp_path, words):
+    run("attack", f"checkpoint={gaussian}", *SMALL, *words, f"hydra.run.dir={tmp_path}")
     assert len(read_log(tmp_path / "attack.tsv").rows) >= 2
 
 
@@ -91,13 +97,13 @@ def test_every_attack(run, trained, tmp_path, words):
         (["source.checkpoint=nowhere"], "there is no checkpoint at `nowhere`"),
     ],
 )
-def test_bad_input_is_one_sentence(run, trained, tmp_path, words, sentence):
-    done = run("attack", f"checkpoint={trained[0]}", *SMALL, *words, f"hydra.run.dir={tmp_path}", status=1)
+def test_bad_input_is_one_sentence(run, gaussian, tmp_path, words, sentence):
+    done = run("attack", f"checkpoint={gaussian}", *SMALL, *words, f"hydra.run.dir={tmp_path}", status=1)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_network_without_a_noise_level_says_what_to_choose(run, trained, tmp_path):
-    done = run("attack", f"checkpoint={trained[1]}", *SMALL, f"hydra.run.dir={tmp_path}", status=1)
+def test_a_network_without_a_noise_level_says_what_to_choose(run, natural, tmp_path):
+    done = run("attack", f"checkpoint={natural}", *SMALL, f"hydra.run.dir={tmp_path}", status=1)
     assert "smoothing.sigma" in done.stderr
