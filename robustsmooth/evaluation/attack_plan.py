@@ -106,8 +106,8 @@ class AttackPlan:
             changes |= {"copies_per_pass": 1} if random else {}
             if self.attack.sigma is None and sigma is None:
                 raise ValueError(
-                    f"`sigma` of {type(self.attack).__name__} is not set and the attacked network has no noise "
-                    "level: set attack.sigma, or choose attack/objective=plain"
+                    f"`sigma` of {type(self.attack).__name__} is not set and the attacked network has no "
+                    "noise level: set attack.sigma, or choose attack/objective=plain"
                 )
         return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **changes))
 
