@@ -75,6 +75,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer test images than devices
         if batch_size < 1:
             raise ValueError(f"`data.batch_size` must be at least 1, got {batch_size}")
         if num_workers is not None and num_workers < 0:

@@ -262,3 +262,12 @@ def test_two_ranks_see_what_one_sees(tmp_path):
         assert rows(tmp_path / "1", name) == rows(tmp_path / "2", name), name
     assert len(rows(tmp_path / "2", "test")) == 364
     assert torch.allclose(weights[1], weights[2], atol=1e-6)
+
+
+@pytest.mark.ddp
+def test_fewer_test_images_than_ranks(tmp_path):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    runner = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", default_root_dir=tmp_path, **quiet)
+    runner.test(Sums(tmp_path), digits(subset=Subset(indices=[5])), verbose=False)
+    rows = [line for path in tmp_path.glob("test.rank*") for line in path.read_text().splitlines()]
+    assert [row.split()[0] for row in rows] == ["5"]

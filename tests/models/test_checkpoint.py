@@ -256,6 +256,13 @@ def test_a_centre_layer_beside_the_network(tmp_path):
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), "cifar10"), expected)
 
 
+def test_of_two_copies_the_one_with_the_shorter_prefix(tmp_path):
+    """Such as a running average beside the network itself."""
+    state, average = published(**COHEN), published(**COHEN)
+    torch.save({**prefixed("average.module.", average), **prefixed("model.", state)}, tmp_path / "c.pt")
+    close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), reference(state, IMAGES))
+
+
 def test_safetensors(tmp_path):
     state = published(**COHEN)
     save_file(prefixed("module.", state), tmp_path / "model.safetensors")
