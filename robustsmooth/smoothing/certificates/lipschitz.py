@@ -101,7 +101,7 @@ class LBound(Certificate):
             raise ValueError(f"`k` must be below the number of classes ({case.num_classes}), got {self.k}")
         if self.scores == "monte_carlo":
             total = yield Request("estimate", self.n)
-            # Scores were rounded down by at most one unit: the exact mean lies within [mean, mean + unit].
+            # The rounded scores are the certified function: values in [0, 1] like any other.
             mean = total / (self.n * SCORE_UNIT)
             lower, upper = chernoff_interval(np.minimum(mean, 1.0), self.n, self.alpha / case.num_classes)
         else:
