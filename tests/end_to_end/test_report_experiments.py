@@ -86,7 +86,7 @@ def test_it_runs_to_its_table(name, run, tmp_path):
 
 
 def compare(name, table, rows):
-    """With what is kept in docs/results: shares of 25 images within three of them, if the network is the same."""
+    """With what is kept in docs/results: shares of 25 images, within three of them."""
     path = conf_dir().parent / "docs" / "results" / f"{name}.json"
     kept = json.loads(path.read_text())["ours"].get("smoke", {}).get("tables", {}).get(table, [])
     assert len(kept) == len(rows), f"{path} is of another version: record it again (docs/results/README.md)"

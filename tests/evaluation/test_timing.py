@@ -1,0 +1,76 @@
+"""Inference time: what is measured, and how often."""
+
+import time
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from robustsmooth.data import DigitsDataModule, Subset
+from robustsmooth.evaluation import EvaluationModule, InferenceTime
+from robustsmooth.evaluation.timing import seconds_of
+
+
+class Counting(nn.Module):
+    """Counts its passes and images; takes a millisecond per pass."""
+
+    num_classes = 10
+
+    def __init__(self):
+        super().__init__()
+        self.passes, self.images = 0, 0
+
+    def forward(self, images):
+        self.passes, self.images = self.passes + 1, self.images + len(images)
+        time.sleep(0.001)
+        return images.flatten(1)[:, :10]
+
+
+def run(folder, network, **options):
+    data = DigitsDataModule(channels=1, batch_size=4, subset=Subset(every=30))
+    callback = InferenceTime(folder, 0.25, **{"n": 10, "images": 3, "repeats": 2, "batch_size": 4, **options})
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[callback],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    trainer.test(EvaluationModule(network), data, verbose=False)
+    return pd.read_csv(folder / "timing.tsv", sep="\t")
+
+
+def test_a_vote_takes_its_passes_and_a_pass_is_one(tmp_path):
+    network = Counting()
+    rows = run(tmp_path, network)
+    clean = len(range(0, 364, 30))  # the accuracy of the bare network
+    assert network.images == clean + 10 + 3 * 2 * (1 + 10)  # warm-up, then three images twice
+    assert rows["n"].tolist() == [10, 10, 10]
+    assert (rows["single_seconds"] >= 0.001).all()
+    assert (rows["vote_seconds"] >= 3 * 0.001).all()  # batches of 4, 4 and 2
+    assert rows["device"].str.contains("CPU").all()
+
+
+def test_it_goes_on_where_it_stopped(tmp_path):
+    rows = run(tmp_path, Counting())
+    network = Counting()
+    assert run(tmp_path, network).equals(rows)
+    assert network.images == len(range(0, 364, 30))
+
+
+def test_the_quickest_run_counts():
+    durations = iter([0.03, 0.001, 0.02])
+    assert 0.001 <= seconds_of(lambda: time.sleep(next(durations)), torch.device("cpu"), 3) < 0.02
+
+
+@pytest.mark.parametrize("options", [{"n": 0}, {"images": 0}, {"repeats": 0}, {"batch_size": 0}])
+def test_bad_settings_are_refused(tmp_path, options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be at least 1"):
+        InferenceTime(tmp_path, 0.25, **options)
+    with pytest.raises(ValueError, match="`sigma` must be at least 0"):
+        InferenceTime(tmp_path, -0.25)
