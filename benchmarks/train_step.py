@@ -8,7 +8,7 @@ Columns, medians over the repeats:
 * *needed*: passes over the batch that the algorithm needs; a forward pass counts 1, a backward pass to the
   weights 2, one to the images only 1;
 * *measured*: seconds of a step (loss, backward pass, optimiser) over seconds of a forward pass of the batch
-  in train mode, in the same run;
+  in train mode, in the same run; on a CPU seconds of processor time, so that a busy machine disturbs it less;
 * *bare*: the same for the network passes of the step alone, at the same batch shapes;
 * *overhead*: measured / bare - 1, what the method adds to the network's own time; the aim is at most 15 %.
 
@@ -111,14 +111,15 @@ def bare(network: nn.Module, images: Tensor, passes: Passes) -> None:
 
 
 def seconds(function: Callable[[], Any], device: str) -> float:
-    """Wall time of a call."""
+    """Time of a call: of the processor, or of the clock on the wall for a GPU."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     function()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measure(name: str, options: argparse.Namespace) -> str:
