@@ -68,6 +68,7 @@ def test_the_files_are_found():
     assert len(FILES) == len(walked) >= 100
     tested = {"attack", "callbacks", "certificate", "data", "experiment", "hydra", "logger", "loss"}
     tested |= {
+        "illustration",
         "measure",
         "method",
         "model",
@@ -145,6 +146,7 @@ def test_every_choice_of_evaluation_binds(command, group):
         ("train", "method=sodm", "method/mapping"),
         ("train", "method=cpni", "noise_layers"),
         ("measure", "seed=0", "measure"),
+        ("illustrate", "seed=0", "illustration"),
         ("train", "seed=0", "experiment/digits"),
         ("train", "seed=0", "experiment/heat_smoothing"),
         ("train", "seed=0", "experiment/nemcovsky2019"),
