@@ -58,7 +58,8 @@ class Certification(VotingCallback):
 
     The table starts with the field's columns, ``idx label predict radius correct time``. ``time`` is the
     image's share of the seconds that the votes took. Logged: ``test/acr``, ``test/certified_acc@r`` for each
-    radius, ``test/abstention``.
+    radius, ``test/abstention``, ``test/largest_radius`` (that the setting can certify), and
+    ``test/votes_per_image`` and ``test/seconds_per_image``.
 
     Args:
         certificate: What is asked of each image, such as `robustsmooth.smoothing.Cohen`.
@@ -147,6 +148,8 @@ class Certification(VotingCallback):
         accuracies = certified_accuracy(prediction, radius, label, radii).tolist()
         metrics = {f"test/certified_acc@{r:.2f}": share for r, share in zip(radii, accuracies, strict=True)}
         metrics["test/abstention"] = float(abstention_rate(prediction))
+        largest = largest_radius(self.procedure, self.noise, self._num_classes)
+        metrics["test/largest_radius"] = largest
         if not isinstance(self.procedure, FixedRadius):  # its radii are r or 0: their mean means nothing
             metrics["test/acr"] = float(average_certified_radius(prediction, radius, label))
         bands = [accuracy_band(share, len(rows)) for share in accuracies]
@@ -156,7 +159,7 @@ class Certification(VotingCallback):
         ]
         facts = {
             "certified_accuracy": curve,
-            "largest_radius": largest_radius(self.procedure, self.noise, self._num_classes),
+            "largest_radius": largest,
             "certificate": type(self.procedure).__name__,
             "n": getattr(self.procedure, "n", None),
             "alpha": self.procedure.alpha,

@@ -127,14 +127,13 @@ class VotingCallback(Callback):
             self._log.merge(expected)
         trainer.strategy.barrier()
         rows = self._log.rows()
-        self._metrics, facts = self.summarize(rows)
-        self.summary = {
-            "images": len(rows),
+        metrics, facts = self.summarize(rows)
+        cost = {
             "votes_per_image": sum(int(row["votes"]) for row in rows) / len(rows),
             "seconds_per_image": sum(float(row["time"]) for row in rows) / len(rows),
-            **facts,
-            "settings": self._log.settings,
         }
+        self._metrics = metrics | {f"test/{name}": value for name, value in cost.items()}
+        self.summary = {"images": len(rows), **cost, **facts, "settings": self._log.settings}
         pl_module.log_dict(self._metrics, sync_dist=trainer.world_size > 1)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
