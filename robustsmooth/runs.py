@@ -16,7 +16,7 @@ from torch import nn
 
 from robustsmooth.data import ImageDataModule
 from robustsmooth.methods.callbacks import EpochTimer
-from robustsmooth.models import read_checkpoint
+from robustsmooth.models import read_checkpoint, sanity_check
 
 __all__ = [
     "Run",
@@ -207,10 +207,12 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = datamodule.num_classes
-    cfg.model.checkpoint, cfg.model.new_head = str(checkpoint), False
+    cfg.model = _trained(cfg.model, checkpoint)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = instantiate(cfg.model).eval()
     OmegaConf.set_struct(cfg, True)
+    if not training:  # somebody else's network, whose normalisation nobody has checked
+        sanity_check(network, datamodule)
     return Run(network, datamodule, training, checkpoint)
 
 
@@ -227,8 +229,14 @@ def open_network(checkpoint: str | Path) -> nn.Module:
     training = saved_config(path)
     if not training:
         raise ValueError(f"`{path}` does not say which model it was trained with; give a run of ours")
-    network: nn.Module = instantiate({**training["model"], "checkpoint": str(path), "new_head": False})
+    network: nn.Module = instantiate(_trained(training["model"], path))
     return network.eval()
+
+
+def _trained(model: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """The model's config with its trained weights, those of a new last layer too."""
+    new_head = {"new_head": False} if "new_head" in model else {}
+    return {**model, "checkpoint": str(checkpoint), **new_head}
 
 
 def _as_trained(given: DictConfig, trained: Any, part: str, checkpoint: Path) -> DictConfig:

@@ -19,6 +19,7 @@ def train(cfg: DictConfig) -> float | None:
     from pytorch_lightning import seed_everything
 
     from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
+    from robustsmooth.models import sanity_check
     from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
     from robustsmooth.runtime import trainer_for
 
@@ -29,6 +30,9 @@ def train(cfg: DictConfig) -> float | None:
     if not is_finished(folder, cfg):
         seed_everything(cfg.seed, workers=True, verbose=False)  # the network's first weights
         module = instantiate(cfg.method)
+        starts = cfg.model.get("checkpoint") is not None and not cfg.model.get("new_head")
+        if starts and resume_from(folder, cfg) is None:
+            sanity_check(module.network, datamodule, split="val")
         timer = EpochTimer()
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         callbacks = [
