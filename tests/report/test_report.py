@@ -88,7 +88,7 @@ def test_the_attack_table_counts_failures_as_failures(tmp_path):
     rows = [
         [0, 1, 1, 2, 0.5, 0.1, 1],
         [1, 1, 1, 1, 4.0, 1.0, 0],
-        [2, 1, 0, 0, 0.0, 0.0, 1],
+        [2, 1, 0, 0, 0.3, 0.0, 1],
         [3, 1, 1, -1, 1.5, 0.2, 1],
     ]
     (trained / "pgd" / ".hydra").mkdir(parents=True)
@@ -104,6 +104,13 @@ def test_the_attack_table_counts_failures_as_failures(tmp_path):
     assert row["median_distance"] == 1.0  # of 0, 0.5, 1.5, beyond
     assert row["mean_distance"] == pytest.approx(2 / 3)
     assert row["attack"] == "pgd"
+
+
+def test_an_abstention_is_wrong_whatever_the_log_says(tmp_path):
+    header = ["idx", "label", "predict", "radius", "correct", "time"]
+    path = write_log(tmp_path / "log", header, [[0, 1, 1, 0.5, 1, 1.0], [1, 1, -1, 0.0, 1, 1.0]])
+    row = tables_of(path, radii=[0.0])["certified_accuracy"].rows[0]
+    assert row["certified_acc@0"] == 0.5
 
 
 def test_broken_certificates_are_counted(runs):
