@@ -59,7 +59,7 @@ class Certification:
     @property
     def kind(self) -> Literal["certificate", "assumption"]:
         """Whether the radii hold with probability 1 - alpha, or only if an assumption does."""
-        return "assumption" if "assum" in self.guarantee else "certificate"
+        return "assumption" if "assumed" in self.guarantee else "certificate"
 
     @property
     def one_radius(self) -> bool:
