@@ -87,6 +87,19 @@ class NamedCheckpoint(ModelCheckpoint):
         return self._generate_state_key(filename=self.filename, monitor=self.monitor, mode=self.mode)
 
 
+class WithinEpochs(ModelCheckpoint):
+    """Writes ``last.ckpt`` every so many steps, but not after an epoch's last one.
+
+    The checkpoint of the finished epoch follows there. Resuming from one of its last step, Lightning
+    would leave out what belongs to the end of an epoch, such as the schedule's step.
+    """
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Save, unless the epoch ends with this batch."""
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *args, **kwargs)
+
+
 def checkpoints(folder: Path, monitor: str, every_steps: int | None = None) -> list[ModelCheckpoint]:
     """``checkpoints/best.ckpt`` by a validation metric and ``checkpoints/last.ckpt`` of every epoch.
 
@@ -103,7 +116,7 @@ def checkpoints(folder: Path, monitor: str, every_steps: int | None = None) -> l
         "auto_insert_metric_name": False,
     }
     at_epochs = {"save_on_train_epoch_end": True, **common}
-    within_epochs = [ModelCheckpoint(filename="last", every_n_train_steps=every_steps, **common)]
+    within_epochs = [WithinEpochs(filename="last", every_n_train_steps=every_steps, **common)]
     return [
         *(within_epochs if every_steps else []),
         ModelCheckpoint(filename="best", monitor=monitor, mode="max", **at_epochs),
