@@ -10,13 +10,13 @@ def measure(cfg: DictConfig) -> None:
     """Run the chosen measurement over the test images and write its log."""
     from hydra.utils import instantiate
 
-    from robustsmooth.evaluation import EvaluationModule
+    from robustsmooth.evaluation import EvaluationModule, data_settings, fingerprint
     from robustsmooth.runs import open_run
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=False)
     folder = prepare(cfg)
-    settings = {"checkpoint": str(run.checkpoint)}
+    settings = {"network": fingerprint(run.network), "data": data_settings(cfg.data)}
     callback = instantiate(cfg.measure, folder=str(folder), settings=settings)
     with trainer_for(cfg, folder, [callback]) as trainer:
         trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)

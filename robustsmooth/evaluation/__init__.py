@@ -11,7 +11,7 @@ from robustsmooth.evaluation.attack_summary import (
 )
 from robustsmooth.evaluation.attack_target import SinglePass, SmoothedVote, Target
 from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
-from robustsmooth.evaluation.context import data_settings
+from robustsmooth.evaluation.context import data_settings, fingerprint
 from robustsmooth.evaluation.functional import (
     abstention_rate,
     accuracy_band,
@@ -51,6 +51,7 @@ __all__ = [
     "beneath_certified",
     "certified_accuracy",
     "data_settings",
+    "fingerprint",
     "default_radii",
     "distance_statistics",
     "read_certified",
