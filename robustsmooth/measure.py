@@ -17,7 +17,7 @@ def measure(cfg: DictConfig) -> None:
     run = open_run(cfg, needs_sigma=False)
     folder = prepare(cfg)
     settings = {"network": fingerprint(run.network), "data": data_settings(cfg.data)}
-    callback = instantiate(cfg.measure, folder=str(folder), settings=settings)
+    callback = instantiate(cfg.measure, _partial_=True)(folder=str(folder), settings=settings)
     with trainer_for(cfg, folder, [callback]) as trainer:
         trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
 
