@@ -132,34 +132,40 @@ def tune(
         ValueError: If the given batch does not fit into memory.
     """
     numerics = numerics or Numerics()
-    sizes = [batch_size] if batch_size != "auto" else [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    sizes = [batch_size] if batch_size != "auto" else [64, 128, 256, 512, 1024, 2048, 4096]
     layouts = [False, True] if numerics.channels_last == "auto" else [bool(numerics.channels_last)]
     forwards = {
         layout: Forward(network, replace(numerics, compile=False, channels_last=layout), device)
         for layout in layouts
     }
-    speeds: dict[int, float] = {}
-    for size in sizes:
-        now = {layout: size / _seconds_per_pass(run, (size, *shape)) for layout, run in forwards.items()}
-        quicker = max(now, key=now.__getitem__)
-        forwards = {quicker: forwards[quicker]}  # the layout that wins once is the layout
-        speeds[size] = now[quicker]
+    speeds: dict[tuple[int, bool], float] = {}
+    slower = 0  # sizes in a row that were clearly slower than the best
+    for tried, size in enumerate(sizes, 1):
+        for layout, run in forwards.items():
+            speeds[size, layout] = size / _seconds_per_pass(run, (size, *shape))
         fastest = max(speeds.values())
-        if speeds[size] < 0.9 * fastest or 2 * size > _MOST_SECONDS * speeds[size]:
+        here = max(speeds[size, layout] for layout in forwards)
+        slower = slower + 1 if here < 0.9 * fastest else 0
+        if slower == 2 or 2 * size > _MOST_SECONDS * here:
             break
+        if tried == 2:  # the layout that wins over two sizes is the layout
+            keep = max(forwards, key=lambda layout: sum(speeds[each, layout] for each in sizes[:2]))
+            forwards = {keep: forwards[keep]}
     if not fastest:
-        raise ValueError(
-            f"a device batch of {min(speeds)} images does not fit into memory; give a smaller one"
-        )
-    chosen = min(size for size, speed in speeds.items() if speed >= 0.97 * fastest)
-    return Tuning(chosen, replace(numerics, channels_last=quicker), fastest)
+        raise ValueError(f"a device batch of {sizes[0]} images does not fit into memory; give a smaller one")
+    size, layout = min(
+        (each for each, speed in speeds.items() if speed >= 0.97 * fastest),
+        key=lambda each: (each[0], -speeds[each]),
+    )
+    return Tuning(size, replace(numerics, channels_last=layout), fastest)
 
 
-def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 3) -> float:
+def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 5) -> float:
     """The quickest of a few passes; infinite if they do not fit into memory."""
     best = float("inf")
     try:
-        batch = torch.zeros(shape, device=forward.device).to(memory_format=forward.memory_format)
+        batch = torch.rand(shape, device=forward.device, generator=_fixed(forward.device))
+        batch = batch.to(memory_format=forward.memory_format)
         for repeat in range(repeats + 1):
             _synchronize(forward.device)
             start = time.perf_counter()
@@ -174,6 +180,11 @@ def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 3
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return float("inf")
+
+
+def _fixed(device: torch.device) -> torch.Generator:
+    """A generator of its own: tuning must not disturb the global one."""
+    return torch.Generator(device).manual_seed(0)
 
 
 def _synchronize(device: torch.device) -> None:
