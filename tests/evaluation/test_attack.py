@@ -22,7 +22,15 @@ from robustsmooth.evaluation import (
     read_certified,
 )
 from robustsmooth.report.logs import read_log
-from robustsmooth.smoothing import ABSTAIN, GaussianNoise, GridGaussianNoise, NoNoise, Numerics, Predict
+from robustsmooth.smoothing import (
+    ABSTAIN,
+    GaussianNoise,
+    GridGaussianNoise,
+    NoNoise,
+    Numerics,
+    Predict,
+    Tuning,
+)
 
 L2 = PGD(norm="l2", epsilon=0.4, steps=3)
 SMOOTHADV = PGD(norm="l2", epsilon=0.8, steps=3, objective=PlugIn(), num_noise=4)
@@ -277,7 +285,11 @@ def test_other_settings_are_not_mixed_in(attack):
 # ------------------------------------------------------------------------------------- who decides
 
 
-def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen(attack, tiny_data):
+def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen(
+    attack, tiny_data, monkeypatch
+):
+    tuned = Tuning(64, Numerics(channels_last=False), 1.0)  # without passes on images of its own
+    monkeypatch.setattr("robustsmooth.evaluation.attack_target.tune", lambda *arguments: tuned)
     attacked, decided = [], []
 
     class Spy(TinyConvolution):
