@@ -416,9 +416,10 @@ def _attack_in_training(rank: int, port: int, results: list) -> None:
     gradient = network.module[1].weight.grad
     both = [torch.empty_like(gradient) for _ in range(2)]
     dist.all_gather(both, gradient)
-    dist.destroy_process_group()
     assert torch.equal(both[0], both[1])  # averaged over the ranks, and nothing of the attack in it
     assert float(gradient.abs().sum()) > 0
+    dist.barrier()
+    os._exit(0)  # gloo's threads may abort a process that ends in the ordinary way
 
 
 @pytest.mark.ddp
