@@ -3,12 +3,9 @@
 import re
 from pathlib import Path
 
-import pytest
-
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 
 
-@pytest.mark.skipif(not PAGE.exists(), reason="docs are not shipped with the wheel")
 def test_the_page_works(run, tmp_path):
     text = PAGE.read_text(encoding="utf-8")
     for name, _, content in re.findall(r"`([\w/.]+)`\n\n```(python|yaml)\n(.*?)```", text, re.S):
