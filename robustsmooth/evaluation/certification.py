@@ -200,7 +200,7 @@ class ValidationCertification(Callback):
         certificate: What is asked of each image; few votes do, such as ``Cohen(n0=20, n=500)``.
         smoothing: The noise.
         images: How many validation images, the first ones over all ranks.
-        every: Certify in epochs 0, `every`, 2 `every`...
+        every: Certify in epochs 0, `every`, 2 `every`... and in the last one.
         radii: Radii of the certified accuracies; 0, 0.25, 0.5... by default.
         numerics: Precision and memory format. Compilation is refused: it would freeze the weights.
         seed: Addresses the noise.
@@ -230,7 +230,9 @@ class ValidationCertification(Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decide whether this is an epoch to certify in."""
-        self._active = not trainer.sanity_checking and trainer.current_epoch % self.every == 0
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = last or trainer.current_epoch % self.every == 0
+        self._active = due and not trainer.sanity_checking
         if not self._active:
             return
         network = network_of(pl_module)

@@ -140,11 +140,32 @@ def _labels_of(runs: Sequence[Run]) -> dict[Run, str]:
     if any(_noise(run.facts) != run.facts.get("train_sigma", _noise(run.facts)) for run in runs):
         differing = [fact for fact in LABEL_FACTS if fact in {*differing, "train_sigma", "sigma"}]
     labels = [_label(run.facts, differing) or run.path.stem for run in runs]
-    common = os.path.commonpath([run.path for run in runs]) if len(runs) > 1 else ""
+    alike: dict[str, list[Run]] = {}
+    for run, label in zip(runs, labels, strict=True):
+        alike.setdefault(label, []).append(run)
     return {
-        run: label if labels.count(label) == 1 else f"{label} ({os.path.relpath(run.path, common)})"
-        for run, label in zip(runs, labels, strict=True)
+        run: f"{label} ({words})" if words else label
+        for label, members in alike.items()
+        for run, words in zip(members, _told_apart(members), strict=True)
     }
+
+
+def _told_apart(runs: Sequence[Run]) -> list[str]:
+    """What tells runs of the same facts apart: the words of their command lines, or else their folders."""
+    if len(runs) == 1:
+        return [""]
+    lines = [_overrides(run) for run in runs]
+    words = [" ".join(word for word in line if not all(word in each for each in lines)) for line in lines]
+    if len({*words} - {""}) == len(runs):
+        return words
+    common = os.path.commonpath([run.path for run in runs])
+    return [os.path.relpath(run.path, common) for run in runs]
+
+
+def _overrides(run: Run) -> list[str]:
+    """The words of the command line that trained the run's network; none if it is not known."""
+    hydra = _read((run.trained or run.path) / ".hydra" / "hydra.yaml", []).get("hydra") or {}
+    return [str(word) for word in (hydra.get("overrides") or {}).get("task") or []]
 
 
 def _value(facts: Mapping[str, Any], fact: str) -> Any:

@@ -449,10 +449,23 @@ def test_between_certifications_the_last_values_stand(make_trainer, network, tin
         def on_train_epoch_end(self, trainer, pl_module):
             seen.append(float(trainer.callback_metrics["val/acr"]))
 
-    make_trainer(validation(every=2), Look(), max_epochs=4).fit(Training(network), tiny_data())
-    assert len(seen) == 4
+    make_trainer(validation(every=2), Look(), max_epochs=5).fit(Training(network), tiny_data())
+    assert len(seen) == 5
     assert seen[0] == seen[1]
     assert seen[2] == seen[3]
+
+
+def test_the_network_that_training_ends_with_is_certified(make_trainer, network, tiny_data):
+    epochs = []
+
+    class Watched(ValidationCertification):
+        def _certify(self, pl_module):
+            epochs.append(pl_module.current_epoch)
+            return super()._certify(pl_module)
+
+    watched = Watched(Cohen(n0=10, n=100, batch_size=64), NOISE, every=2)
+    make_trainer(watched, max_epochs=4).fit(Training(network), tiny_data())
+    assert epochs == [0, 2, 3]
 
 
 @pytest.mark.ddp

@@ -57,6 +57,16 @@ def test_the_overview_joins_what_was_proved_and_tried_about_one_classifier(runs)
     assert table.rows[0][attacked[1]] == pytest.approx(sum(line[5] == line[3] for line in at) / len(at))
 
 
+def test_the_overview_has_clean_accuracy_and_seconds_of_training(runs):
+    training, certified = runs / "0_gaussian", runs / "0_gaussian" / "certify"
+    (training / "summary.json").write_text(json.dumps({"seconds": 12.0, "epochs": 3}))
+    (certified / "summary.json").write_text(json.dumps({"metrics": {"test/top1": 0.75}}))
+    table = tables_of(runs)["overview"]
+    assert [(row.get("top1"), row["seconds"]) for row in table.rows][0] == (0.75, 12.0)
+    keys = [column.key for column in table.used]
+    assert (keys[1], keys[-1]) == ("top1", "seconds")
+
+
 def test_guarantees_never_share_a_column(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "cohen", trained)

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows
 
@@ -38,6 +39,18 @@ def test_runs_that_differ_in_nothing_are_told_apart_by_their_folders(tmp_path):
         trained = write_training(tmp_path / name)
         write_certification(trained / "certify", trained)
     assert len(set(labels(str(tmp_path)))) == 4
+
+
+def test_runs_that_differ_in_a_setting_are_told_apart_by_their_command_lines(tmp_path):
+    for weight in (1, 4):
+        trained = write_training(tmp_path / str(weight))
+        hydra = yaml.safe_load((trained / ".hydra" / "hydra.yaml").read_text())
+        hydra["hydra"]["overrides"] = {"task": ["method=gaussian", f"loss.robust_weight={weight}"]}
+        (trained / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+        write_certification(trained / "certify", trained)
+    assert sorted(labels(str(tmp_path))) == [
+        f"gaussian (loss.robust_weight={weight})" for weight in (1, 1, 4, 4)
+    ]
 
 
 def test_a_certification_at_another_noise_level_says_both(tmp_path):

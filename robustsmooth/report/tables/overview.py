@@ -14,7 +14,7 @@ __all__ = ["overview_table", "training_table"]
 
 
 def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | None:
-    """One row per trained classifier: what was proved about it beside what attacks achieved.
+    """One row per trained classifier: what was proved about it, what attacks achieved, what its training took.
 
     Only where evaluations name their training run; several certificates or attacks get columns of their own.
     """
@@ -22,6 +22,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     columns: dict[str, Column] = {}
     for each in (each for each in evaluations.certifications if each.run.trained is not None):
         row = _classifier_row(rows, str(each.run.trained), each.run.facts)
+        row["top1"] = each.run.summary.get("metrics", {}).get("test/top1")
         name = "" if each.guarantee == FIELD_GUARANTEE else f" {each.guarantee}"
         shares = statistics.certified_accuracy(each.correct, each.radius, radii)
         cells = {f"acr{name}": (statistics.acr(each.correct, each.radius), f"ACR{name}", ".3f")}
@@ -39,12 +40,20 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         columns.setdefault(title, Column(title, f"{title} (%)", "empirical", "percent", best="max"))
     if not rows:
         return None
-    ordered = sorted(columns.values(), key=lambda column: column.kind == "empirical")
-    facts = [Column("classifier", "Classifier")]
+    for training in evaluations.trainings:
+        if str(training.run.path) in rows:
+            rows[str(training.run.path)]["seconds"] = training.seconds
+    ordered = [
+        Column("classifier", "Classifier"),
+        Column("top1", "Clean, one pass (%)", "measurement", "percent", best="max"),
+        *sorted(columns.values(), key=lambda column: column.kind == "empirical"),
+        Column("seconds", "Training (s)", "measurement", ".0f"),
+    ]
     return Table(
-        "overview", "The classifiers compared", [*facts, *ordered], list(rows.values()),
+        "overview", "The classifiers compared", ordered, list(rows.values()),
         "Each row is one trained classifier. Certified columns hold for the smoothed classifier with "
-        "probability 1 - α per image; empirical columns say what the named attack left standing.",
+        "probability 1 - α per image; empirical columns say what the named attack left standing. Clean accuracy "
+        "is that of the network itself, without noise.",
     )  # fmt: skip
 
 
@@ -75,7 +84,7 @@ def training_table(evaluations: Evaluations) -> Table:
             "seconds": each.seconds,
         }
         row["epoch_seconds"] = each.seconds / each.epochs if each.epochs else math.nan
-        row |= {key: float(last[key]) for key in ("val/top1", "val/noisy_top1") if key in last}
+        row |= {key: float(last[key]) for key in ("val/top1", "val/noisy_top1", "val/acr") if key in last}
         rows.append(row)
     columns = [
         RUN,
@@ -84,5 +93,6 @@ def training_table(evaluations: Evaluations) -> Table:
         Column("seconds", "Seconds in total", "measurement", ".4g"),
         Column("val/top1", "Validation accuracy (%)", "measurement", "percent", best="max"),
         Column("val/noisy_top1", "Validation accuracy under noise (%)", "measurement", "percent", best="max"),
+        Column("val/acr", "Validation ACR", "measurement", ".3f", best="max"),
     ]
     return Table("training", "Training", columns, rows, "Seconds of training alone, without validation.")
