@@ -62,7 +62,7 @@ def test_the_overview_has_clean_accuracy_and_seconds_of_training(runs):
     (training / "summary.json").write_text(json.dumps({"seconds": 12.0, "epochs": 3}))
     (certified / "summary.json").write_text(json.dumps({"metrics": {"test/top1": 0.75}}))
     table = tables_of(runs)["overview"]
-    assert [(row.get("top1"), row["seconds"]) for row in table.rows][0] == (0.75, 12.0)
+    assert (table.rows[0]["top1"], table.rows[0]["seconds"]) == (0.75, 12.0)
     keys = [column.key for column in table.used]
     assert (keys[1], keys[-1]) == ("top1", "seconds")
 

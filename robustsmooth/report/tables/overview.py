@@ -14,7 +14,7 @@ __all__ = ["overview_table", "training_table"]
 
 
 def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | None:
-    """One row per trained classifier: what was proved about it, what attacks achieved, what its training took.
+    """One row per trained classifier: what was proved, what attacks achieved, what its training took.
 
     Only where evaluations name their training run; several certificates or attacks get columns of their own.
     """
@@ -52,8 +52,8 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     return Table(
         "overview", "The classifiers compared", ordered, list(rows.values()),
         "Each row is one trained classifier. Certified columns hold for the smoothed classifier with "
-        "probability 1 - α per image; empirical columns say what the named attack left standing. Clean accuracy "
-        "is that of the network itself, without noise.",
+        "probability 1 - α per image; empirical columns say what the named attack left standing; clean "
+        "accuracy is the network's own, without noise.",
     )  # fmt: skip
 
 
