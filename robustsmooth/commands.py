@@ -138,7 +138,8 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
     """Run another command inside this one, on this run's checkpoint.
 
     Args:
-        command_line: Such as ``"certify certificate.n=1000"``; ``{run}`` stands for the run folder.
+        command_line: Such as ``"certify certificate.n=1000"``; ``{run}`` stands for the run folder, as in
+            ``checkpoint={run}/checkpoints/best.ckpt`` for another network than the last epoch's.
         checkpoint: The run folder that the command evaluates.
         folder: Where it writes.
 
@@ -156,7 +157,7 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
     __import__(f"robustsmooth.{name}")
     places = [f"checkpoint='{checkpoint}'", f"run_dir='{folder}'"]
     cfg = hydra.compose(
-        config_name=name, overrides=[*(_placed(each, checkpoint) for each in overrides), *places]
+        config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
     )
     return _TASKS[name](cfg)
 
@@ -246,6 +247,11 @@ def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
     if isinstance(error, MissingMandatoryValue):
         key = text.splitlines()[0].rpartition(": ")[2].strip()
         return f"`{key}` must be given: add {key}=... to the command line"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read `{error.override}`: a value with = , : [ ] or {{ }} that is meant as text needs quotes "
+            "of its own, as in 'key=\"a=b\"'"
+        )
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         return _explain_unknown_key(unknown[1], name, argv)

@@ -3,7 +3,8 @@
 import errno
 
 import pytest
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import environment, explain, prepare, register_resolvers
@@ -94,3 +95,11 @@ def test_a_missing_value_is_named(tmp_path):
     with pytest.raises(Exception, match="checkpoint") as caught:
         prepare(cfg)
     assert explain(caught.value) == ("`checkpoint` must be given: add checkpoint=... to the command line", 2)
+
+
+def test_a_line_that_cannot_be_parsed_is_quoted():
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_override("hydra.run.dir=runs/lr=0.1")
+    sentence, status = explain(caught.value)
+    assert "`hydra.run.dir=runs/lr=0.1`" in sentence and "quotes" in sentence
+    assert status == 2
