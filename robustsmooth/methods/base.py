@@ -131,7 +131,7 @@ class ClassificationModule(pl.LightningModule):
                 "sync_dist": True,
                 "batch_size": size,
             }
-            self.log(f"train/{key}", value.detach(), **means)
+            self.log(f"train/{key}", value.detach().to(self.device), **means)  # NCCL reduces no CPU tensor
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -89,8 +89,9 @@ class SmoothAdvModule(ClassificationModule):
         losses = functional.cross_entropy(
             logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none"
         ).unflatten(0, logits.shape[:2])
+        total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)  # 0 / 0 for a batch of no weight
         result = {
-            "loss": (weights * losses.mean(dim=0)).sum() / weights.sum(),
+            "loss": (weights * losses.mean(dim=0)).sum() / total,
             "epsilon": torch.tensor(attack.epsilon),
         }
         return result if self.labeler is not None else {**result, "logits": logits[0]}

@@ -145,6 +145,15 @@ def test_extra_weight_one_counts_all_alike_and_zero_none():
     assert losses[0] != losses[1]
 
 
+def test_a_batch_of_no_weight_changes_nothing():
+    """The last batch of an epoch may hold extra images only."""
+    method = module(labeler=Network(), extra_weight=0.0)
+    loss = method.training_loss(batch((UNLABELED,) * SIZE))["loss"]
+    loss.backward()
+    assert loss == 0
+    assert all(not parameter.grad.any() for parameter in method.network.parameters())
+
+
 def test_adversarial_training_is_cross_entropy_of_the_attacked_images():
     attack = PGD(norm="linf", epsilon=0.1, steps=3, random_start=True)
     method = AdversarialModule(Network(), SGD, attack=attack)

@@ -1,0 +1,30 @@
+"""ClassificationModule: what it does with what a method returns."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from robustsmooth.data import Batch
+from robustsmooth.methods import ClassificationModule
+
+
+class Method(ClassificationModule):
+    trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
+
+    def training_loss(self, batch):
+        return {"loss": self.network(batch.images).mean(), "schedule": torch.tensor(0.5)}
+
+
+def test_what_is_logged_is_on_the_device_of_the_module(monkeypatch):
+    """Several GPUs reduce it, and NCCL reduces no CPU tensor. No second device here but `meta`."""
+    network = nn.Linear(4, 3)
+    network.num_classes = 3
+    method = Method(network, partial(torch.optim.SGD, lr=0.1)).to("meta")
+    logged = {}
+    monkeypatch.setattr(method, "log", lambda key, value, **_: logged.update({key: value}))
+    monkeypatch.setattr(method.train_loss, "update", lambda *_: None)
+    images = torch.rand(2, 4, device="meta")
+    method.training_step(Batch(images, torch.zeros(2, dtype=torch.int64), torch.arange(2)), 0)
+    assert logged["train/schedule"].device == method.device == torch.device("meta")
