@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
@@ -78,6 +79,16 @@ class CPNIModule(ClassificationModule):
         self.adversarial_weight = adversarial_weight
         self.mixture, self.labels = mixture, labels
         self.noise_weight_decay = noise_weight_decay
+        classes: Any = self.network.num_classes
+        self.train_adversarial_top1 = MulticlassAccuracy(classes, average="micro")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step, logged; also on a rank whose lot left all images of the batch alone."""
+        loss = super().training_step(batch, batch_idx)
+        if self.mixture == "both" or self.adversarial_weight > 0:
+            top1 = self.train_adversarial_top1
+            self.log("train/adversarial_top1", top1, on_step=False, on_epoch=True)
+        return loss
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 6 or eq. 22, see the class."""
@@ -104,13 +115,13 @@ class CPNIModule(ClassificationModule):
         adversarial_logits = self.network(self._noisy(adversarial, draw=1))
         clean_loss = functional.cross_entropy(logits, batch.labels)
         adversarial_loss = functional.cross_entropy(adversarial_logits, batch.labels)
+        self.train_adversarial_top1.update(adversarial_logits.detach(), batch.labels)
         weight = self.adversarial_weight
         return {
             "loss": (1 - weight) * clean_loss + weight * adversarial_loss,
             "logits": logits,
             "clean_loss": clean_loss,
             "adversarial_loss": adversarial_loss,
-            "adversarial_top1": _top1(adversarial_logits, batch.labels),
         }
 
     def _either(self, batch: Batch) -> dict[str, Tensor]:
@@ -120,10 +131,9 @@ class CPNIModule(ClassificationModule):
         if chosen.any():
             images[chosen] = self._attacked(batch.images[chosen], batch.labels[chosen])
         logits = self.network(self._noisy(images, draw=0))
-        parts = {"loss": functional.cross_entropy(logits, batch.labels), "logits": logits}
         if chosen.any():
-            parts["adversarial_top1"] = _top1(logits[chosen], batch.labels[chosen])
-        return parts
+            self.train_adversarial_top1.update(logits[chosen].detach(), batch.labels[chosen])
+        return {"loss": functional.cross_entropy(logits, batch.labels), "logits": logits}
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         if self.labels == "predicted":
@@ -144,7 +154,3 @@ class CPNIModule(ClassificationModule):
         if self.sigma == 0:
             return images
         return images + self.sigma * self.randomness("noise").normal(images, draw=draw)[0]
-
-
-def _top1(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.detach().argmax(1) == labels).float().mean()

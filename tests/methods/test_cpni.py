@@ -2,6 +2,7 @@
 
 from functools import partial
 from math import sqrt
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,20 @@ def test_either_with_certain_lots(weight):
     seen = numpy_pgd(module.network, images.astype(float), labels) if weight else images
     expected = numpy_losses(module.network, seen, labels).mean()
     assert module.training_loss(batch())["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_step_logs_the_same_keys(monkeypatch):
+    """Ranks reduce what they logged in the order of logging, also where a lot chose no image."""
+    monkeypatch.setattr(CPNIModule, "trainer", SimpleNamespace(optimizers=[]))
+    logged = []
+    for weight in (1e-9, 1.0):
+        module = CPNIModule(LinearNetwork(), SGD, attack=LINF, mixture="either", adversarial_weight=weight)
+        module.trainer.optimizers[:] = [module.configure_optimizers()]
+        logged.append([])
+        monkeypatch.setattr(module, "log", lambda key, *_, **__: logged[-1].append(key))
+        module.training_step(batch(), 0)
+    assert logged[0] == logged[1]
+    assert "train/adversarial_top1" in logged[0]
 
 
 def test_predicted_labels_are_what_the_attack_leaves():
