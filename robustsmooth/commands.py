@@ -249,8 +249,8 @@ def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
         return f"`{key}` must be given: add {key}=... to the command line"
     if isinstance(error, OverrideParseException):
         return (
-            f"cannot read `{error.override}`: a value with = , : [ ] or {{ }} that is meant as text needs quotes "
-            "of its own, as in 'key=\"a=b\"'"
+            f"cannot read `{error.override}`: a value with = , : [ ] or {{ }} that is meant as text needs "
+            "quotes of its own, as in 'key=\"a=b\"'"
         )
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:

@@ -99,7 +99,8 @@ def test_a_missing_value_is_named(tmp_path):
 
 def test_a_line_that_cannot_be_parsed_is_quoted():
     with pytest.raises(OverrideParseException) as caught:
-        OverridesParser.create().parse_override("hydra.run.dir=runs/lr=0.1")
+        OverridesParser.create().parse_overrides(["hydra.run.dir=runs/lr=0.1"])
     sentence, status = explain(caught.value)
-    assert "`hydra.run.dir=runs/lr=0.1`" in sentence and "quotes" in sentence
+    assert "`hydra.run.dir=runs/lr=0.1`" in sentence
+    assert "quotes" in sentence
     assert status == 2
