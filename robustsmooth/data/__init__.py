@@ -10,7 +10,7 @@ from robustsmooth.data.module import ImageDataModule
 from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset
 from robustsmooth.data.tensors import ImageTensors
-from robustsmooth.data.unlabeled import UNLABELED, UnlabeledImages
+from robustsmooth.data.unlabeled import UNLABELED, UnlabeledImages, WithoutLabels
 
 __all__ = [
     "UNLABELED",
@@ -30,5 +30,6 @@ __all__ = [
     "Subset",
     "TrainingSampler",
     "UnlabeledImages",
+    "WithoutLabels",
     "UnrepeatedSampler",
 ]

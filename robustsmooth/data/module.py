@@ -52,7 +52,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             attribute only, images are not normalised here.
         batch_size: Images per training step, *over all devices*: a run is the same run on more of them.
         val_images: How many training images are held out for validation, or which share of them.
-        subset: Which test images are evaluated; all of them by default.
+        subset: Which images are evaluated; all of the test split by default.
         augmentation: What is done to training images, such as `CropAndFlip`; None for nothing.
         num_workers: Processes that load images; None for one per core. Sets in memory need none.
         extra: More training images, such as `UnlabeledImages` for self-training. They are mixed into the
@@ -133,10 +133,21 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """``(C, H, W)`` of the images that networks see in evaluation; most sets know it unopened."""
         return self.part("test").shape
 
+    @property
+    def evaluated(self) -> Split:
+        """The split that the evaluated images come from."""
+        return "train" if self.subset.split == "val" else "test"
+
     @cached_property
     def test_indices(self) -> list[int]:
-        """The test images that are evaluated."""
-        return self.subset.select(len(self.part("test")))
+        """The images that are evaluated, as positions in the split that they come from."""
+        if self.subset.split == "test":
+            return self.subset.select(len(self.part("test")))
+        if not self.val_positions:
+            raise ValueError(
+                "there are no validation images, data.val_images is 0; use data.subset.split=test"
+            )
+        return [self.val_positions[place] for place in self.subset.select(len(self.val_positions))]
 
     @cached_property
     def train_positions(self) -> list[int]:
@@ -175,7 +186,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if stage in (None, "fit", "validate"):
             self.part("train")
         if stage in (None, "test", "predict"):
-            self.part("test")
+            self.part(self.evaluated)
 
     def train_dataloader(self) -> DataLoader:
         """Training images in an order of their own in each epoch; goes on where a resumed run stopped."""
@@ -206,8 +217,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._evaluation_loader("train", self.val_positions) if self.val_images else []
 
     def test_dataloader(self) -> DataLoader:
-        """The chosen test images, each once over all ranks."""
-        return self._evaluation_loader("test", self.test_indices)
+        """The images that are evaluated, each once over all ranks."""
+        return self._evaluation_loader(self.evaluated, self.test_indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training images and convert all to floats in [0, 1], on the device."""
@@ -240,7 +251,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if split == "val":
             part, places = self.part("train"), self.val_positions or self.train_positions
         else:
-            part, places = self.part("test"), self.test_indices
+            part, places = self.part(self.evaluated), self.test_indices
         count = min(count, len(places))
         return self.convert(part.__getitems__([places[at * len(places) // count] for at in range(count)]))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,37 +14,45 @@ __all__ = ["Subset", "stratified_split"]
 _SPLIT_SEED = 0  # fixed on purpose: runs of different seeds are selected on the same images
 
 
+Evaluated = Literal["test", "val"]
+
+
 @dataclass(frozen=True)
 class Subset:
-    """The part of a test split that is evaluated.
+    """The images that are evaluated.
 
     Args:
+        split: ``test``, the test split; or ``val``, the validation images, which were held out of the
+            training split, to choose settings by. An index is a position in the split that the image is from.
         every: Keep the images 0, `every`, 2 `every`...: 20 for CIFAR-10 and 100 for ImageNet in most
             papers.
         max: Keep at most so many of those, evenly spread. (Not the first ones: in a set that is
             stored in class folders they would be of one class.)
         indices: Keep exactly these: a list, or a range as text such as ``"0:1000"`` or ``"0:1000:5"``.
-            Wins over `every` and `max`.
+            Wins over `every` and `max`. Of validation images, their number among them.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or the split unknown.
     """
 
+    split: Evaluated = "test"
     every: int = 1
     max: int | None = None
     indices: Sequence[int] | str | None = None
 
     def __post_init__(self) -> None:
+        if self.split not in get_args(Evaluated):
+            raise ValueError(f"`subset.split` must be test or val, got {self.split!r}")
         if self.every < 1:
             raise ValueError(f"`subset.every` must be at least 1, got {self.every}")
         if self.max is not None and self.max < 1:
             raise ValueError(f"`subset.max` must be at least 1, or null for no limit, got {self.max}")
 
     def select(self, length: int) -> list[int]:
-        """The selected indices of a split that holds `length` images, in rising order.
+        """The selected places among `length` images, in rising order.
 
         Raises:
-            ValueError: If an index is outside of the split, or named twice.
+            ValueError: If a place is outside of them, or named twice.
         """
         if self.indices is not None:
             return self._named(length)
@@ -70,7 +79,7 @@ class Subset:
             raise ValueError("`subset.indices` names an image twice; each is evaluated exactly once")
         if not named or named[0] < 0 or named[-1] >= length:
             raise ValueError(
-                f"`subset.indices` must be in [0, {length}), the images of the test split, "
+                f"`subset.indices` must be in [0, {length}), the images of the {self.split} split, "
                 f"got {self.indices!r}"
             )
         return named

@@ -1,5 +1,6 @@
 """Extra training images without labels, or with somebody's pseudo-labels."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +11,61 @@ from torch import Tensor
 
 from robustsmooth.data.batch import Batch
 from robustsmooth.data.folders import image_paths, read_small_images
+from robustsmooth.data.module import ImageDataModule
 from robustsmooth.data.pickles import load_arrays
 from robustsmooth.data.tensors import ImageTensors
 
-__all__ = ["UNLABELED", "UnlabeledImages"]
+__all__ = ["UNLABELED", "UnlabeledImages", "WithoutLabels"]
 
 UNLABELED = -1
 """The label of an image that has none."""
 
 
-class UnlabeledImages:
+class _Extra(ABC):
+    """Extra images as a part of the training data, read when they are first needed."""
+
+    @cached_property
+    @abstractmethod
+    def _tensors(self) -> ImageTensors: ...
+
+    @property
+    def labels(self) -> Tensor:
+        """``(N,)`` int64."""
+        return self._tensors.labels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return self._tensors.shape
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """See `ImageTensors`."""
+        return self._tensors.__getitems__(positions)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self._tensors[position]
+
+
+class WithoutLabels(_Extra):
+    """The training images of a data set as extra images, their labels left out.
+
+    Args:
+        data: The data set; what it holds out for validation is no part of it.
+    """
+
+    def __init__(self, data: ImageDataModule) -> None:
+        self.data = data
+
+    @cached_property
+    def _tensors(self) -> ImageTensors:
+        images = self.data.part("train").__getitems__(self.data.train_positions).images
+        return ImageTensors(images, torch.full((len(images),), UNLABELED))
+
+
+class UnlabeledImages(_Extra):
     """Extra images for self-training (Carmon et al. 2019), read into memory when they are first needed.
 
     Recognised are a folder of images, an ``.npz`` with ``image`` and maybe ``label`` (Gowal et al. 2021), an
@@ -83,23 +129,3 @@ class UnlabeledImages:
         if labels is None or len(labels) != len(images):
             raise ValueError(f"`{self.path}` has no label for each image; set data.extra.keep_labels=false")
         return tensor, torch.from_numpy(np.asarray(labels)[places].astype(np.int64))
-
-    @property
-    def labels(self) -> Tensor:
-        """``(N,)`` int64."""
-        return self._tensors.labels
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)``."""
-        return self._tensors.shape
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """See `ImageTensors`."""
-        return self._tensors.__getitems__(positions)
-
-    def __getitem__(self, position: int) -> Batch:
-        return self._tensors[position]

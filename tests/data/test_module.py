@@ -271,3 +271,18 @@ def test_fewer_test_images_than_ranks(tmp_path):
     runner.test(Sums(tmp_path), digits(subset=Subset(indices=[5])), verbose=False)
     rows = [line for path in tmp_path.glob("test.rank*") for line in path.read_text().splitlines()]
     assert [row.split()[0] for row in rows] == ["5"]
+
+
+def test_validation_images_can_be_evaluated():
+    data = digits(subset=Subset(split="val", every=3), val_images=60)
+    data.setup("test")
+    assert data.test_indices == data.val_positions[::3]
+    batch = next(iter(data.test_dataloader()))
+    assert batch.indices.tolist() == data.test_indices[: len(batch.indices)]
+    assert torch.equal(batch.labels, data.part("train").labels[batch.indices])
+    assert torch.equal(data.sample(5).indices, batch.indices[[0, 4, 8, 12, 16]])
+
+
+def test_without_validation_images_none_can_be_evaluated():
+    with pytest.raises(ValueError, match="there are no validation images"):
+        _ = digits(subset=Subset(split="val"), val_images=0).test_indices
