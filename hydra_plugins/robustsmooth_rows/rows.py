@@ -1,0 +1,101 @@
+"""A sweep over the rows of a table: a union of grids, where Hydra's own sweeper has one grid."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+__all__ = ["RowsSweeper"]
+
+
+class RowsSweeper(BasicSweeper):
+    """Hydra's basic sweeper, once per row of a table.
+
+    A row is a set of overrides, each with one value or several; its jobs are all combinations, with those of
+    `params` and of the command line. Every job gets the override ``row=<name>``. On the command line,
+    ``row=a,b`` leaves the other rows out, and any other value wins over the rows'.
+
+    Args:
+        max_batch_size: As in Hydra's sweeper: at most so many jobs are given to the launcher at once.
+        params: As in Hydra's sweeper: what all rows have in common.
+        rows: The overrides of each row, by its name; None leaves a row out. Without rows it is Hydra's
+            sweeper.
+        first: Names of rows that others start from. Their jobs are finished before any other job starts,
+            so that the rest may run in parallel.
+
+    Raises:
+        ValueError: If `first` or the command line names an unknown row.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: Mapping[str, str] | None = None,
+        rows: Mapping[str, Mapping[str, Any] | None] | None = None,
+        first: Sequence[str] = (),
+    ) -> None:
+        super().__init__(max_batch_size, dict(params or {}))
+        self.rows = {name: row for name, row in (rows or {}).items() if row is not None}
+        self.first = [name for name in first if name in self.rows]
+        if unknown := sorted(set(first) - set(rows or {})):
+            raise ValueError(f"`hydra.sweeper.first`: there is no row {unknown[0]}; {self._known()}")
+
+    def _known(self) -> str:
+        return f"known are {', '.join(self.rows)}"
+
+    def split_arguments(  # type: ignore[override]  # Hydra calls it as a method
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The jobs, as batches for the launcher.
+
+        Args:
+            overrides: Those of `params`, then those of the command line.
+            max_batch_size: At most so many jobs in a batch.
+        """
+        if not self.rows:
+            return list(super().split_arguments(overrides, max_batch_size))
+        assert self.hydra_context is not None
+        parse = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides
+        common, given = overrides[: len(self.params)], overrides[len(self.params) :]
+        chosen = self._chosen(given)
+        given = [each for each in given if each.get_key_element() != "row"]
+        first: list[list[str]] = []
+        rest: list[list[str]] = []
+        for name, row in self.rows.items():
+            if name not in chosen:
+                continue
+            own = parse([f"row={name}", *(f"{key}={_spelled(value)}" for key, value in row.items())])
+            (first if name in self.first else rest).extend(
+                super().split_arguments([*common, *own, *given], None)[0]
+            )
+        return [
+            list(batch)
+            for jobs in (first, rest)
+            if jobs
+            for batch in self.split_overrides_to_chunks(jobs, max_batch_size)
+        ]
+
+    def _chosen(self, given: Sequence[Override]) -> list[str]:
+        """The rows that the command line names; all if it names none."""
+        named = [each for each in given if each.get_key_element() == "row"]
+        chosen = [
+            job[0].partition("=")[2]
+            for each in named
+            for job in BasicSweeper.split_arguments([each], None)[0]
+        ]
+        if unknown := sorted(set(chosen) - set(self.rows)):
+            raise ValueError(f"`row`: there is no row {unknown[0]}; {self._known()}")
+        return chosen or list(self.rows)
+
+
+def _spelled(value: Any, inner: bool = False) -> str:
+    """A value as it is written on the command line; a text inside of another value is quoted."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_spelled(each, True)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_spelled(each, True) for each in value) + "]"
+    return f"'{value}'" if inner and isinstance(value, str) else str(value)

@@ -1,0 +1,80 @@
+"""The sweep over the rows of a table: which jobs it makes, and in which order."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from hydra_plugins.robustsmooth_rows import RowsSweeper
+
+
+def batches(*words, **settings):
+    """What the launcher is given, for these words of the command line."""
+    sweeper = RowsSweeper(**settings)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    given = OverridesParser.create().parse_overrides([*sweeper._parse_config(), *words])
+    return sweeper.split_arguments(given, sweeper.max_batch_size)
+
+
+def jobs(*words, **settings):
+    return [" ".join(job) for batch in batches(*words, **settings) for job in batch]
+
+
+ROWS = {
+    "cohen": {"method": "gaussian"},
+    "ours": {"method": "smoothadv", "attack.epsilon": "0.5,1.0"},
+}
+
+
+def test_each_row_is_a_grid_of_its_own():
+    assert jobs(params={"seed": "0,1"}, rows=ROWS) == [
+        "seed=0 row=cohen method=gaussian",
+        "seed=1 row=cohen method=gaussian",
+        "seed=0 row=ours method=smoothadv attack.epsilon=0.5",
+        "seed=0 row=ours method=smoothadv attack.epsilon=1.0",
+        "seed=1 row=ours method=smoothadv attack.epsilon=0.5",
+        "seed=1 row=ours method=smoothadv attack.epsilon=1.0",
+    ]
+
+
+def test_the_command_line_wins_and_chooses_rows():
+    assert jobs("scale=smoke", "seed=7", params={"seed": "0,1"}, rows=ROWS, first=["cohen"]) == [
+        "seed=7 row=cohen method=gaussian scale=smoke",
+        "seed=7 row=ours method=smoothadv attack.epsilon=0.5 scale=smoke",
+        "seed=7 row=ours method=smoothadv attack.epsilon=1.0 scale=smoke",
+    ]
+    assert jobs("row=cohen", rows=ROWS) == ["row=cohen method=gaussian"]
+    assert len(jobs("row=cohen,ours", "attack.epsilon=0.25", rows=ROWS)) == 2
+    with pytest.raises(ValueError, match="there is no row kohen; known are cohen, ours"):
+        jobs("row=kohen", rows=ROWS)
+
+
+def test_a_row_wins_over_what_all_have_in_common_and_may_carry_anothers_name():
+    assert jobs(params={"seed": "0,1"}, rows={"ddn": {"row": "ours", "seed": 3}, "cohen": None}) == [
+        "seed=3 row=ours"
+    ]
+
+
+def test_rows_that_others_start_from_are_finished_first():
+    rows = {"late": {"method": "heat"}, "early": {"method": "natural"}, "gone": None}
+    assert batches(rows=rows, first=["early", "gone"]) == [
+        [["row=early", "method=natural"]],
+        [["row=late", "method=heat"]],
+    ]
+    assert len(batches(rows=rows, params={"seed": "0,1"}, max_batch_size=1)) == 4
+    with pytest.raises(ValueError, match="there is no row never; known are late, early"):
+        batches(rows=rows, first=["never"])
+
+
+def test_values_that_describe_objects_reach_the_job():
+    described = {"_target_": "some.Class", "root": "a/b, c", "sizes": [1, None]}
+    (job,) = jobs(rows={"own": {"data.extra": described}})
+    (_, override) = OverridesParser.create().parse_overrides(["row=own", job.removeprefix("row=own ")])
+    assert override.value() == described
+
+
+def test_without_rows_it_is_hydras_own_sweeper():
+    words = ["method=gaussian,macer", "seed=0,1", "scale=smoke"]
+    parsed = OverridesParser.create().parse_overrides(words)
+    assert batches(*words) == BasicSweeper.split_arguments(parsed, None)
