@@ -41,6 +41,7 @@ def build_tables(
         at = chosen if radii is not None else tables.default_radii(members)
         built += [tables.certified_accuracy_table(members, at, level, method), tables.radius_table(members)]
     built += [
+        tables.envelope_table(certified, chosen),
         tables.attack_table(evaluations.attacks, level, method),
         tables.distance_table(evaluations),
         tables.attack_seed_table(evaluations.attacks),

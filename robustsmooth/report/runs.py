@@ -24,10 +24,18 @@ LOG_NAMES = ("certify", "predict", "attack", "agreement", "timing", "smoothed_in
 """Logs of ours, by the name of their file without ``.tsv``."""
 
 LABEL_FACTS = (
-    "name", "method", "model", "data", "train_sigma", "sigma", "certificate", "attack", "source", "target",
-    "norm", "epsilon", "n", "alpha", "num_noise", "train_seed", "seed",
+    "name", "method", "checkpoint", "model", "data", "train_sigma", "sigma", "certificate", "attack",
+    "source", "target", "norm", "epsilon", "n", "alpha", "num_noise", "train_seed", "seed",
 )  # fmt: skip
 """What a label may be made of, in this order; only what differs between the runs is used."""
+
+TRAINING_FACTS = {
+    "attack": "train_attack",
+    "epsilon": "train_epsilon",
+    "steps": "train_steps",
+    "copies": "copies",
+}
+"""Settings of a training's attack, by their names in its config, as facts of what evaluates it."""
 
 SIGNS = {
     "sigma": "σ",
@@ -125,10 +133,17 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     trained: dict[Path | None, str] = {run.path: labels[run] for run in runs if run.trained == run.path}
     return [
         _with(
-            run, label=labels[run], facts={**run.facts, "classifier": trained.get(run.trained, labels[run])}
+            run, label=labels[run], facts={**run.facts, "classifier": _classifier(run, trained, labels[run])}
         )
         for run in runs
     ]
+
+
+def _classifier(run: Run, trained: Mapping[Path | None, str], label: str) -> str:
+    """The label of the training run, with the checkpoint if it is not the last epoch's."""
+    if run.trained not in trained:
+        return label
+    return " ".join([trained[run.trained], *filter(None, [run.facts.get("checkpoint")])])
 
 
 def _labels_of(runs: Sequence[Run]) -> dict[Run, str]:
@@ -298,11 +313,16 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
             facts["train_seed"] = facts.pop("seed", None)
             for name in ("attack", "epsilon", "norm", "steps", "num_noise", "loss"):  # of the training
                 facts.pop(name, None)
+            if Path(checkpoint).suffix and Path(checkpoint).stem != "last":
+                facts["checkpoint"] = Path(checkpoint).stem
     elif "method" in config:
         trained = path
     facts |= {
         group: choices[group] for group in _GROUPS if choices.get(group) not in (None, "none", "as_trained")
     }
+    subset = (config.get("data") or {}).get("subset") or {}
+    if subset.get("split") == "val" and trained != path and "data" in facts:
+        facts["data"] += " (validation)"
     attacked = config.get("attack") or (config.get("measure") or {}).get("attack")
     if attacked and trained != path:
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or path.name
@@ -312,6 +332,8 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
     elif config.get("measure"):
         facts["attack"] = "none"
     facts |= {"seed": config["seed"]} if "seed" in config else {}
+    if trained == path and config.get("row"):  # a row of an experiment's table is a variant of a method
+        facts["method"] = config["row"]
     method, smoothing = config.get("method") or {}, config.get("smoothing") or {}
     if isinstance(method, dict) and method.get("sigma") is not None:
         facts["train_sigma"] = method["sigma"]
@@ -322,6 +344,11 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
     ):
         facts |= {
             name: group[name] for name in names if isinstance(group, dict) and group.get(name) is not None
+        }
+    if trained == path:
+        settings = {**(config.get("attack") or {}), "attack": facts.get("attack"), **method}
+        facts |= {
+            fact: settings[name] for name, fact in TRAINING_FACTS.items() if settings.get(name) is not None
         }
     return facts, trained
 

@@ -10,6 +10,7 @@ from robustsmooth.report.tables.attacked import (
 from robustsmooth.report.tables.certified import (
     certified_accuracy_table,
     comparison_table,
+    envelope_table,
     linf_table,
     radius_table,
     seed_table,
@@ -25,8 +26,8 @@ from robustsmooth.report.tables.measured import (
 from robustsmooth.report.tables.overview import overview_table, training_table
 
 __all__ = [
-    "overview_table", "certified_accuracy_table", "radius_table", "linf_table", "comparison_table",
-    "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
+    "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
+    "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "by_guarantee", "default_radii",
 ]  # fmt: skip

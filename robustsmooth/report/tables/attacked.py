@@ -12,7 +12,7 @@ from robustsmooth.report.logs import ABSTAIN
 from robustsmooth.report.runs import Run
 from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts
+from robustsmooth.report.tables.common import RUN, apart_from_seed, differ_in_seed, known_facts
 
 __all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table", "distance_table"]
 
@@ -123,7 +123,7 @@ def attack_seed_table(attacks: Sequence[Attack]) -> Table:
     for each, row in zip(attacks, attack_rows(attacks), strict=True):
         groups.setdefault(apart_from_seed({**each.run.facts, **each.settings}), []).append(row)
     rows = []
-    for members in (members for members in groups.values() if len(members) > 1):
+    for members in filter(differ_in_seed, groups.values()):
         averaged: dict[str, Any] = {**members[0], "seeds": len(members)}
         for key in ("clean_accuracy", "accuracy"):
             mean, std = statistics.mean_and_std([member[key] for member in members])

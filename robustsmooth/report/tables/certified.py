@@ -10,9 +10,16 @@ from robustsmooth.report import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
 from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts, radius_key
+from robustsmooth.report.tables.common import RUN, apart_from_seed, differ_in_seed, known_facts, radius_key
 
-__all__ = ["certified_accuracy_table", "comparison_table", "linf_table", "radius_table", "seed_table"]
+__all__ = [
+    "certified_accuracy_table",
+    "comparison_table",
+    "envelope_table",
+    "linf_table",
+    "radius_table",
+    "seed_table",
+]
 
 DIMENSIONS = {
     "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "cifar100": 3072,
@@ -75,6 +82,37 @@ def certified_accuracy_table(
         f"[0, 1]; {100 * level:g} % {statistics.METHOD_TITLES[method]} interval over images. "
         "Abstentions are wrong.",
     )
+
+
+def envelope_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
+    """The best certified accuracy of each method's runs at each radius (SmoothAdv Tables 1 and 2).
+
+    Args:
+        certifications: What to compare.
+        radii: In pixel units.
+    """
+    families: dict[str, list[Certification]] = {}
+    for each in (each for each in certifications if each.guarantee == FIELD_GUARANTEE):
+        families.setdefault(str(each.run.facts.get("method", "all")), []).append(each)
+    rows = []
+    if any(len(members) > 1 for members in families.values()):
+        for name, members in families.items():
+            shares = [statistics.certified_accuracy(each.correct, each.radius, radii) for each in members]
+            best = statistics.envelope(shares)
+            keys = [radius_key(radius) for radius in radii]
+            rows.append(
+                {"method": name, "runs": len(members), **dict(zip(keys, map(float, best), strict=True))}
+            )
+    columns = [
+        Column("method", "Method"),
+        Column("runs", "Runs", style="d"),
+        *(Column(radius_key(r), f"r={r:g} (%)", "certificate", "percent", best="max") for r in radii),
+    ]
+    return Table(
+        "envelope", "Best certified accuracy of a method's runs at each radius", columns, rows,
+        "No single classifier has these accuracies: at each radius another run may be the best. It was "
+        "chosen on these very images, which flatters a method that has many runs.",
+    )  # fmt: skip
 
 
 def radius_table(certifications: Sequence[Certification]) -> Table:
@@ -219,7 +257,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         groups.setdefault(apart_from_seed(each.run.facts), []).append(each)
     rows = []
     for facts, members in groups.items():
-        if len(members) < 2:
+        if not differ_in_seed([each.run.facts for each in members]):
             continue
         values = {"acr": [statistics.acr(each.correct, each.radius) for each in members]}
         for radius in radii:

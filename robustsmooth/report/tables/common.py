@@ -7,7 +7,15 @@ from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
 
-__all__ = ["RUN", "apart_from_seed", "by_guarantee", "default_radii", "known_facts", "radius_key"]
+__all__ = [
+    "RUN",
+    "apart_from_seed",
+    "by_guarantee",
+    "default_radii",
+    "differ_in_seed",
+    "known_facts",
+    "radius_key",
+]
 
 RUN = Column("run", "Run")
 
@@ -41,3 +49,9 @@ def apart_from_seed(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """What a run shares with its repetitions under other seeds."""
     left_out = ("seed", "train_seed", "name", "classifier")
     return tuple(sorted((key, f"{key}={value}") for key, value in facts.items() if key not in left_out))
+
+
+def differ_in_seed(members: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there are several runs, by their facts, and each has a seed of its own."""
+    seeds = {(facts.get("train_seed"), facts.get("seed")) for facts in members}
+    return len(seeds) == len(members) > 1
