@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.loggers import Logger
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-__all__ = ["CsvLogger", "wandb_logger"]
+__all__ = ["CsvLogger", "log_evaluations", "wandb_logger"]
 
 
 class CsvLogger(Logger):
@@ -103,16 +105,18 @@ def wandb_logger(
         save_dir: The run folder; the run's files go to its ``wandb`` folder.
         project: W&B project.
         mode: ``online``, ``offline`` or ``disabled``.
-        name: The run's name; W&B invents one if None.
-        group: Runs of one sweep share a group.
-        tags: For filtering.
+        name: The run's name; its folder's if None.
+        group: Runs of one sweep share a group; the name of the sweep's folder if None.
+        tags: For filtering, beside the method and the data set.
         log_model: Upload checkpoints as artifacts (online only).
 
     Returns:
-        Lightning's ``WandbLogger`` on a run of its own, whatever ran before in this process.
+        Lightning's ``WandbLogger`` on a run of its own, whatever ran before in this process. Its id is made
+        of the folder: continued, a run goes on under the same id.
     """
     import wandb
-    from pytorch_lightning.loggers import WandbLogger
+
+    from robustsmooth.report.publish import run_id
 
     if wandb.run is not None:  # several jobs in one process must not merge
         wandb.finish()
@@ -125,13 +129,50 @@ def wandb_logger(
     return WandbLogger(
         save_dir=save_dir,
         project=project,
-        name=name,
-        group=group,
-        tags=list(tags),
+        name=name or Path(save_dir).name,
+        id=run_id(Path(save_dir)),
+        resume="allow" if mode == "online" else None,
+        group=group or _sweep(),
+        tags=list(dict.fromkeys([*_choices(), *tags])),
         mode=mode,
         log_model=log_model and mode == "online",
         settings=wandb.Settings(silent=True, console="off"),
     )
+
+
+def _sweep() -> str | None:
+    """The name of the sweep's folder; None outside of a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+def _choices() -> list[str]:
+    """The method and the data set of a Hydra job."""
+    if not HydraConfig.initialized():
+        return []
+    choices = HydraConfig.get().runtime.choices
+    return [choices[group] for group in ("method", "data") if choices.get(group)]
+
+
+@rank_zero_only
+def log_evaluations(loggers: Sequence[Logger], folder: Path, names: Sequence[str]) -> None:
+    """Add what evaluations of a trained network found to its W&B and TensorBoard runs.
+
+    Args:
+        loggers: The training's loggers; CSV has no place for it.
+        folder: The run folder of the training.
+        names: The evaluations' folders in it.
+    """
+    showing = [each for each in loggers if isinstance(each, TensorBoardLogger | WandbLogger)]
+    if not showing or not names:
+        return
+    from robustsmooth.report.publish import folder_content, log_to_tensorboard, log_to_wandb
+
+    content = folder_content(folder, names)
+    for logger in showing:
+        log = log_to_wandb if isinstance(logger, WandbLogger) else log_to_tensorboard
+        log(logger.experiment, content)
 
 
 def _why_offline(wandb: Any) -> str | None:

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-__all__ = ["trainer_for"]
+__all__ = ["loggers_for", "trainer_for"]
 
 
 def _hush() -> None:
@@ -49,14 +49,38 @@ def _check_sweep(cfg: DictConfig) -> None:
         )
 
 
-def _loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
+@contextmanager
+def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
+    """The loggers of ``cfg.logger``, with the resolved config in them.
+
+    Args:
+        cfg: A command's config.
+        folder: The run folder.
+
+    Yields:
+        The loggers. They are closed at the end, also after an error.
+    """
+    _hush()
     configs = cfg.get("logger") or {}
-    return [instantiate(each, save_dir=str(folder)) for each in configs.values()]
+    loggers = [instantiate(each, save_dir=str(folder)) for each in configs.values()]
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(plain)
+        yield loggers
+    finally:
+        for logger in loggers:
+            logger.finalize("success")
+        _close_wandb(loggers)
 
 
 @contextmanager
 def trainer_for(
-    cfg: DictConfig, folder: Path, callbacks: Sequence[Callback] = (), **kwargs: Any
+    cfg: DictConfig,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] | None = None,
+    **kwargs: Any,
 ) -> Iterator[pl.Trainer]:
     """The trainer that ``cfg.trainer`` describes, with the loggers of ``cfg.logger``.
 
@@ -64,32 +88,25 @@ def trainer_for(
         cfg: A command's config.
         folder: The run folder.
         callbacks: Callbacks of the command.
+        loggers: Loggers that are open already, and stay open; None for those of `loggers_for`.
         **kwargs: Arguments of ``pytorch_lightning.Trainer`` that the command itself decides.
 
     Yields:
-        The trainer. Loggers are closed at the end, also after an error.
+        The trainer.
 
     Raises:
         ValueError: If a sweep in one process asks for the strategy ``ddp``.
     """
     _hush()
     _check_sweep(cfg)
-    loggers = _loggers(cfg, folder)
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    try:
-        for logger in loggers:
-            logger.log_hyperparams(plain)  # type: ignore[arg-type]
+    with loggers_for(cfg, folder) if loggers is None else nullcontext(loggers) as opened:
         yield instantiate(
             cfg.trainer,
             default_root_dir=str(folder),
             callbacks=list(callbacks),
-            logger=loggers or False,
+            logger=list(opened) or False,
             **kwargs,
         )
-    finally:
-        for logger in loggers:
-            logger.finalize("success")
-        _close_wandb(loggers)
 
 
 def _close_wandb(loggers: Sequence[Logger]) -> None:

@@ -12,41 +12,49 @@ def train(cfg: DictConfig) -> float | None:
     Returns:
         The last value of ``cfg.monitor``, which a hyperparameter search maximises.
     """
+    from contextlib import ExitStack
     from typing import Any
 
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from pytorch_lightning import seed_everything
 
+    from robustsmooth.loggers import log_evaluations
     from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
     from robustsmooth.models import sanity_check
     from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
-    from robustsmooth.runtime import trainer_for
+    from robustsmooth.runtime import loggers_for, trainer_for
 
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:  # a folder of images says it itself
         cfg.data.num_classes = datamodule.num_classes
     folder = prepare(cfg)
-    if not is_finished(folder, cfg):
-        seed_everything(cfg.seed, workers=True, verbose=False)  # the network's first weights
-        module = instantiate(cfg.method)
-        starts = cfg.model.get("checkpoint") is not None and not cfg.model.get("new_head")
-        if starts and resume_from(folder, cfg) is None:
-            sanity_check(module.network, datamodule, split="val")
-        timer = EpochTimer()
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        callbacks = [
-            timer,
-            *instantiate(cfg.callbacks).values(),
-            SaveConfig(plain),
-            *checkpoints(folder, cfg.monitor, cfg.save_every_steps),
-        ]
-        with trainer_for(cfg, folder, callbacks) as trainer:
-            trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
-            write_summary(folder, trainer, timer)
-    for name, line in cfg.evaluate.items():
-        if line is not None:  # an experiment leaves out what the one that it builds on does
+    unfinished = not is_finished(folder, cfg)
+    # An experiment sets to null what the one that it builds on evaluates.
+    lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
+    new = [name for name in lines if not (folder / name / "summary.json").exists()]
+    with ExitStack() as stack:
+        loggers = stack.enter_context(loggers_for(cfg, folder)) if unfinished or new else []
+        if unfinished:
+            seed_everything(cfg.seed, workers=True, verbose=False)  # the network's first weights
+            module = instantiate(cfg.method)
+            starts = cfg.model.get("checkpoint") is not None and not cfg.model.get("new_head")
+            if starts and resume_from(folder, cfg) is None:
+                sanity_check(module.network, datamodule, split="val")
+            timer = EpochTimer()
+            plain: Any = OmegaConf.to_container(cfg, resolve=True)
+            callbacks = [
+                timer,
+                *instantiate(cfg.callbacks).values(),
+                SaveConfig(plain),
+                *checkpoints(folder, cfg.monitor, cfg.save_every_steps),
+            ]
+            with trainer_for(cfg, folder, callbacks, loggers) as trainer:
+                trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
+                write_summary(folder, trainer, timer)
+        for name, line in lines.items():
             run_nested(line, checkpoint=folder, folder=folder / name)
+        log_evaluations(loggers, folder, new)
     return summary_metric(folder, cfg.monitor)
 
 

@@ -1,11 +1,13 @@
-"""Runs on Weights & Biases: one run per classifier, with its curves, its images' radii, its pictures.
+"""Runs on Weights & Biases and TensorBoard: the curves, the images' radii, the pictures of each classifier.
 
 Everything is read from the run folders, so that a sweep can be published when it is done, again or from
-another machine, and offline. wandb is imported when something is published.
+another machine, and offline. A training with ``logger=wandb`` or ``logger=tensorboard`` adds the same content
+to its own run. wandb is imported when something is published.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +15,158 @@ import numpy as np
 import pandas as pd
 
 from robustsmooth.report import statistics
-from robustsmooth.report.evaluations import Certification, Evaluations
+from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.page import pictures_of
-from robustsmooth.report.runs import Run
+from robustsmooth.report.runs import Run, find_runs, label_runs
 from robustsmooth.report.tables import attack_rows
 
-__all__ = ["publish"]
+__all__ = [
+    "STEP",
+    "Content",
+    "content_of",
+    "folder_content",
+    "log_to_tensorboard",
+    "log_to_wandb",
+    "publish",
+    "run_id",
+]
+
+STEP = "trainer/global_step"
+"""What training metrics are drawn over, as Lightning's logger calls it."""
 
 MOST_ROWS = 10_000
 CURVE_POINTS = 101
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over something else than the training's steps.
+
+    Attributes:
+        x_key: What it is drawn over; curves with the same overlay.
+        x: Where.
+        y: The values.
+    """
+
+    x_key: str
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Content:
+    """What evaluations of one classifier have to show, by key.
+
+    Attributes:
+        numbers: For sorting the runs.
+        curves: Such as certified accuracy over the radius.
+        tables: One row per image.
+        pictures: PNG files.
+    """
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    pictures: dict[str, Path] = field(default_factory=dict)
+
+
+def run_id(folder: Path) -> str:
+    """The W&B id of the run in a folder: started or published again, it goes on under the same id."""
+    return hashlib.blake2b(str(folder.absolute()).encode(), digest_size=6).hexdigest()
+
+
+def content_of(evaluations: Evaluations, trained: Path, names: Collection[str] | None = None) -> Content:
+    """What was evaluated on a classifier.
+
+    Args:
+        evaluations: What was read.
+        trained: The folder of its training run.
+        names: Only evaluations in folders of these names.
+    """
+
+    def wanted(run: Run) -> bool:
+        return run.trained == trained and (names is None or run.path.name in names)
+
+    content = Content()
+    for each in (each for each in evaluations.certifications if wanted(each.run)):
+        _add_certification(content, each)
+    for attacked in (each for each in evaluations.runs if "attack" in each.logs and wanted(each)):
+        _add_attacks(content, evaluations, attacked)
+    return content
+
+
+def folder_content(folder: Path, names: Collection[str]) -> Content:
+    """`content_of` a run folder and the evaluations of these names in it."""
+    return content_of(read_evaluations(label_runs(find_runs(str(folder)))), folder.absolute(), names)
+
+
+def _add_certification(content: Content, each: Certification) -> None:
+    prefix = f"{each.kind}/{_place(each.run)}"  # guarantees of two kinds never share a key
+    grid = np.linspace(0, float(each.counted.max()) or 1.0, CURVE_POINTS)
+    shares = statistics.certified_accuracy(each.correct, each.radius, grid)
+    content.curves[f"{prefix}/accuracy"] = Curve(f"{each.kind}/radius", grid, shares)
+    if not each.one_radius:
+        content.numbers[f"{prefix}/acr"] = statistics.acr(each.correct, each.radius)
+    content.numbers[f"{prefix}/abstention"] = each.abstained / each.images
+    content.tables[f"{prefix}/images"] = pd.DataFrame(
+        {"idx": each.indices, "correct": each.correct, f"{each.norm} radius": each.radius}
+    )
+
+
+def _add_attacks(content: Content, evaluations: Evaluations, attacked: Run) -> None:
+    name = _place(attacked)
+    attacks = [each for each in evaluations.attacks if each.run.path == attacked.path]
+    for each, row in zip(attacks, attack_rows(attacks), strict=True):
+        place = f"empirical/{name}@{_setting(each.settings)}"
+        content.numbers[f"{place}/accuracy"] = row["accuracy"]
+        content.tables[f"{place}/images"] = each.rows[[key for key in _SHOWN if key in each.rows]]
+    for file in pictures_of(attacked):
+        content.pictures[f"empirical/{name}/{file.stem}"] = file
+
+
+_SHOWN = ("idx", "label", "clean", "adversarial", "success", "l2", "linf")
+
+
+def _setting(settings: Mapping[str, Any]) -> str:
+    return ",".join(f"{value:g}" for value in settings.values()) or "all"
+
+
+def _place(run: Run) -> str:
+    """What an evaluation is called: its folder's name inside the training run's, else what it is."""
+    if run.trained is not None and run.trained in run.path.parents:
+        return run.path.name
+    return str(run.facts.get("certificate") or run.facts.get("attack") or run.path.name)
+
+
+def log_to_wandb(run: Any, content: Content) -> None:
+    """Log it to a W&B run: curves with x axes of their own, numbers in the summary, tables, pictures."""
+    import wandb
+
+    for key, curve in content.curves.items():
+        run.define_metric(curve.x_key, hidden=True)
+        run.define_metric(key, step_metric=curve.x_key)
+        for x, y in zip(curve.x, curve.y, strict=True):
+            run.log({curve.x_key: float(x), key: float(y)})
+    for key, table in content.tables.items():
+        run.log({key: wandb.Table(dataframe=table.head(MOST_ROWS))})
+    for key, file in content.pictures.items():
+        run.log({key: wandb.Image(str(file))})
+    for key, number in content.numbers.items():
+        run.summary[key] = number
+
+
+def log_to_tensorboard(writer: Any, content: Content) -> None:
+    """Log it to a TensorBoard writer; a curve's steps are thousandths of what it is drawn over."""
+    from PIL import Image
+
+    for key, curve in content.curves.items():
+        for x, y in zip(curve.x, curve.y, strict=True):
+            writer.add_scalar(key, float(y), round(1000 * float(x)))
+    for key, number in content.numbers.items():
+        writer.add_scalar(key, number, 0)
+    for key, file in content.pictures.items():
+        with Image.open(file) as image:
+            writer.add_image(key, np.asarray(image.convert("RGB")), 0, dataformats="HWC")
 
 
 def publish(
@@ -69,7 +214,7 @@ def publish(
     for trained in classifiers:
         runs = [run for run in evaluations.runs if run.trained == trained]
         home = next((run for run in runs if run.path == trained), runs[0])
-        ids.append(hashlib.blake2b(str(trained).encode(), digest_size=6).hexdigest())
+        ids.append(run_id(trained))
         known = [str(home.facts[name]) for name in ("method", "data") if home.facts.get(name)]
         if wandb.run is not None:  # several runs of one process must not merge
             wandb.finish()
@@ -86,10 +231,7 @@ def publish(
             settings=wandb.Settings(silent=True, console="off"),
         )
         _publish_training(run, evaluations, trained)
-        for each in (each for each in evaluations.certifications if each.run.trained == trained):
-            _publish_certification(run, wandb, each)
-        for attacked in (each for each in runs if "attack" in each.logs):
-            _publish_attacks(run, wandb, evaluations, attacked)
+        log_to_wandb(run, content_of(evaluations, trained))
         if checkpoints and (file := trained / "checkpoints" / "last.ckpt").exists():
             artifact = wandb.Artifact(f"checkpoint-{ids[-1]}", "model")
             artifact.add_file(str(file))
@@ -102,57 +244,10 @@ def _publish_training(run: Any, evaluations: Evaluations, trained: Path) -> None
     for training in evaluations.trainings:
         if training.run.path != trained:
             continue
-        run.define_metric("step", hidden=True)
+        run.define_metric(STEP, hidden=True)
         for name in training.metrics.columns:
             if "/" in name:
-                run.define_metric(name, step_metric="step")
-        for row in training.metrics.to_dict(orient="records"):
+                run.define_metric(name, step_metric=STEP)
+        for row in training.metrics.rename(columns={"step": STEP}).to_dict(orient="records"):
             run.log({key: value for key, value in row.items() if not pd.isna(value)})
         run.summary["train/seconds"] = training.seconds
-
-
-def _publish_certification(run: Any, wandb: Any, each: Certification) -> None:
-    name = _place(each.run)
-    prefix = f"{each.kind}/{name}"  # guarantees of two kinds never share a key
-    run.define_metric(f"{each.kind}/radius", hidden=True)
-    run.define_metric(f"{prefix}/accuracy", step_metric=f"{each.kind}/radius")
-    grid = np.linspace(0, float(each.counted.max()) or 1.0, CURVE_POINTS)
-    for radius, share in zip(
-        grid, statistics.certified_accuracy(each.correct, each.radius, grid), strict=True
-    ):
-        run.log({f"{each.kind}/radius": float(radius), f"{prefix}/accuracy": float(share)})
-    if not each.one_radius:
-        run.summary[f"{prefix}/acr"] = statistics.acr(each.correct, each.radius)
-    run.summary[f"{prefix}/abstention"] = each.abstained / each.images
-    rows = [
-        [int(index), bool(right), float(radius)]
-        for index, right, radius in zip(each.indices, each.correct, each.radius, strict=True)
-    ]
-    columns = ["idx", "correct", f"{each.norm} radius"]
-    run.log({f"{prefix}/images": wandb.Table(columns=columns, data=rows[:MOST_ROWS])})
-
-
-def _publish_attacks(run: Any, wandb: Any, evaluations: Evaluations, attacked: Run) -> None:
-    name = _place(attacked)
-    attacks = [each for each in evaluations.attacks if each.run.path == attacked.path]
-    for each, row in zip(attacks, attack_rows(attacks), strict=True):
-        place = f"empirical/{name}@{_setting(each.settings)}"
-        run.summary[f"{place}/accuracy"] = row["accuracy"]
-        shown = each.rows[[column for column in _SHOWN if column in each.rows]]
-        run.log({f"{place}/images": wandb.Table(dataframe=shown.head(MOST_ROWS))})
-    for file in pictures_of(attacked):
-        run.log({f"empirical/{name}/{file.stem}": wandb.Image(str(file), caption=attacked.label)})
-
-
-_SHOWN = ("idx", "label", "clean", "adversarial", "success", "l2", "linf")
-
-
-def _setting(settings: Mapping[str, Any]) -> str:
-    return ",".join(f"{value:g}" for value in settings.values()) or "all"
-
-
-def _place(run: Run) -> str:
-    """What an evaluation is called: its folder's name inside the training run's, else what it is."""
-    if run.trained is not None and run.trained in run.path.parents:
-        return run.path.name
-    return str(run.facts.get("certificate") or run.facts.get("attack") or run.path.name)
