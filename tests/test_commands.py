@@ -82,6 +82,19 @@ def test_fractions_are_written_as_they_are_spoken():
     assert cfg.steps == 60
 
 
+@pytest.mark.parametrize(("minutes", "epochs"), [(0.01, 1), (1, 6), (2.5, 15), (100, 90)])
+def test_a_recipe_is_shortened_to_the_minutes_there_are(minutes, epochs):
+    register_resolvers()
+    cfg = OmegaConf.create(
+        {
+            "epochs": f"${{epochs_within:90,{minutes},5000,49000}}",
+            "step_size": "${shortened:30,90,${epochs}}",
+        }
+    )
+    assert cfg.epochs == epochs
+    assert cfg.step_size == max(1, round(epochs / 3))
+
+
 def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
     cfg = OmegaConf.create({"run_dir": str(tmp_path / "run"), "seed": 3, "same": "${seed}"})
     folder = prepare(cfg)

@@ -150,6 +150,7 @@ def test_every_choice_of_evaluation_binds(command, group):
         ("train", "seed=0", "experiment/digits"),
         ("train", "seed=0", "experiment/heat_smoothing"),
         ("train", "seed=0", "experiment/nemcovsky2019"),
+        ("train", "seed=0", "experiment/results"),
         ("train", "seed=0", "experiment/salman2019"),
         ("train", "seed=0", "experiment/sodm"),
     ],

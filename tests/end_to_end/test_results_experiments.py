@@ -1,0 +1,77 @@
+"""The experiments on real CIFAR-10 images compose for every method, and run at the size of a test."""
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from robustsmooth.commands import conf_dir, register_resolvers
+
+SWEEPS = {"results/cifar10_cpu": "short", "results/cifar10_gpu": "gpu"}
+
+
+def composed(name, scale, method=None):
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    chosen = [] if method is None else [f"method={method}"]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(
+            "train", [f"experiment={name}", f"scale={scale}", *chosen], return_hydra_config=True
+        )
+
+
+def methods(name, scale):
+    return composed(name, scale).hydra.sweeper.params.method.split(",")
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_method_has_its_settings_at_this_scale(name):
+    scale = SWEEPS[name]
+    known = {path.stem for path in (conf_dir() / "scale" / "method").glob(f"{scale}-*.yaml")}
+    assert known == {f"{scale}-{method}" for method in methods(name, scale)}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_heat_smoothing_and_the_fine_tunings_start_from_what_they_refine(name):
+    order = methods(name, SWEEPS[name])
+    for later, first in {
+        "heat": "natural",
+        "heat_adversarial": "adversarial",
+        "cpni_gauss": "cpni",
+        "cpni_epgd": "cpni",
+    }.items():
+        assert order.index(first) < order.index(later)
+        cfg = composed(name, SWEEPS[name], later)
+        cfg.hydra.sweep.dir = "sweep"
+        start = OmegaConf.to_container(cfg.start, resolve=False).get(later)
+        assert start is None or start.endswith(f"/{first}")
+
+
+def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_steps():
+    for method in methods("results/cifar10_cpu", "short"):
+        cfg = composed("results/cifar10_cpu", "short", method)
+        steps = {"natural": 1.0, "cpni_gauss": 64, "cpni_epgd": 64}.get(method, 256)
+        assert cfg.trainer.limit_train_batches == steps
+        assert cfg.schedule.total_iters == {"natural": 1915}.get(method, steps)
+        assert cfg.data.batch_size == 128
+        assert cfg.model.network.shortcut == "identity"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWEEPS)
+def test_it_runs_to_its_report(name, run, tmp_path):
+    run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=600)
+    report = tmp_path / "multirun" / f"{name}-smoke" / "report"
+    trained = {each.parent.parent.name for each in report.parent.glob("*/checkpoints/last.ckpt")}
+    assert trained == set(methods(name, "smoke"))
+    for table in ("certified_accuracy", "radii", "attacks", "timing", "agreement"):
+        assert (report / "tables" / f"{table}.md").exists()
+
+
+@pytest.mark.slow
+def test_the_search_runs_to_its_report(run, tmp_path):
+    run("train", "method=natural", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/natural", timeout=120)
+    words = ["experiment=results/cifar10_search", "scale=smoke", "method=macer", "loss.robust_weight=1,4"]
+    run("train", *words, f"start.natural={tmp_path}/natural", cwd=tmp_path, timeout=280)
+    report = tmp_path / "multirun" / "results" / "cifar10_search-smoke" / "report"
+    assert (report / "tables" / "training.md").exists()
