@@ -1,35 +1,49 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in one go: the tests that need one, votes per second, the cost of a training
-# step, and a short training on real CIFAR-10 images with certification. It writes as it goes, so that a time limit
-# loses nothing that was finished.
+# Everything that only a GPU can show, in one go: the tests that need one, votes per second and the cost of a training step beside
+# the bare forward pass, and the comparison of the methods on real CIFAR-10 images (experiment=results/cifar10_gpu). It
+# writes as it goes, so that a time limit loses nothing that was finished; started again with the same OUT, the sweep goes on.
 #
-#   benchmarks/gpu.sh OUT CIFAR10_FOLDER [SECONDS_OF_TRAINING]
+#   benchmarks/gpu.sh OUT CIFAR10_FOLDER [MINUTES]
 #
-# OUT gets one log per step and the run folders' tables; PYTHON names the interpreter (python3).
+# MINUTES of training for each of the thirteen methods (0.5). OUT gets one log per step, the sweep's folder and, after every step,
+# results.tar.gz: the logs and all that the sweep wrote but checkpoints. PYTHON names the interpreter, STEPS the steps to take.
 set -uo pipefail
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 cifar=$(cd "$2" && pwd)
-seconds=${3:-180}
+minutes=${3:-0.5}
 python=${PYTHON:-python3}
+device=${DEVICE:-cuda}
+steps=${STEPS:-tests votes steps rate sweep}
 cd "$(dirname "$0")/.."
-runs=$(mktemp -d)
+mkdir -p "$out/logs"
 
-step() { # step NAME COMMAND...: run, log, go on
-    local name=$1; shift
-    echo "== $name: $*"
-    local start=$SECONDS
-    "$@" >"$out/$name.log" 2>&1
-    echo "   exit $? after $((SECONDS - start)) s" | tee -a "$out/steps.txt"
+pack() {
+    tar -C "$out" --exclude='*.ckpt' -czf "$out/.packing" logs $(cd "$out" && ls -d sweep 2>/dev/null) && mv "$out/.packing" "$out/results.tar.gz"
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/device.csv"
+step() { # step NAME COMMAND...: run, log, pack, go on
+    local name=$1 start=$SECONDS; shift
+    [[ " $steps " == *" ${name%%_*} "* ]] || return 0
+    echo "== $name: $*"
+    "$@" >"$out/logs/$name.log" 2>&1
+    echo "$name: exit $? after $((SECONDS - start)) s" | tee -a "$out/logs/steps.txt"
+    pack
+}
+
+rate() { # images per second of a forward pass of ResNet-110, from the cost table's last column: ms per batch of 256
+    "$python" benchmarks/train_step.py --device "$device" --model cifar_resnet110 --batch 256 --methods gaussian |
+        awk -F'|' '/^\| gaussian/ { printf "%d\n", 256 / $(NF - 1) * 1000 }'
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv | tee "$out/logs/device.csv"
 step tests "$python" -m pytest -q -m gpu tests
-step certify "$python" benchmarks/certify.py --device cuda
-step train_step "$python" benchmarks/train_step.py --device cuda
-step train "$python" -m robustsmooth.train method=gaussian data=cifar10 data.root="$cifar" model=cifar_resnet20 \
-    trainer=gpu trainer.precision=bf16-mixed trainer.max_epochs=100 "trainer.max_time='$(printf '00:%02d:%02d:%02d' $((seconds / 3600)) $((seconds / 60 % 60)) $((seconds % 60)))'" \
-    hydra.run.dir="$runs/gaussian"
-step certify_cifar10 "$python" -m robustsmooth.certify checkpoint="$runs/gaussian" data.root="$cifar" trainer=gpu \
-    certificate.n=10000 hydra.run.dir="$runs/certify"
-cp "$runs"/certify/certify.tsv "$runs"/certify/summary.json "$runs"/gaussian/metrics.csv "$out/" 2>/dev/null
-cat "$out/steps.txt"
+step votes "$python" benchmarks/certify.py --device "$device"
+step steps "$python" benchmarks/train_step.py --device "$device" --model cifar_resnet110 --batch 128
+step rate rate
+forward_rate=$(cat "$out/logs/rate.log" 2>/dev/null || true)
+while sleep 60; do pack; done & # a limit that strikes within the sweep finds its finished jobs packed
+packing=$!
+trap 'kill $packing 2>/dev/null; pack' EXIT
+step sweep "$python" -m robustsmooth.train experiment=results/cifar10_gpu scale=gpu minutes="$minutes" \
+    forward_rate="${forward_rate:-20000}" data.root="$cifar" hydra.sweep.dir="$out/sweep"
+cat "$out/logs/steps.txt"
