@@ -31,14 +31,17 @@ step() { # step NAME COMMAND...: run, log, pack, go on
 }
 
 rate() { # images per second of a forward pass of ResNet-110, from the cost table's last column: ms per batch of 256
-    "$python" benchmarks/train_step.py --device "$device" --model cifar_resnet110 --batch 256 --methods gaussian |
+    "$python" benchmarks/train_step.py --device "$device" --model cifar_resnet110 --batch 256 --methods gaussian \
+        --precision bf16-mixed |
         awk -F'|' '/^\| gaussian/ { printf "%d\n", 256 / $(NF - 1) * 1000 }'
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv | tee "$out/logs/device.csv"
 step tests "$python" -m pytest -q -m gpu tests
 step votes "$python" benchmarks/certify.py --device "$device"
-step steps "$python" benchmarks/train_step.py --device "$device" --model cifar_resnet110 --batch 128
+for precision in 32-true bf16-mixed; do
+    step steps_$precision "$python" benchmarks/train_step.py --device "$device" --model cifar_resnet110 --batch 128 --precision $precision
+done
 step rate rate
 forward_rate=$(cat "$out/logs/rate.log" 2>/dev/null || true)
 while sleep 60; do pack; done & # a limit that strikes within the sweep finds its finished jobs packed

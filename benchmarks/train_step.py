@@ -163,9 +163,10 @@ def measure(name: str, options: argparse.Namespace) -> str:
             count += 1
 
     runs = [step, lambda: bare(plain, images, passes), lambda: plain(images)]
-    for run in runs:
-        run()
-    times = [[seconds(run, options.device) for run in runs] for _ in range(options.repeats)]
+    with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16-mixed"):
+        for run in runs:
+            run()
+        times = [[seconds(run, options.device) for run in runs] for _ in range(options.repeats)]
     forward = statistics.median(row[2] for row in times)
     measured = statistics.median(row[0] for row in times) / interval / forward
     floor = statistics.median(row[1] for row in times) / forward
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     options = parser.parse_args()
     register_resolvers()
     where = (
