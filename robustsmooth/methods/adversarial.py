@@ -9,7 +9,13 @@ from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
 from robustsmooth.methods.base import ClassificationModule
 
-__all__ = ["AdversarialModule"]
+__all__ = ["AdversarialModule", "require_untargeted"]
+
+
+def require_untargeted(attack: Attack) -> None:
+    """Raise ValueError if an attack moves images towards the labels that it is given."""
+    if getattr(attack, "targeted", False):
+        raise ValueError("`attack.targeted` must be false: training moves images away from their labels")
 
 
 class AdversarialModule(ClassificationModule):
@@ -21,10 +27,14 @@ class AdversarialModule(ClassificationModule):
         *args: As in `ClassificationModule`.
         attack: Makes the images, such as PGD in an l2 or linf ball.
         **kwargs: As in `ClassificationModule`.
+
+    Raises:
+        ValueError: If the attack is a targeted one.
     """
 
     def __init__(self, *args: Any, attack: Attack, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        require_untargeted(attack)
         self.attack = attack
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:

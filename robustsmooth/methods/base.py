@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from robustsmooth.data import Batch
+from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness, address
 
 __all__ = ["ClassificationModule"]
@@ -75,6 +75,11 @@ class ClassificationModule(pl.LightningModule):
 
     # ------------------------------------------------------------------ what a method says
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training images without a label are of no use to this method."""
+        return True
+
     @abstractmethod
     def training_loss(self, batch: Batch) -> Tensor | dict[str, Tensor]:
         """The loss to minimise on a batch.
@@ -104,6 +109,15 @@ class ClassificationModule(pl.LightningModule):
         torch.manual_seed(address(self.seed, "train/global", *self._place))
 
     # ------------------------------------------------------------------ Lightning
+
+    def on_fit_start(self) -> None:
+        """Refuse extra images without labels, unless the method can do something with them."""
+        extra = getattr(self.trainer.datamodule, "extra", None)  # type: ignore[attr-defined]
+        if extra is not None and self.needs_labels and bool((extra.labels == UNLABELED).any()):
+            raise ValueError(
+                f"`data.extra` holds images without labels, and {type(self).__name__} learns from them: set "
+                "data.extra.keep_labels=true if the file has some, or method=smoothadv_selftraining or heat"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images ``(B, C, H, W)`` in [0, 1]."""

@@ -10,6 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
+from robustsmooth.methods.adversarial import require_untargeted
 from robustsmooth.methods.base import ClassificationModule, Parameters
 from robustsmooth.models.noise_layers import is_random, noise_parameters, noises
 
@@ -69,8 +70,7 @@ class CPNIModule(ClassificationModule):
             raise ValueError(f"`method.labels` must be true or predicted, got {labels!r}")
         if noise_weight_decay is not None and noise_weight_decay < 0:
             raise ValueError(f"`method.noise_weight_decay` must be at least 0, got {noise_weight_decay}")
-        if attack.targeted:
-            raise ValueError("`attack.targeted` must be false: training moves images away from their labels")
+        require_untargeted(attack)
         self.attack = dataclasses.replace(
             attack,
             sigma=self.sigma if attack.sigma is None else attack.sigma,

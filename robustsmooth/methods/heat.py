@@ -87,6 +87,11 @@ class HeatSmoothingModule(ClassificationModule):
 
     # ------------------------------------------------------------------ the loss
 
+    @property
+    def needs_labels(self) -> bool:
+        """Labels never reach the loss."""
+        return False
+
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Distil the batch's images; its labels are not read."""
         return self._distil(batch.images)
@@ -114,6 +119,7 @@ class HeatSmoothingModule(ClassificationModule):
 
     def on_fit_start(self) -> None:
         """Check that the time steps are equally long."""
+        super().on_fit_start()
         self._epochs = self.trainer.max_epochs or 0
         if self._epochs < 1 or self._epochs % self.time_steps:
             raise ValueError(

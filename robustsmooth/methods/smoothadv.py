@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import UNLABELED, Batch
+from robustsmooth.methods.adversarial import require_untargeted
 from robustsmooth.methods.base import ClassificationModule
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
@@ -67,6 +68,7 @@ class SmoothAdvModule(ClassificationModule):
         require_copies("copies", copies)
         if getattr(attack, "epsilon", None) is None:
             raise ValueError("`attack.epsilon` must be given: SmoothAdv trains within a budget")
+        require_untargeted(attack)
         if warmup_epochs < 0:
             raise ValueError(f"`method.warmup_epochs` must be at least 0, got {warmup_epochs}")
         if extra_weight < 0:
@@ -77,6 +79,11 @@ class SmoothAdvModule(ClassificationModule):
         self.warmup_epochs = warmup_epochs
         self.labeler = None if labeler is None else labeler.requires_grad_(False)
         self.extra_weight = extra_weight
+
+    @property
+    def needs_labels(self) -> bool:
+        """The labeler gives extra images their labels."""
+        return self.labeler is None
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on noisy copies of the attacked batch, extra images weighted."""

@@ -3,10 +3,12 @@
 from functools import partial
 from types import SimpleNamespace
 
+import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
-from robustsmooth.data import Batch
+from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.methods import ClassificationModule
 
 
@@ -28,3 +30,23 @@ def test_what_is_logged_is_on_the_device_of_the_module(monkeypatch):
     images = torch.rand(2, 4, device="meta")
     method.training_step(Batch(images, torch.zeros(2, dtype=torch.int64), torch.arange(2)), 0)
     assert logged["train/schedule"].device == method.device == torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        (("method=gaussian",), True),
+        (("method=smoothadv", "attack.epsilon=0.5"), True),
+        (("method=smoothadv_selftraining", "attack.epsilon=0.5"), False),
+        (("method=heat", "method.start=anywhere"), False),
+    ],
+)
+def test_extra_images_without_labels_need_a_method_that_can_do_without(compose, method, refused):
+    module = instantiate(compose("train", *method).method)
+    extra = SimpleNamespace(labels=torch.tensor([UNLABELED, UNLABELED]))
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(extra=extra), max_epochs=4)
+    if refused:
+        with pytest.raises(ValueError, match=r"`data.extra` holds images without labels.* method=smoothadv_"):
+            module.on_fit_start()
+    else:
+        module.on_fit_start()

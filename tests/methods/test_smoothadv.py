@@ -174,8 +174,14 @@ def test_adversarial_training_is_cross_entropy_of_the_attacked_images():
         ({"warmup_epochs": -1}, "`method.warmup_epochs` must be at least 0, got -1"),
         ({"extra_weight": -0.5}, "`method.extra_weight` must be at least 0, got -0.5"),
         ({"attack": DDN(objective=PlugIn())}, "`attack.epsilon` must be given"),
+        ({"attack": replace(PGD_L2, targeted=True)}, "`attack.targeted` must be false"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         module(**options)
+
+
+def test_adversarial_training_refuses_an_attack_towards_the_labels():
+    with pytest.raises(ValueError, match=r"`attack\.targeted` must be false"):
+        AdversarialModule(Network(), SGD, attack=PGD(norm="l2", epsilon=0.5, targeted=True))
