@@ -1,9 +1,44 @@
-"""metrics.csv: one row per step, continued by a resumed run."""
+"""metrics.csv: one row per step, continued by a resumed run; W&B and TensorBoard show the same numbers."""
+
+import csv
+import json
 
 import pandas as pd
 import pytest
 
 from robustsmooth.loggers import CsvLogger, wandb_logger
+from tests.report.wandb_files import read_back
+
+SWEEP = [
+    "-m",
+    "scale=smoke",
+    "method=gaussian,natural",
+    "method.sigma=0.25",
+    "trainer.limit_train_batches=2",
+    "hydra.sweep.dir=sweeps/two",
+    "hydra.sweep.subdir=${hydra:runtime.choices.method}",
+    '+evaluate.certify="certify certificate.n0=20 certificate.n=200"',
+    '+evaluate.pgd="attack attack=pgd_l2 target=network attack.steps=2 epsilons=[0.25,0.5]"',
+]
+"""Two jobs in one process, with a table of radii and adversarial pictures each."""
+
+
+def trained_metrics(job):
+    """The metrics of a run folder's metrics.csv, by key: a list of (step, value)."""
+    found = {}
+    with (job / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for key, value in row.items():
+                if "/" in key and value:
+                    found.setdefault(key, []).append((int(row["step"]), float(value)))
+    return found
+
+
+def acr(job):
+    """The ACR of a run folder's certification, from its rows."""
+    with (job / "certify" / "certify.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return sum(float(row["radius"]) * int(row["correct"]) for row in rows) / len(rows)
 
 
 def test_metrics_of_one_step_share_a_row(tmp_path):
@@ -35,3 +70,67 @@ def test_wandb_without_a_key_goes_on_offline(tmp_path, monkeypatch, capsys):
     logger = wandb_logger(str(tmp_path), mode="online")
     assert "offline" in capsys.readouterr().err
     assert logger._wandb_init["mode"] == "offline"
+
+
+@pytest.mark.slow
+def test_a_sweep_with_wandb_makes_a_run_per_job(run, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for variable in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    run("train", *SWEEP, "logger=wandb", "logger.wandb.tags=[mine]", cwd=tmp_path)
+    runs = {about.display_name: each for each in read_back(tmp_path).values() for about in each[:1]}
+    assert set(runs) == {"gaussian", "natural"}
+    assert len({about.run_id for about, *_ in runs.values()}) == 2
+    for method, (about, history, summary, media) in runs.items():
+        job = tmp_path / "sweeps" / "two" / method
+        assert (about.project, about.run_group) == ("robustsmooth", "two")
+        assert list(about.tags) == [method, "digits", "mine"]
+        assert len(list((job / "wandb").glob("offline-run-*"))) == 1
+        for key, points in trained_metrics(job).items():
+            assert history[key] == pytest.approx([value for _, value in points], rel=1e-6)
+        assert {step for points in trained_metrics(job).values() for step, _ in points} <= set(
+            history["trainer/global_step"]
+        )
+        curve = history["certificate/certify/accuracy"]
+        assert len(curve) == len(history["certificate/radius"]) == 101
+        assert summary["certificate/certify/acr"] == pytest.approx(acr(job))
+        assert {"empirical/pgd@0.25,1/accuracy", "empirical/pgd@0.5,1/accuracy"} <= set(summary)
+        (table,) = (media / "table" / "certificate" / "certify").glob("*.json")
+        content = json.loads(table.read_text())
+        assert content["columns"] == ["idx", "correct", "l2 radius"]
+        assert len(content["data"]) == 25
+        assert len(list((media / "table" / "empirical").glob("pgd@*/*.json"))) == 2
+        assert list((media / "images" / "empirical" / "pgd").glob("attack_grid*.png"))
+    configs = {
+        method: {item.key: json.loads(item.value_json) for item in about.config.update}
+        for method, (about, *_) in runs.items()
+    }
+    assert configs["gaussian"]["method"]["_target_"].endswith("GaussianModule")
+    assert configs["natural"]["method"]["_target_"] != configs["gaussian"]["method"]["_target_"]
+    assert configs["gaussian"]["trainer"]["limit_train_batches"] == 2
+    assert "${" not in json.dumps(configs)
+
+    run("train", *SWEEP, "logger=wandb", cwd=tmp_path)  # all is done: nothing more is logged
+    assert len(list(tmp_path.glob("**/offline-run-*"))) == 2
+
+
+@pytest.mark.slow
+def test_tensorboard_has_the_same_numbers(run, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run("train", *SWEEP, "method=gaussian", "logger=tensorboard", cwd=tmp_path)
+    job = tmp_path / "sweeps" / "two" / "gaussian"
+    events = EventAccumulator(str(job / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    scalars = {
+        key: [(each.step, each.value) for each in events.Scalars(key)] for key in events.Tags()["scalars"]
+    }
+    for key, points in trained_metrics(job).items():
+        assert [step for step, _ in scalars[key]] == [step for step, _ in points]
+        assert [value for _, value in scalars[key]] == pytest.approx([value for _, value in points], rel=1e-6)
+    assert scalars["certificate/certify/acr"] == [(0, pytest.approx(acr(job)))]
+    thousandths = [step for step, _ in scalars["certificate/certify/accuracy"]]
+    assert len(thousandths) == 101
+    assert thousandths == sorted(thousandths)
+    assert events.Tags()["images"] == ["empirical/pgd/attack_grid"]

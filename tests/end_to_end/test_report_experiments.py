@@ -1,6 +1,7 @@
 """Every published table and figure: its experiment composes at each scale and runs to its table."""
 
 import json
+import math
 import re
 
 import hydra
@@ -28,12 +29,19 @@ def composed(name, scale, *overrides):
         return hydra.compose("train", choices, return_hydra_config=True)
 
 
-def sweep(cfg):
-    """The sweep's parameters, resolved as far as they are known before the jobs."""
-    return {
-        key: str(value).split(",")
-        for key, value in OmegaConf.to_container(cfg.hydra.sweeper.params, resolve=True).items()
-    }
+def rows(cfg):
+    """The values of each row of the sweep, resolved as far as they are known before the jobs."""
+    sweeper = OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
+    found = {name: row for name, row in (sweeper["rows"] or {"all": {}}).items() if row is not None}
+    return {name: {**(sweeper["params"] or {}), **row} for name, row in found.items()}
+
+
+def trainings(cfg):
+    """How many jobs the sweep has: for each row, the product of the numbers of its values."""
+    lists = [[value for value in row.values() if isinstance(value, str)] for row in rows(cfg).values()]
+    return sum(
+        math.prod(len(value.split(",")) for value in values if value[0] not in "[{") for values in lists
+    )
 
 
 def test_there_is_one_file_per_table_and_figure():
@@ -55,14 +63,24 @@ def test_the_header_says_what_how_and_what_to_expect(name):
 def test_it_composes_at_every_scale(name):
     for scale in ("smoke", "cpu", "full"):
         cfg = composed(name, scale)
-        params = sweep(cfg)
         assert "MULTIRUN" in str(cfg.hydra.mode)
         assert cfg.hydra.callbacks.report.show
         assert cfg.hydra.runtime.choices.data == {"smoke": "digits", "cpu": "cifar10"}.get(
             scale, cfg.hydra.runtime.choices.data
         )
-        assert {"method", "seed"} | {key for key in params if "." in key} >= set(params)
+        groups = {"method", "seed", "attack", "data", "model", "evaluate", "row"}
+        for row in rows(cfg).values():
+            assert {key for key in row if "." not in key and "@" not in key} <= groups
+        assert set(OmegaConf.to_container(cfg.hydra.sweeper).get("first") or []) <= set(
+            cfg.hydra.sweeper.rows
+        )
         assert any(line is not None for line in OmegaConf.to_container(cfg.evaluate, resolve=False).values())
+
+
+def test_the_grid_of_the_envelopes_is_the_papers():
+    """Salman et al., section 4.1: CIFAR-10's grid, and Cohen et al.'s networks beside it; ImageNet's."""
+    assert trainings(composed("salman2019/figure1", "full")) == 4 * (1 + 4 * 2 * 5 * 4)
+    assert trainings(composed("salman2019/figure2", "full")) == 3 * (1 + 4 + 4)
 
 
 @pytest.mark.slow
@@ -71,11 +89,8 @@ def test_it_runs_to_its_table(name, run, tmp_path):
     run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=280)
     report = tmp_path / "multirun" / f"{name}-smoke" / "report"
     cfg = composed(name, "smoke")
-    jobs = 1
-    for values in sweep(cfg).values():
-        jobs *= len(values)
     trained = [each for each in report.parent.iterdir() if (each / "checkpoints" / "last.ckpt").exists()]
-    assert len(trained) == jobs
+    assert len(trained) == trainings(cfg)
     assert (report / "report.html").read_text().count("<figure") >= 1
     for table in cfg.hydra.callbacks.report.show:
         if table in NEEDS_MORE:

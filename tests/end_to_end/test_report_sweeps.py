@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 WORDS = [
     "scale=smoke",
@@ -74,3 +75,35 @@ def test_jobs_of_a_sweep_run_in_parallel(tmp_path):
     words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     subprocess.run(command(*words), cwd=tmp_path, check=True, timeout=200, capture_output=True)
     check(tmp_path / "sweep")
+
+
+@pytest.mark.slow
+def test_a_search_maximises_the_acr_of_validation_images(run, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = [
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.sampler.seed=3",
+        "hydra.sweep.dir=search",
+        "hydra.sweep.subdir=${hydra:job.num}",
+        "callbacks=certify",
+        "monitor=val/acr",
+        "callbacks.certify.images=20",
+        "callbacks.certify.every=1",
+        "trainer.max_epochs=1",
+    ]
+    run("train", "-m", "scale=smoke", *search, "method.sigma=interval(0.1,0.5)", cwd=tmp_path)
+    found = yaml.safe_load((tmp_path / "search" / "optimization_results.yaml").read_text())
+    values = {}
+    for job in ("0", "1"):
+        sigma = yaml.safe_load((tmp_path / "search" / job / ".hydra" / "config.yaml").read_text())["method"][
+            "sigma"
+        ]
+        values[sigma] = json.loads((tmp_path / "search" / job / "summary.json").read_text())["metrics"][
+            "val/acr"
+        ]
+    assert len(values) == 2
+    assert found["best_value"] == max(values.values())
+    assert values[found["best_params"]["method.sigma"]] == max(values.values())

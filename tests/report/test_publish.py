@@ -1,59 +1,19 @@
 """Offline W&B runs of a sweep, read back from their files."""
 
 import json
-import struct
-from collections import defaultdict
+import re
+import warnings
+from pathlib import Path
 
 import pytest
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, write_report
-from robustsmooth.report.publish import publish
+from robustsmooth.report.publish import STEP, content_of, publish
 
 from .conftest import write_certification, write_training
+from .wandb_files import read_back
 
 wandb = pytest.importorskip("wandb")
-
-
-def records(path):
-    """The records of a .wandb file: LevelDB's log format, 32 kB blocks, after a header of seven bytes."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, position, whole = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        if kind == 0:
-            break
-        whole += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(whole)
-            yield record
-            whole = b""
-
-
-def read_back(folder):
-    """Per run id: the run's record, its history and its summary."""
-    runs = {}
-    for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
-        about, history, summary = None, defaultdict(list), {}
-        for record in records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                about = record.run
-            elif kind == "history":
-                for item in record.history.item:
-                    key = item.key or ".".join(item.nested_key)
-                    history[key].append(json.loads(item.value_json))
-            elif kind == "summary":
-                for item in record.summary.update:
-                    summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
-        runs[about.run_id] = (about, history, summary, path.parent / "files" / "media")
-    return runs
 
 
 @pytest.mark.slow
@@ -95,3 +55,27 @@ def test_publishing_says_what_is_wrong(tmp_path):
     write_certification(trained / "certify", trained)
     with pytest.raises(ValueError, match=r"`wandb.mode` must be online or offline"):
         write_report(str(tmp_path), tmp_path / "out", formats=[], wandb={"mode": "sideways"})
+
+
+def test_the_documented_dashboard_shows_keys_that_are_logged(runs):
+    with warnings.catch_warnings():  # of pydantic's, about the library's own code
+        warnings.simplefilter("ignore")
+        pytest.importorskip("wandb_workspaces.reports.v2")
+        text = (Path(__file__).parents[2] / "docs" / "wandb.md").read_text()
+        names = {}
+        exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], names)
+        panels = [panel._to_model().model_dump(by_alias=True)["config"] for panel in names["panels"]]
+    evaluations = read_evaluations(label_runs(find_runs(str(runs / "0_gaussian"))))
+    content = content_of(evaluations, runs / "0_gaussian")
+    pictures = {"empirical/attack/attack_grid"}  # drawn numbers have no pictures; test_loggers has
+    history = {STEP, *content.curves, *(curve.x_key for curve in content.curves.values())}
+    history |= {key for each in evaluations.trainings for key in each.metrics}
+    certified, search, training, attacked, media = panels
+    assert {certified["xAxis"], *certified["metrics"], training["xAxis"], *training["metrics"]} <= history
+    assert search["xAxis"] == "config:method.value.sigma"
+    assert "sigma" in next(run for run in evaluations.runs if run.config.get("method")).config["method"]
+    summary = {search["yAxis"].removeprefix("summary:")}
+    summary |= {key.removeprefix("summary_metrics.") for key in attacked["metrics"]}
+    assert len(summary) == 2
+    assert summary <= set(content.numbers)
+    assert set(media["mediaKeys"]) == pictures
