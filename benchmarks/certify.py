@@ -3,7 +3,7 @@
     python benchmarks/certify.py                    # ResNet-20 on the CPU: about five minutes, if idle
     python benchmarks/certify.py --clock cpu        # the same on a machine that others use
     python benchmarks/certify.py --device cuda      # ResNet-110 and ResNet-50 on a GPU
-    python benchmarks/certify.py --part radius      # fixed_radius against fixed n on the digits
+    python benchmarks/certify.py --part radius      # fixed_radius against fixed n on the digits: five minutes
 
 All contestants run in one process and take turns; each number is the median over the turns. Votes count
 one noisy image each, n0 and n together. Contestants:
@@ -16,6 +16,7 @@ one noisy image each, n0 and n together. Contestants:
 """
 
 import argparse
+import itertools
 import statistics
 import time
 import warnings
@@ -34,7 +35,6 @@ from robustsmooth.smoothing import (
     Numerics,
     SmoothedClassifier,
     VoteEngine,
-    tune,
 )
 
 warnings.filterwarnings("ignore")
@@ -53,75 +53,52 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return clock() - start
 
 
-def bare(network: nn.Module, shape: tuple[int, ...], device: torch.device, numerics: Numerics, size: int):
-    """Images per second of the network alone, a closure that does `votes` of them."""
-    forward = Forward(network, numerics, device)
+def bare(
+    network: nn.Module, shape: tuple[int, ...], device: torch.device, layout: bool, size: int, votes: int
+):
+    """The network alone on one batch, under the default numerics but for the layout."""
+    forward = Forward(network, Numerics(channels_last=layout), device)
     batch = torch.rand((size, *shape), device=device).to(memory_format=forward.memory_format)
-
-    def run(votes: int) -> float:
-        passes = max(1, round(votes / size))
-        forward(batch)
-        return passes * size / seconds(lambda: [forward(batch) for _ in range(passes)], device)
-
-    return run
+    passes = max(1, round(votes / size))
+    return lambda: passes * size / seconds(lambda: [forward(batch) for _ in range(passes)], device)
 
 
-def published(network: nn.Module, images: Tensor, device: torch.device, classes: int, batch_size: int = 1000):
+def published(network: nn.Module, images: Tensor, device: torch.device, classes: int, n: int):
     """The published loop: sample, predict, bring the counts home, batch after batch, image after image."""
 
     def count(image: Tensor, n: int) -> np.ndarray:
         counts = np.zeros(classes, dtype=int)
-        for start in range(0, n, batch_size):
-            size = min(batch_size, n - start)
-            batch = image.repeat((size, 1, 1, 1))
+        for start in range(0, n, 1000):
+            batch = image.repeat((min(1000, n - start), 1, 1, 1))
             predictions = network(batch + torch.randn_like(batch) * SIGMA).argmax(1)
             for label in predictions.cpu().numpy():
                 counts[label] += 1
         return counts
 
-    def run(votes: int) -> float:
-        n = votes // len(images)
+    def run() -> float:
         with torch.no_grad():
-            taken = seconds(lambda: [(count(each, min(N0, n)), count(each, n)) for each in images], device)
-        return len(images) * (min(N0, n) + n) / taken
+            taken = seconds(lambda: [(count(each, N0), count(each, n)) for each in images], device)
+        return len(images) * (N0 + n) / taken
 
     return run
 
 
-def ours(network: nn.Module, images: Tensor, device: torch.device, numerics: Numerics):
+def ours(network: nn.Module, images: Tensor, device: torch.device, numerics: Numerics, n: int):
     """The engine; its set-up (tuning, compilation) happens here, outside of the clock."""
-    tuning = tune(network, tuple(images.shape[1:]), device, "auto", numerics)
+    certificate = Cohen(n0=N0, n=n)
+    engine = VoteEngine(network, GaussianNoise(SIGMA), certificate, random_inside=False, numerics=numerics)
+    indices = itertools.count()
 
-    def run(votes: int) -> float:
-        certificate = Cohen(n0=N0, n=votes // len(images))
-        engine = VoteEngine(
-            network, GaussianNoise(SIGMA), certificate, tuning=tuning, random_inside=False, numerics=numerics
-        )
-        engine.submit(images, torch.arange(len(images)))
-        return (certificate.max_votes * len(images)) / seconds(lambda: list(engine.run(flush=True)), device)
+    def run() -> float:
+        engine.submit(images, torch.tensor([next(indices) for _ in images]))
+        return certificate.max_votes * len(images) / seconds(lambda: list(engine.run(flush=True)), device)
 
-    if numerics.compile:  # compile once, reuse the graph
-        shared = Forward(network, tuning.numerics, device)
-        network = _Compiled(shared)
-        tuning = type(tuning)(tuning.batch_size, Numerics("32-true", tuning.numerics.channels_last), 0.0)
-        numerics = tuning.numerics
-    run.tuning = tuning
+    engine.submit(images, torch.tensor([next(indices) for _ in images]))  # the warm-up runs them
+    run.engine = engine
     return run
 
 
-class _Compiled(nn.Module):
-    """A compiled network under its own numerics, as a network."""
-
-    def __init__(self, forward: Forward) -> None:
-        super().__init__()
-        self.run = forward
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
-        return self.run(images)
-
-
-def art(network: nn.Module, images: Tensor, device: torch.device, num_classes: int):
+def art(network: nn.Module, images: Tensor, device: torch.device, num_classes: int, n: int):
     """The class of the adversarial-robustness-toolbox; None where it is not installed."""
     try:
         from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
@@ -138,61 +115,69 @@ def art(network: nn.Module, images: Tensor, device: torch.device, num_classes: i
         alpha=0.001,
     )
 
-    def run(votes: int) -> float:
-        n = votes // len(images)
+    def run() -> float:
         taken = seconds(lambda: smoothed.certify(images.cpu().numpy(), n=n, batch_size=256), device)
         return len(images) * (N0 + n) / taken
 
     return run
 
 
-def race(name: str, network: Classifier, shape: tuple[int, ...], args: argparse.Namespace) -> None:
-    """All contestants on one network."""
+def race(
+    name: str, network: Classifier, shape: tuple[int, ...], votes: int, args: argparse.Namespace
+) -> None:
+    """All contestants on one network, with `votes` in a turn of each."""
     device = torch.device(args.device)
     network.to(device).eval()
     images = torch.rand((args.images, *shape), device=device)
-    cuda = device.type == "cuda"
-    sizes = [256, 512, 1024, 2048] if cuda else [64, 128, 256]
-    contestants: dict[str, Callable[[int], float]] = {}
-    for size in sizes:
-        for layout in (False, True):
-            label = f"bare fp32, {size}, {'channels last' if layout else 'contiguous'}"
-            contestants[label] = bare(network, shape, device, Numerics("32-true", layout), size)
-    contestants["bare fp32, as published (contiguous, 1000)"] = bare(
-        network, shape, device, Numerics("32-true", False), 1000
-    )
-    contestants["published loop"] = published(network, images, device, network.num_classes)
-    contestants["ours, default (fp32)"] = ours(network, images, device, Numerics())
-    contestants["ours, bf16"] = ours(network, images, device, Numerics("bf16-mixed"))
-    contestants["ours, bf16, compiled"] = ours(network, images, device, Numerics("bf16-mixed", compile=True))
-    contestants["ART"] = art(network, images, device, network.num_classes)
-    contestants = {label: run for label, run in contestants.items() if run is not None}
-    speeds: dict[str, list[float]] = {label: [] for label in contestants}
-    for label, run in contestants.items():
-        run(1 if label.startswith("bare") else args.images * 150)  # warm up, compile
-    for _ in range(args.turns):
-        for label, run in contestants.items():
-            # The many bare passes share the time of one contestant.
-            votes = args.votes // (4 if label.startswith("bare") else 1)
-            speeds[label].append(run(votes))
+    n = max(1, votes // args.images - N0)
+    sizes = [64, 128, 256, 512, 1024, 2048] if device.type == "cuda" else [16, 32, 48, 64, 96, 128, 256]
+    contestants: dict[str, Callable[[], float] | None] = {
+        # The many bare passes share the time of a few contestants.
+        f"bare, {size}, {'channels last' if layout else 'contiguous'}": bare(
+            network, shape, device, layout, size, votes // 4
+        )
+        for layout in (False, True)
+        for size in sizes
+    }
+    contestants |= {
+        "bare as published (contiguous, 1000)": bare(network, shape, device, False, 1000, votes // 4),
+        "published loop": published(network, images, device, network.num_classes, n),
+        "ours, default": ours(network, images, device, Numerics(), n),
+        "ours, compiled": ours(network, images, device, Numerics(compile=True), n),
+        "ours, bf16": ours(network, images, device, Numerics("bf16-mixed"), n),
+        "ours, bf16, compiled": ours(network, images, device, Numerics("bf16-mixed", compile=True), n),
+        "ART": art(network, images, device, network.num_classes, n),
+    }
+    speeds: dict[str, list[float]] = {label: [] for label, run in contestants.items() if run}
+    for turn in range(-1, args.turns):  # the first one warms up
+        for label, each in speeds.items():
+            speed = contestants[label]()
+            if turn >= 0:
+                each.append(speed)
     median = {label: statistics.median(values) for label, values in speeds.items()}
-    fastest = max((label for label in median if label.startswith("bare fp32, ")), key=median.__getitem__)
+    fastest = max((label for label in median if label.startswith("bare, ")), key=median.__getitem__)
     loop = median["published loop"]
     machine = (
         f"{args.device}, {torch.get_num_threads()} threads, {args.clock} clock, torch {torch.__version__}"
     )
     print(f"\n## {name}, {machine}\n")
-    print("| contestant | votes/s | of the fastest bare fp32 | of the published loop |")
+    print("| contestant | votes/s | of the fastest bare forward | of the published loop |")
     print("| --- | ---: | ---: | ---: |")
     for label, speed in median.items():
         print(f"| {label} | {speed:,.0f} | {speed / median[fastest]:.2f} | {speed / loop:.2f} |")
-    tuned = contestants["ours, default (fp32)"].tuning
-    print(f"\nFastest bare: {fastest}. Ours chose {tuned.batch_size}, {tuned.numerics}.")
-    # The ratio that decides: turns side by side, so that the machine's moods cancel.
-    pairs = [our / best for our, best in zip(speeds["ours, default (fp32)"], speeds[fastest], strict=True)]
-    print(f"(1) ours / fastest bare: {statistics.median(pairs):.3f} (turns {[round(p, 3) for p in pairs]})")
-    print(f"(2) ours / published: {median['ours, default (fp32)'] / loop:.2f}")
-    print(f"(3) ours bf16 compiled / published: {median['ours, bf16, compiled'] / loop:.2f}")
+    print(f"\nThe fastest bare forward: {fastest}.")
+    for label, run in contestants.items():
+        if label.startswith("ours"):
+            print(f"{label}: {run.engine.batch_size} at a time, {run.engine.numerics}")
+
+    def aim(text: str, label: str, other: str) -> None:
+        # Turn by turn, so that the machine's moods cancel.
+        pairs = sorted(ours / theirs for ours, theirs in zip(speeds[label], speeds[other], strict=True))
+        print(f"{text}: {statistics.median(pairs):.3f} ({pairs[0]:.3f} to {pairs[-1]:.3f})")
+
+    aim("(1) ours / fastest bare, aim 0.95", "ours, default", fastest)
+    aim("(2) ours / published loop, aim 2", "ours, default", "published loop")
+    aim("(3) ours with bf16 and compiled / published loop, aim 5", "ours, bf16, compiled", "published loop")
     same_predictions(network, images, device)
 
 
@@ -214,7 +199,7 @@ def radius(args: argparse.Namespace) -> None:
     """`fixed_radius` against fixed n = 100 000 on trained digits."""
     from robustsmooth.data import DigitsDataModule
 
-    data = DigitsDataModule(normalization={"mean": [0.3057], "std": [0.3761]})
+    data = DigitsDataModule(channels=1, normalization={"mean": [0.3057], "std": [0.3761]})
     data.setup()
     train = data.part("train")
     network = Classifier(SmallCNN(num_classes=10, width=8), Normalize([0.3057], [0.3761]), num_classes=10)
@@ -234,6 +219,7 @@ def radius(args: argparse.Namespace) -> None:
     classifier = SmoothedClassifier(network.eval(), GaussianNoise(SIGMA))
     fixed = classifier.certify(test.images, Cohen(n=100_000), indices=test.indices)
     classifier.seed = 1  # other noise: independent decisions
+    undecided: list[str] = []
     print("\n| radius | fixed n: certified | fixed_radius: certified | different | votes, times fewer |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for wanted in (0.1, 0.25, 0.5):
@@ -245,6 +231,10 @@ def radius(args: argparse.Namespace) -> None:
             f"| {wanted} | {sure.sum()} of {len(sure)} | {early.sum()} | {(sure != early).sum()} | "
             f"{100_100 / votes:.1f} ({votes:,.0f}) |"
         )
+        undecided += [f"{fixed[at].radius:.4f} for {wanted}" for at in np.flatnonzero(sure != early)]
+    print(
+        f"Radii that fixed n certified where the decisions differ: {', '.join(undecided) or 'none differs'}"
+    )
 
 
 CLOCK = "cpu: processor seconds on one thread, for ratios on a machine that others use"
@@ -260,23 +250,27 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help=CLOCK)
     args = parser.parse_args()
-    cuda = args.device != "cpu"
     if args.clock == "cpu":
         global clock
         clock = time.process_time
         torch.set_num_threads(1)
     if args.part == "radius":
-        args.images = args.images or 24
+        args.images = args.images or 100
         radius(args)
         return
     args.images = args.images or 4
-    args.votes = args.votes or (200_000 if cuda else 4_000)
     normalize = Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
-    if cuda:
-        race("ResNet-110", Classifier(CifarResNet(110), normalize, num_classes=10), (3, 32, 32), args)
-        race("ResNet-50", Classifier(torchvision_network("resnet50"), num_classes=1000), (3, 224, 224), args)
-    else:
-        race("ResNet-20", Classifier(CifarResNet(20), normalize, num_classes=10), (3, 32, 32), args)
+
+    def cifar(depth: int, votes: int) -> None:
+        network = Classifier(CifarResNet(depth), normalize, num_classes=10)
+        race(f"ResNet-{depth}", network, (3, 32, 32), args.votes or votes, args)
+
+    if args.device == "cpu":
+        cifar(20, 4_000)
+        return
+    cifar(110, 80_000)
+    network = Classifier(torchvision_network("resnet50"), num_classes=1000)
+    race("ResNet-50", network, (3, 224, 224), args.votes or 8_000, args)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ __all__ = ["Forward", "Numerics", "Precision", "Tuning", "tune"]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 _MOST_SECONDS = 0.7  # of one pass that is only there to compare batch sizes
+_TURNS, _SECONDS_OF_TURNS = 12, 2.5  # at most
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ class Forward:
                 module.memory_format = self.memory_format  # type: ignore[assignment]
         self._call: Callable[[Tensor], Tensor] = frozen
         if numerics.compile:
-            self._call = torch.compile(frozen, dynamic=False, options={"freezing": True})
+            from torch._inductor import config
+
+            # Frozen graphs of earlier networks keep their weights and count as recompilations, of which a few
+            # end compilation. As an option of `torch.compile`, freezing would find the weights to be inputs.
+            torch.compiler.reset()
+            self._call = config.patch(freezing=True)(torch.compile(frozen, dynamic=False))
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Logits, float32, of a batch that is already in the right memory format."""
@@ -118,6 +125,9 @@ def tune(
 ) -> Tuning:
     """Find a quick device batch and memory format with a few passes.
 
+    The candidates take turns, so that other work on the machine meets all of them; the quickest pass of each
+    counts, because other work can only slow one down. Those that are clearly slower drop out.
+
     Args:
         network: Maps images to logits.
         shape: ``(C, H, W)``.
@@ -126,13 +136,12 @@ def tune(
         numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
 
     Returns:
-        The smallest batch within 3 % of the best speed.
+        The smallest batch within 2 % of the best speed.
 
     Raises:
         ValueError: If the given batch does not fit into memory.
     """
     numerics = numerics or Numerics()
-    sizes = [batch_size] if batch_size != "auto" else [64, 128, 256, 512, 1024, 2048, 4096]
     layouts = [False, True] if numerics.channels_last == "auto" else [bool(numerics.channels_last)]
     forwards = {
         layout: Forward(network, replace(numerics, compile=False, channels_last=layout), device)
@@ -140,46 +149,49 @@ def tune(
     }
     speeds: dict[tuple[int, bool], float] = {}
     slower = 0  # sizes in a row that were clearly slower than the best
-    for tried, size in enumerate(sizes, 1):
-        for layout, run in forwards.items():
-            speeds[size, layout] = size / _seconds_per_pass(run, (size, *shape))
-        fastest = max(speeds.values())
+    for size in _SIZES if batch_size == "auto" else (batch_size,):
+        for layout, forward in forwards.items():
+            speeds[size, layout] = _speed(forward, (size, *shape), warm_up=True)
+        best = max(speeds.values())
         here = max(speeds[size, layout] for layout in forwards)
-        slower = slower + 1 if here < 0.9 * fastest else 0
+        slower = slower + 1 if here < 0.85 * best else 0
         if slower == 2 or 2 * size > _MOST_SECONDS * here:
             break
-        if tried == 2:  # the layout that wins over two sizes is the layout
-            keep = max(forwards, key=lambda layout: sum(speeds[each, layout] for each in sizes[:2]))
-            forwards = {keep: forwards[keep]}
-    if not fastest:
-        raise ValueError(f"a device batch of {sizes[0]} images does not fit into memory; give a smaller one")
+    if not best:
+        raise ValueError(f"a device batch of {size} images does not fit into memory; give a smaller one")
+    until = time.perf_counter() + _SECONDS_OF_TURNS
+    for _ in range(_TURNS if len(speeds) > 1 else 0):
+        if time.perf_counter() > until:
+            break
+        speeds = {candidate: speed for candidate, speed in speeds.items() if speed > 0.85 * best}
+        for size, layout in speeds:
+            again = _speed(forwards[layout], (size, *shape))
+            speeds[size, layout] = max(speeds[size, layout], again)
+        best = max(speeds.values())
     size, layout = min(
-        (each for each, speed in speeds.items() if speed >= 0.97 * fastest),
-        key=lambda each: (each[0], -speeds[each]),
+        (candidate for candidate, speed in speeds.items() if speed >= 0.98 * best),
+        key=lambda candidate: (candidate[0], -speeds[candidate]),
     )
-    return Tuning(size, replace(numerics, channels_last=layout), fastest)
+    return Tuning(size, replace(numerics, channels_last=layout), best)
 
 
-def _seconds_per_pass(forward: Forward, shape: tuple[int, ...], repeats: int = 5) -> float:
-    """The quickest of a few passes; infinite if they do not fit into memory."""
-    best = float("inf")
+def _speed(forward: Forward, shape: tuple[int, ...], warm_up: bool = False) -> float:
+    """Images per second in one pass; zero if it does not fit into memory."""
     try:
         batch = torch.rand(shape, device=forward.device, generator=_fixed(forward.device))
         batch = batch.to(memory_format=forward.memory_format)
-        for repeat in range(repeats + 1):
+        for _ in range(1 + warm_up):
             _synchronize(forward.device)
             start = time.perf_counter()
             forward(batch)
             _synchronize(forward.device)
             seconds = time.perf_counter() - start
-            if repeat or seconds > _MOST_SECONDS:  # the first pass warms up
-                best = min(best, seconds)
             if seconds > _MOST_SECONDS:
                 break
-        return best
+        return shape[0] / seconds
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return float("inf")
+        return 0.0
 
 
 def _fixed(device: torch.device) -> torch.Generator:
