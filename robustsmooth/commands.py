@@ -13,6 +13,7 @@ import difflib
 import errno
 import functools
 import json
+import logging
 import os
 import re
 import shlex
@@ -43,6 +44,7 @@ __all__ = ["command", "explain", "prepare", "run_nested"]
 
 USAGE, FAILURE = 2, 1
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
+_log = logging.getLogger(__name__)
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
 
@@ -95,8 +97,11 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             try:
                 return task(cfg)
             except Exception as error:
-                if HydraConfig.get().mode == RunMode.RUN:  # a failed job of a sweep lets the others run
+                if HydraConfig.get().mode == RunMode.RUN:
                     _give_up(error, name)
+                # A failed job of a sweep lets the others run; Hydra itself would tell of it at the very end.
+                sentence, _ = explain(error, name, sys.argv[1:])
+                _log.error("job %s failed: %s", HydraConfig.get().job.num, sentence)
                 raise
 
         @functools.wraps(task)
