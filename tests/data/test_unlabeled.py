@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from robustsmooth.data import UNLABELED, CIFAR10DataModule, DigitsDataModule, ImageTensors, UnlabeledImages
+from robustsmooth.data import (
+    UNLABELED,
+    CIFAR10DataModule,
+    DigitsDataModule,
+    ImageTensors,
+    UnlabeledImages,
+    WithoutLabels,
+)
 
 
 @pytest.fixture
@@ -108,3 +115,18 @@ def test_wrong_arrays_and_numbers(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no image"):
         len(UnlabeledImages(str(tmp_path / "empty")))
+
+
+def test_the_images_of_another_data_set_without_their_labels():
+    """What it holds out for validation stays out."""
+    other = DigitsDataModule(channels=1, val_images=180)
+    extra = WithoutLabels(other)
+    assert extra.shape == (1, 8, 8)
+    assert len(extra) == len(other.train_positions) == 1433 - 180
+    assert set(extra.labels.tolist()) == {UNLABELED}
+    expected = other.part("train").__getitems__(other.train_positions[5:8]).images
+    assert torch.equal(extra.__getitems__([5, 6, 7]).images, expected)
+    data = DigitsDataModule(channels=1, val_images=180, batch_size=14, extra=extra)
+    labels = torch.cat([batch.labels for batch in data.train_dataloader()])
+    assert int((labels == UNLABELED).sum()) == 1433 - 180
+    assert len(labels) == 2 * (1433 - 180)

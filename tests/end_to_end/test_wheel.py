@@ -19,6 +19,7 @@ def test_the_wheel_trains_and_certifies_from_an_empty_directory(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     configs = [str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*.yaml")]
     assert {f"robustsmooth/{name}" for name in configs} <= set(names)
+    assert "hydra_plugins/robustsmooth_rows/rows.py" in names
     site, empty = tmp_path / "site", tmp_path / "empty"
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     empty.mkdir()

@@ -38,9 +38,13 @@ def write_log(path, header, rows, end="\n"):
     return path
 
 
-def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits", epochs=3):
+def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits", epochs=3, **config):
     """A training run's folder."""
-    config = {"seed": seed, "method": {"_target_": f"robustsmooth.methods.{method}", "sigma": sigma}}
+    config = {
+        "seed": seed,
+        "method": {"_target_": f"robustsmooth.methods.{method}", "sigma": sigma},
+        **config,
+    }
     hydra = {
         "hydra": {
             "runtime": {

@@ -150,6 +150,32 @@ def test_seeds_are_averaged_only_over_runs_that_differ_in_nothing_else(tmp_path)
     assert row["acr_std"] == pytest.approx(np.std(acrs, ddof=1))
 
 
+def test_runs_of_one_seed_are_no_repetitions(tmp_path):
+    """They differ in a setting that no column knows; or in one of the training's attack."""
+    for name in "ab":
+        trained = write_training(tmp_path / name, seed=0)
+        write_certification(trained / "certify", trained)
+    for seed, epsilon in ((1, 0.25), (2, 0.5)):
+        trained = write_training(tmp_path / str(seed), "smoothadv", seed=seed, attack={"epsilon": epsilon})
+        write_certification(trained / "certify", trained)
+    assert "seeds" not in tables_of(tmp_path)
+
+
+def test_the_envelope_is_the_best_of_a_methods_runs_at_each_radius(tmp_path):
+    shares = {}
+    for name, row, strength in [("a", "ours", 0.2), ("b", "ours", 1.5), ("c", "cohen", 1.0)]:
+        trained = write_training(tmp_path / name, row=row)
+        write_certification(trained / "certify", trained, strength=strength)
+        lines = [line.split("\t") for line in (trained / "certify/certify.tsv").read_text().splitlines()[1:]]
+        for radius in (0.0, 0.25):
+            share = sum(float(line[3]) >= radius and line[4] == "1" for line in lines) / len(lines)
+            shares.setdefault((row, radius), []).append(share)
+    rows = {row["method"]: row for row in tables_of(tmp_path, radii=[0.0, 0.25])["envelope"].rows}
+    assert {name: row["runs"] for name, row in rows.items()} == {"ours": 2, "cohen": 1}
+    for (name, radius), known in shares.items():
+        assert rows[name][f"certified_acc@{radius:g}"] == pytest.approx(max(known))
+
+
 def test_every_figure_has_a_title_named_axes_with_units_and_safe_colours(runs):
     drawings = draw_figures(read(runs))
     assert {drawing.name for drawing in drawings} >= {

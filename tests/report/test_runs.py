@@ -53,6 +53,25 @@ def test_runs_that_differ_in_a_setting_are_told_apart_by_their_command_lines(tmp
     ]
 
 
+def test_a_row_of_an_experiment_is_named_in_place_of_its_method(tmp_path):
+    for row in ("macer_90", "macer_270"):
+        trained = write_training(tmp_path / row, method="macer", row=row)
+        write_certification(trained / "certify", trained)
+    assert sorted(set(labels(str(tmp_path)))) == ["macer_270", "macer_90"]
+
+
+def test_an_evaluation_says_which_checkpoint_it_is_of_if_not_the_last(tmp_path):
+    trained = write_training(tmp_path / "a")
+    for name in ("last", "best"):
+        file = trained / "checkpoints" / f"{name}.ckpt"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        write_certification(trained / name, file)
+    found = label_runs(find_runs(str(tmp_path)))
+    assert [run.facts["classifier"] for run in found] == ["gaussian", "gaussian best", "gaussian"]
+    assert [run.trained for run in found] == 3 * [trained]
+
+
 def test_a_certification_at_another_noise_level_says_both(tmp_path):
     trained = write_training(tmp_path / "a", sigma=0.25)
     write_certification(trained / "one", trained, sigma=0.25)
