@@ -134,7 +134,7 @@ def test_a_sweep_makes_complete_runs_and_continues(run, tmp_path):
 def test_a_failed_job_of_a_sweep_says_so_at_once_and_the_others_run(run, tmp_path):
     words = ["-m", "method=heat,natural", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"]
     done = run("train", *words, status=1)
-    assert done.stdout.index("job 0 failed: HeatSmoothing starts from") < done.stdout.index("#1 :")
+    assert done.stderr.index("job 0 failed: HeatSmoothing starts from") < done.stderr.index("#1 :")
     assert [path.parent.name for path in tmp_path.glob("*/summary.json")] == ["1_natural-digits"]
 
 
