@@ -20,7 +20,7 @@ class ReportSweep(Callback):
     Args:
         folder: Name of the report's folder inside the sweep's.
         record: Also keep the shown tables in this folder, by experiment and scale (``docs/results``).
-        title: Heading of the page; the sweep's folder if None.
+        title: Heading of the page; the experiment's or the sweep's name if None.
         formats: See `write_report`.
         show: See `write_report`.
         radii: See `write_report`.
@@ -45,19 +45,20 @@ class ReportSweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the sweep's folder."""
-        sweep = Path(config.hydra.sweep.dir).absolute()
+        sweep, choices = Path(config.hydra.sweep.dir).absolute(), config.hydra.runtime.choices
+        experiment = choices.get("experiment")
+        known = f"{experiment}, scale={choices.scale}" if experiment else sweep.name
         tables = write_report(
             str(sweep),
             sweep / self.folder,
-            title=self.title or sweep.name,
+            title=self.title or known,
             formats=self.formats,
             show=self.show,
             radii=self.radii,
             level=self.level,
             interval=self.interval,
         )
-        choices = config.hydra.runtime.choices
-        if self.record is not None and choices.get("experiment"):
+        if self.record is not None and experiment:
             shown = [table for table in tables if self.show is None or table.name in self.show]
-            record(Path(self.record), choices.experiment, choices.scale, sweep, shown)
+            record(Path(self.record), experiment, choices.scale, sweep, shown)
         print(f"The report is {sweep / self.folder / 'report.html'}")

@@ -12,7 +12,7 @@ from robustsmooth.report import build_tables, find_runs, label_runs, read_evalua
 from robustsmooth.report.figures import PALETTE, draw_figures
 from robustsmooth.report.table import Column, Table
 
-from .conftest import write_certification, write_log, write_training
+from .conftest import write_attack, write_certification, write_log, write_training
 
 
 def read(entries):
@@ -174,6 +174,22 @@ def test_the_envelope_is_the_best_of_a_methods_runs_at_each_radius(tmp_path):
     assert {name: row["runs"] for name, row in rows.items()} == {"ours": 2, "cohen": 1}
     for (name, radius), known in shares.items():
         assert rows[name][f"certified_acc@{radius:g}"] == pytest.approx(max(known))
+
+
+def test_the_envelope_figure_marks_what_attacks_left_of_the_best(tmp_path):
+    left = {}
+    for name, sigma in (("a", 0.25), ("b", 0.5)):
+        trained = write_training(tmp_path / name, sigma=sigma)
+        write_certification(trained / "certify", trained, sigma=sigma)
+        write_attack(trained / "attack", trained, sigma=sigma, seed=int(sigma * 4))
+        for line in (trained / "attack" / "attack.tsv").read_text().splitlines()[1:]:
+            row = line.split("\t")
+            left.setdefault((float(row[1]), name), []).append(row[5] == row[3])
+    best = {e: 100 * max(np.mean(left[e, name]) for name in "ab") for e, _ in left}
+    (drawing,) = (each for each in draw_figures(read(tmp_path)) if each.name == "envelope")
+    axes = drawing.figure().axes[0]
+    (line,) = (line for line in axes.get_lines() if "under" in str(line.get_label()))
+    assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == pytest.approx(best)
 
 
 def test_every_figure_has_a_title_named_axes_with_units_and_safe_colours(runs):

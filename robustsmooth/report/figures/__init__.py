@@ -4,12 +4,11 @@ from robustsmooth.report.evaluations import FIELD_GUARANTEE, Evaluations
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.certified import (
     certified_accuracy,
-    envelope,
-    envelope_per_sigma,
     lower_bounds,
     sigma_of,
 )
 from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, write_figures
+from robustsmooth.report.figures.envelopes import envelope, envelope_per_sigma
 from robustsmooth.report.figures.measured import (
     PROGRESS,
     agreement,
@@ -32,11 +31,11 @@ def draw_figures(
         for members in by_guarantee(evaluations.certifications).values()
     ]
     certified = [each for each in evaluations.certifications if each.guarantee == FIELD_GUARANTEE]
+    budgets = [each for each in evaluations.attacks if each.norm == "l2" and each.epsilon is not None]
     if len({sigma_of(each) for each in certified}) > 1:
-        drawings += [envelope(certified), envelope_per_sigma(certified)]
+        drawings += [envelope(certified, budgets), envelope_per_sigma(certified)]
     if any(each.p_a_lower is not None for each in certified):
         drawings.append(lower_bounds(certified))
-    budgets = [each for each in evaluations.attacks if each.norm == "l2" and each.epsilon is not None]
     if budgets and certified:
         drawings.append(empirical_and_certified(budgets, certified))
     if evaluations.attacks:

@@ -22,7 +22,7 @@ from robustsmooth.report.figures.drawing import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attack_curves", "empirical_and_certified"]
+__all__ = ["attack_curves", "attack_name", "empirical_and_certified"]
 
 
 def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[Certification]) -> Drawing:
@@ -30,6 +30,8 @@ def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[
     under_attack = {each.run.trained for each in attacks}
     shown = [each for each in certifications if each.run.trained in under_attack][:MOST_LINES]
     colours = {each.run.trained: PALETTE[position % len(PALETTE)] for position, each in enumerate(shown)}
+    left_out = {each.run.trained for each in certifications} - set(colours)
+    attacks = [each for each in attacks if each.run.trained not in left_out]
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
@@ -40,7 +42,7 @@ def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[
         lines: dict[tuple[Any, str], list[tuple[float, float]]] = {}
         for attack in attacks:
             held = float((~attack.won).mean())
-            lines.setdefault((attack.run.trained, _attack_name(attack)), []).append(
+            lines.setdefault((attack.run.trained, attack_name(attack)), []).append(
                 (attack.epsilon or 0, 100 * held)
             )
         names = sorted({name for _, name in lines})
@@ -67,7 +69,8 @@ def empirical_and_certified(attacks: Sequence[Attack], certifications: Sequence[
     return Drawing("empirical_certified", "Certified and empirical accuracy", note, draw)
 
 
-def _attack_name(each: Attack) -> str:
+def attack_name(each: Attack) -> str:
+    """An attack in a legend: its name, what it attacked, the number of noises."""
     words = [str(each.run.facts.get("attack", "attack"))]
     words += [f"on {each.run.facts['target']}"] if "target" in each.run.facts else []
     words += [f"m={each.settings['num_noise']:g}"] if each.settings.get("num_noise", 1) > 1 else []

@@ -9,7 +9,7 @@ import numpy as np
 
 from robustsmooth.report import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
-from robustsmooth.report.figures.drawing import DASHES, MOST_LINES, PALETTE, Drawing, line_style, percent_axes
+from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, line_style, percent_axes
 from robustsmooth.report.statistics import METHOD_TITLES, Method
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "certified_accuracy",
     "curve",
-    "envelope",
-    "envelope_per_sigma",
     "lower_bounds",
     "radius_grid",
     "sigma_of",
@@ -72,50 +70,6 @@ def certified_accuracy(
         return Drawing("certified_accuracy", "Certified accuracy against radius", note, draw)
     name = f"certified_accuracy_{guarantee.replace('-', '_')}"
     return Drawing(name, f"Certified accuracy ({guarantee})", note, draw)
-
-
-def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
-    return statistics.envelope([curve(each, grid) for each in certifications])
-
-
-def _families(certifications: Sequence[Certification]) -> dict[str, list[Certification]]:
-    families: dict[str, list[Certification]] = {}
-    for each in certifications:
-        families.setdefault(str(each.run.facts.get("method", "all")), []).append(each)
-    return families
-
-
-def envelope(certifications: Sequence[Certification]) -> Drawing:
-    """The best of each method's runs at each radius (SmoothAdv Figures 1 and 2, left)."""
-
-    def draw(axes: Axes) -> None:
-        grid = radius_grid(certifications)
-        for position, (name, members) in enumerate(_families(certifications).items()):
-            axes.plot(
-                grid, _best_of(members, grid), label=f"{name} ({len(members)} runs)", **line_style(position)
-            )
-        percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
-
-    note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
-    return Drawing("envelope", "Upper envelope over all runs", note, draw)
-
-
-def envelope_per_sigma(certifications: Sequence[Certification]) -> Drawing:
-    """The envelope for each noise level (SmoothAdv Figures 1 and 2, middle)."""
-
-    def draw(axes: Axes) -> None:
-        grid = radius_grid(certifications)
-        for line, (name, members) in enumerate(_families(certifications).items()):
-            for position, sigma in enumerate(sorted({sigma_of(each) for each in members}, key=str)):
-                chosen = [each for each in members if sigma_of(each) == sigma]
-                style = {**line_style(position), "linestyle": DASHES[line % len(DASHES)]}
-                axes.plot(
-                    grid, _best_of(chosen, grid), label=f"{name} σ={sigma} ({len(chosen)} runs)", **style
-                )
-        percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
-
-    note = "The best of the runs of one noise level σ at each radius."
-    return Drawing("envelope_per_sigma", "Upper envelope per noise level", note, draw)
 
 
 def lower_bounds(certifications: Sequence[Certification]) -> Drawing:
