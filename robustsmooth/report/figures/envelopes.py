@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,21 +12,12 @@ from robustsmooth.report.evaluations import Attack, Certification
 from robustsmooth.report.figures.attacked import attack_name
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import DASHES, MARKERS, PALETTE, Drawing, line_style, percent_axes
+from robustsmooth.report.tables import by_method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["envelope", "envelope_per_sigma"]
-
-Each = TypeVar("Each", Certification, Attack)
-
-
-def _families(members: Sequence[Each]) -> dict[str, list[Each]]:
-    """What was found about the runs of each method."""
-    families: dict[str, list[Each]] = {}
-    for each in members:
-        families.setdefault(str(each.run.facts.get("method", "all")), []).append(each)
-    return families
 
 
 def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
@@ -42,8 +33,8 @@ def envelope(certifications: Sequence[Certification], attacks: Sequence[Attack] 
 
     It is SmoothAdv's Figure 1 and 2, left, and Figure 3.
     """
-    families = _families(certifications)
-    tried = {name: members for name, members in _families(attacks).items() if name in families}
+    families = by_method(certifications)
+    tried = {name: members for name, members in by_method(attacks).items() if name in families}
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
@@ -88,7 +79,7 @@ def envelope_per_sigma(certifications: Sequence[Certification]) -> Drawing:
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for line, (name, members) in enumerate(_families(certifications).items()):
+        for line, (name, members) in enumerate(by_method(certifications).items()):
             for position, sigma in enumerate(sorted({sigma_of(each) for each in members}, key=str)):
                 chosen = [each for each in members if sigma_of(each) == sigma]
                 style = {**line_style(position), "linestyle": DASHES[line % len(DASHES)]}

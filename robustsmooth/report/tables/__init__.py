@@ -15,7 +15,7 @@ from robustsmooth.report.tables.certified import (
     radius_table,
     seed_table,
 )
-from robustsmooth.report.tables.common import by_guarantee, default_radii
+from robustsmooth.report.tables.common import by_guarantee, by_method, default_radii
 from robustsmooth.report.tables.measured import (
     agreement_rows,
     agreement_table,
@@ -29,5 +29,5 @@ __all__ = [
     "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
-    "prediction_table", "attack_seed_table", "distance_table", "by_guarantee", "default_radii",
+    "prediction_table", "attack_seed_table", "distance_table", "by_guarantee", "by_method", "default_radii",
 ]  # fmt: skip

@@ -10,7 +10,14 @@ from robustsmooth.report import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
 from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, apart_from_seed, differ_in_seed, known_facts, radius_key
+from robustsmooth.report.tables.common import (
+    RUN,
+    apart_from_seed,
+    by_method,
+    differ_in_seed,
+    known_facts,
+    radius_key,
+)
 
 __all__ = [
     "certified_accuracy_table",
@@ -91,9 +98,7 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
         certifications: What to compare.
         radii: In pixel units.
     """
-    families: dict[str, list[Certification]] = {}
-    for each in (each for each in certifications if each.guarantee == FIELD_GUARANTEE):
-        families.setdefault(str(each.run.facts.get("method", "all")), []).append(each)
+    families = by_method(each for each in certifications if each.guarantee == FIELD_GUARANTEE)
     rows = []
     if any(len(members) > 1 for members in families.values()):
         for name, members in families.items():

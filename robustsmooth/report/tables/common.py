@@ -1,9 +1,9 @@
 """What the tables share."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
+from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
 
@@ -11,6 +11,7 @@ __all__ = [
     "RUN",
     "apart_from_seed",
     "by_guarantee",
+    "by_method",
     "default_radii",
     "differ_in_seed",
     "known_facts",
@@ -18,6 +19,8 @@ __all__ = [
 ]
 
 RUN = Column("run", "Run")
+
+Each = TypeVar("Each", Certification, Attack)
 
 
 def default_radii(certifications: Sequence[Certification]) -> list[float]:
@@ -43,6 +46,14 @@ def by_guarantee(certifications: Iterable[Certification]) -> dict[str, list[Cert
     for each in certifications:
         groups.setdefault(each.guarantee, []).append(each)
     return dict(sorted(groups.items(), key=lambda item: (item[0] != FIELD_GUARANTEE, item[0])))
+
+
+def by_method(members: Iterable[Each]) -> dict[str, list[Each]]:
+    """What was found about the runs of each method, or of each row of an experiment's table."""
+    groups: dict[str, list[Each]] = {}
+    for each in members:
+        groups.setdefault(str(each.run.facts.get("method", "all")), []).append(each)
+    return groups
 
 
 def apart_from_seed(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
