@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,9 +19,10 @@ __all__ = ["Forward", "Numerics", "Precision", "Tuning", "tune"]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-_SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 _MOST_SECONDS = 0.7  # of one pass that is only there to compare batch sizes
-_TURNS, _SECONDS_OF_TURNS = 12, 2.5  # at most
+_IMAGES = 96  # that one measurement takes at least
+_TURNS, _SECONDS_OF_TURNS = 8, 3.0  # at most
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Numerics:
             network in lower precision is a slightly different classifier.
         channels_last: Keep images channels last in memory, which is quicker for most convolutions;
             ``"auto"`` tries both.
-        compile: Compile the network once (tens of seconds), with its weights as constants.
+        compile: Compile the network once (tens of seconds), with its weights as constants and BatchNorm
+            folded into the convolutions, which rounds differently.
     """
 
     precision: Precision = "32-true"
@@ -125,8 +128,8 @@ def tune(
 ) -> Tuning:
     """Find a quick device batch and memory format with a few passes.
 
-    The candidates take turns, so that other work on the machine meets all of them; the quickest pass of each
-    counts, because other work can only slow one down. Those that are clearly slower drop out.
+    The candidates take turns, so that other work on the machine meets all of them; those that are clearly
+    slower drop out.
 
     Args:
         network: Maps images to logits.
@@ -136,7 +139,7 @@ def tune(
         numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
 
     Returns:
-        The smallest batch within 2 % of the best speed.
+        The smallest batch within 2 % of the best median speed.
 
     Raises:
         ValueError: If the given batch does not fit into memory.
@@ -147,27 +150,29 @@ def tune(
         layout: Forward(network, replace(numerics, compile=False, channels_last=layout), device)
         for layout in layouts
     }
-    speeds: dict[tuple[int, bool], float] = {}
+    samples: dict[tuple[int, bool], list[float]] = {}
     slower = 0  # sizes in a row that were clearly slower than the best
     for size in _SIZES if batch_size == "auto" else (batch_size,):
         for layout, forward in forwards.items():
-            speeds[size, layout] = _speed(forward, (size, *shape), warm_up=True)
-        best = max(speeds.values())
-        here = max(speeds[size, layout] for layout in forwards)
+            samples[size, layout] = [_speed(forward, (size, *shape), warm_up=True)]
+        best = max(max(each) for each in samples.values())
+        here = max(samples[size, layout][0] for layout in forwards)
         slower = slower + 1 if here < 0.85 * best else 0
         if slower == 2 or 2 * size > _MOST_SECONDS * here:
             break
     if not best:
         raise ValueError(f"a device batch of {size} images does not fit into memory; give a smaller one")
+    speeds = {candidate: each[0] for candidate, each in samples.items()}
+    turns = _TURNS if len(speeds) > 1 and size <= _MOST_SECONDS * best else 0
     until = time.perf_counter() + _SECONDS_OF_TURNS
-    for _ in range(_TURNS if len(speeds) > 1 else 0):
+    for _ in range(turns):
+        for size, layout in speeds:
+            samples[size, layout].append(_speed(forwards[layout], (size, *shape)))
+        medians = {candidate: median(samples[candidate]) for candidate in speeds}
+        best = max(medians.values())
+        speeds = {candidate: speed for candidate, speed in medians.items() if speed > 0.85 * best}
         if time.perf_counter() > until:
             break
-        speeds = {candidate: speed for candidate, speed in speeds.items() if speed > 0.85 * best}
-        for size, layout in speeds:
-            again = _speed(forwards[layout], (size, *shape))
-            speeds[size, layout] = max(speeds[size, layout], again)
-        best = max(speeds.values())
     size, layout = min(
         (candidate for candidate, speed in speeds.items() if speed >= 0.98 * best),
         key=lambda candidate: (candidate[0], -speeds[candidate]),
@@ -176,22 +181,27 @@ def tune(
 
 
 def _speed(forward: Forward, shape: tuple[int, ...], warm_up: bool = False) -> float:
-    """Images per second in one pass; zero if it does not fit into memory."""
+    """Images per second in a few passes; zero if one does not fit into memory."""
     try:
         batch = torch.rand(shape, device=forward.device, generator=_fixed(forward.device))
         batch = batch.to(memory_format=forward.memory_format)
-        for _ in range(1 + warm_up):
-            _synchronize(forward.device)
-            start = time.perf_counter()
-            forward(batch)
-            _synchronize(forward.device)
-            seconds = time.perf_counter() - start
-            if seconds > _MOST_SECONDS:
-                break
-        return shape[0] / seconds
+        if warm_up and (seconds := _seconds(forward, batch)) > _MOST_SECONDS:
+            return shape[0] / seconds
+        seconds, images = 0.0, 0
+        while images < _IMAGES and seconds < _MOST_SECONDS:
+            seconds, images = seconds + _seconds(forward, batch), images + shape[0]
+        return images / seconds
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return 0.0
+
+
+def _seconds(forward: Forward, batch: Tensor) -> float:
+    _synchronize(forward.device)
+    start = time.perf_counter()
+    forward(batch)
+    _synchronize(forward.device)
+    return time.perf_counter() - start
 
 
 def _fixed(device: torch.device) -> torch.Generator:

@@ -422,7 +422,7 @@ def test_ballots_by_hand():
 def test_tuning_keeps_what_is_given(network):
     device = torch.device("cpu")
     found = tune(network, SHAPE, device)
-    assert found.batch_size >= 16
+    assert found.batch_size >= 32
     assert found.numerics.channels_last in (True, False)
     assert found.votes_per_second > 0
     fixed = tune(network, SHAPE, device, 17, Numerics(channels_last=True))
