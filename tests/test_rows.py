@@ -3,15 +3,15 @@
 from types import SimpleNamespace
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from hydra_plugins.robustsmooth_rows import RowsSweeper
+from hydra.core.plugins import Plugins
 
 
 def batches(*words, **settings):
     """What the launcher is given, for these words of the command line."""
-    sweeper = RowsSweeper(**settings)
+    # As Hydra finds it: looking for plugins, it executes its own modules again.
+    found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
+    sweeper = found(**settings)
     sweeper.hydra_context = SimpleNamespace(config_loader=None)
     given = OverridesParser.create().parse_overrides([*sweeper._parse_config(), *words])
     return sweeper.split_arguments(given, sweeper.max_batch_size)
@@ -76,5 +76,9 @@ def test_values_that_describe_objects_reach_the_job():
 
 def test_without_rows_it_is_hydras_own_sweeper():
     words = ["method=gaussian,macer", "seed=0,1", "scale=smoke"]
-    parsed = OverridesParser.create().parse_overrides(words)
-    assert batches(*words) == BasicSweeper.split_arguments(parsed, None)
+    assert jobs(*words) == [
+        "method=gaussian seed=0 scale=smoke",
+        "method=gaussian seed=1 scale=smoke",
+        "method=macer seed=0 scale=smoke",
+        "method=macer seed=1 scale=smoke",
+    ]
