@@ -2,7 +2,9 @@
 
 import hydra
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir, register_resolvers
@@ -45,6 +47,22 @@ def test_heat_smoothing_and_the_fine_tunings_start_from_what_they_refine(name):
         cfg.hydra.sweep.dir = "sweep"
         start = OmegaConf.to_container(cfg.start, resolve=False).get(later)
         assert start is None or start.endswith(f"/{first}")
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_schedules_fit_and_noise_is_that_of_the_comparison(name):
+    for method in methods(name, SWEEPS[name]):
+        cfg = composed(name, SWEEPS[name], method)
+        cfg.hydra.sweep.dir = "sweep"
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD(
+            [parameter], lr=cfg.method.optimizer.lr, momentum=cfg.method.optimizer.momentum
+        )
+        instantiate(cfg.method.scheduler)(optimizer)
+        assert cfg.method.sigma == {"cpni_gauss": 0.06, "cpni_epgd": 0.06}.get(
+            method, 0.0 if method in ("natural", "adversarial", "pni", "cpni") else 0.25
+        )
+        assert cfg.method.get("time_steps", 1) == 1
 
 
 def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_steps():
