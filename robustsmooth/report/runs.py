@@ -313,7 +313,7 @@ def _facts_of_cached(folder: str) -> tuple[dict[str, Any], Path | None]:
             facts["train_seed"] = facts.pop("seed", None)
             for name in ("attack", "epsilon", "norm", "steps", "num_noise", "loss"):  # of the training
                 facts.pop(name, None)
-            if Path(checkpoint).suffix and Path(checkpoint).stem != "last":
+            if Path(checkpoint).suffix in (".ckpt", ".safetensors") and Path(checkpoint).stem != "last":
                 facts["checkpoint"] = Path(checkpoint).stem
     elif "method" in config:
         trained = path

@@ -61,15 +61,17 @@ def test_a_row_of_an_experiment_is_named_in_place_of_its_method(tmp_path):
 
 
 def test_an_evaluation_says_which_checkpoint_it_is_of_if_not_the_last(tmp_path):
-    trained = write_training(tmp_path / "a")
+    trained = write_training(tmp_path / "a-0.25")
+    write_certification(trained / "folder", trained)
     for name in ("last", "best"):
         file = trained / "checkpoints" / f"{name}.ckpt"
         file.parent.mkdir(exist_ok=True)
         file.touch()
         write_certification(trained / name, file)
     found = label_runs(find_runs(str(tmp_path)))
-    assert [run.facts["classifier"] for run in found] == ["gaussian", "gaussian best", "gaussian"]
-    assert [run.trained for run in found] == 3 * [trained]
+    classifiers = ["gaussian", "gaussian best", "gaussian", "gaussian"]
+    assert [run.facts["classifier"] for run in found] == classifiers
+    assert [run.trained for run in found] == 4 * [trained]
 
 
 def test_a_certification_at_another_noise_level_says_both(tmp_path):
