@@ -27,7 +27,7 @@ from robustsmooth.evaluation.attack_summary import (
     summarize_variant,
     table_of,
 )
-from robustsmooth.evaluation.attack_target import Decision, Target
+from robustsmooth.evaluation.attack_target import Decision, SinglePass, Target
 from robustsmooth.evaluation.context import fingerprint, gather, image_shape, images_here, network_of
 from robustsmooth.evaluation.progress import VotingProgress
 from robustsmooth.evaluation.records import RecordLog
@@ -112,6 +112,11 @@ class AttackEvaluation(Callback):
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
         if certified is not None and self.plan.norm != "l2":
             raise ValueError("`certified` radii are in l2: compare them with an l2 attack, or leave them out")
+        if certified is not None and isinstance(target, SinglePass):
+            raise ValueError(
+                "`certified` radii are of the smoothed classifier, and say nothing about one pass of the "
+                "network: set target=smoothed, or leave them out"
+            )
         self.target, self.folder = target, Path(folder)
         self.batch_size, self.source, self.source_sigma = batch_size, source, source_sigma
         self.precision, self.certified, self.pictures = precision, certified, pictures

@@ -439,7 +439,7 @@ def certified_log(folder, radius, correct=1):
 
 def test_an_empirical_accuracy_below_the_certified_one_is_called_a_bug(attack, tmp_path):
     certified = certified_log(tmp_path / "c", radius=5.0)
-    callback, _ = attack("a", L2, epsilons=[0.8], certified=certified)
+    callback, _ = attack("a", L2, target=vote(), epsilons=[0.8], certified=certified)
     said = callback.summary["variants"][0]
     assert said["certified"]["certified"] == 1.0
     assert said["certified"]["empirical"] == said["accuracy"] < 1.0
@@ -448,7 +448,7 @@ def test_an_empirical_accuracy_below_the_certified_one_is_called_a_bug(attack, t
 
 
 def test_a_certified_accuracy_that_holds_is_silent(attack, tmp_path):
-    callback, _ = attack("a", L2, certified=certified_log(tmp_path / "c", radius=0.0))
+    callback, _ = attack("a", L2, target=vote(), certified=certified_log(tmp_path / "c", radius=0.0))
     assert callback.summary["variants"][0]["certified"]["certified"] == 0.0
     assert callback.summary["warnings"] == []
 
@@ -492,14 +492,20 @@ def test_bad_settings(tmp_path, changes, message):
 def test_certified_radii_are_in_l2(tmp_path):
     certified = certified_log(tmp_path / "c", radius=0.0)
     with pytest.raises(ValueError, match="compare them with an l2 attack"):
-        evaluation(tmp_path, PGD(norm="linf", epsilon=0.1), certified=certified)
+        evaluation(tmp_path, PGD(norm="linf", epsilon=0.1), vote(), certified=certified)
+
+
+def test_certificates_say_nothing_about_one_pass(tmp_path):
+    certified = certified_log(tmp_path / "c", radius=0.0)
+    with pytest.raises(ValueError, match="say nothing about one pass"):
+        evaluation(tmp_path, L2, SinglePass(), certified=certified)
 
 
 def test_other_images_certificates_do_not_compare(attack, tmp_path):
     certified = certified_log(tmp_path / "c", radius=0.0)
     certified = type(certified)(certified.path, {1: 0.5}, 0.001)
     with pytest.raises(ValueError, match="certifies none of the images"):
-        attack("a", certified=certified)
+        attack("a", target=vote(), certified=certified)
 
 
 def test_an_attack_that_leaves_its_budget_is_stopped(attack):
