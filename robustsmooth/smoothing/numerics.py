@@ -129,7 +129,7 @@ def tune(
     """Find a quick device batch and memory format with a few passes.
 
     The candidates take turns, so that other work on the machine meets all of them; those that are clearly
-    slower drop out.
+    slower drop out. The global generators stay as they are.
 
     Args:
         network: Maps images to logits.
@@ -182,15 +182,17 @@ def tune(
 
 def _speed(forward: Forward, shape: tuple[int, ...], warm_up: bool = False) -> float:
     """Images per second in a few passes; zero if one does not fit into memory."""
+    devices = [forward.device] if forward.device.type == "cuda" else []
     try:
-        batch = torch.rand(shape, device=forward.device, generator=_fixed(forward.device))
-        batch = batch.to(memory_format=forward.memory_format)
-        if warm_up and (seconds := _seconds(forward, batch)) > _MOST_SECONDS:
-            return shape[0] / seconds
-        seconds, images = 0.0, 0
-        while images < _IMAGES and seconds < _MOST_SECONDS:
-            seconds, images = seconds + _seconds(forward, batch), images + shape[0]
-        return images / seconds
+        with torch.random.fork_rng(devices):  # networks that are random inside draw from the global generator
+            batch = torch.rand(shape, device=forward.device)
+            batch = batch.to(memory_format=forward.memory_format)
+            if warm_up and (seconds := _seconds(forward, batch)) > _MOST_SECONDS:
+                return shape[0] / seconds
+            seconds, images = 0.0, 0
+            while images < _IMAGES and seconds < _MOST_SECONDS:
+                seconds, images = seconds + _seconds(forward, batch), images + shape[0]
+            return images / seconds
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return 0.0
@@ -202,11 +204,6 @@ def _seconds(forward: Forward, batch: Tensor) -> float:
     forward(batch)
     _synchronize(forward.device)
     return time.perf_counter() - start
-
-
-def _fixed(device: torch.device) -> torch.Generator:
-    """A generator of its own: tuning must not disturb the global one."""
-    return torch.Generator(device).manual_seed(0)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -429,6 +429,14 @@ def test_tuning_keeps_what_is_given(network):
     assert (fixed.batch_size, fixed.numerics.channels_last) == (17, True)
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_tuning_a_random_network_leaves_the_global_generator_alone(inference):
+    network, before = RandomInside(), torch.get_rng_state()
+    with torch.inference_mode(inference):
+        tune(network, SHAPE, torch.device("cpu"), 8, Numerics(channels_last=False))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_lower_precision_is_another_classifier_and_says_so(network, images):
     numerics = Numerics("bf16-mixed", channels_last=True)
     classifier = SmoothedClassifier(network, GaussianNoise(0.5), numerics=numerics)
