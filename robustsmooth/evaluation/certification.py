@@ -104,7 +104,6 @@ class Certification(VotingCallback):
         if radii is not None and any(radius < 0 for radius in radii):
             raise ValueError(f"`radii` must not be negative, got {list(radii)}")
         self.radii = None if radii is None else [float(radius) for radius in radii]
-        self._num_classes = 10
 
     def row(self, finished: Finished) -> dict[str, Any]:
         """See `VotingCallback.row`."""
@@ -126,10 +125,9 @@ class Certification(VotingCallback):
             "guarantee": record.guarantee,
         }
 
-    def weakness(self, num_classes: int) -> str | None:
+    def weakness(self) -> str | None:
         """See `VotingCallback.weakness`."""
-        self._num_classes = num_classes
-        if largest_radius(self.procedure, self.noise, num_classes) > 0:
+        if largest_radius(self.procedure, self.noise, self.num_classes) > 0:
             return None
         return (
             f"with {self.procedure.max_votes} votes, alpha={self.procedure.alpha} and "
@@ -144,11 +142,11 @@ class Certification(VotingCallback):
         radius = torch.tensor([float(row["radius"]) for row in rows], dtype=torch.float64)
         radii = self.radii
         if radii is None:
-            radii = default_radii(self.procedure, self.noise, self._num_classes)
+            radii = default_radii(self.procedure, self.noise, self.num_classes)
         accuracies = certified_accuracy(prediction, radius, label, radii).tolist()
         metrics = {f"test/certified_acc@{r:.2f}": share for r, share in zip(radii, accuracies, strict=True)}
         metrics["test/abstention"] = float(abstention_rate(prediction))
-        largest = largest_radius(self.procedure, self.noise, self._num_classes)
+        largest = largest_radius(self.procedure, self.noise, self.num_classes)
         metrics["test/largest_radius"] = largest
         if not isinstance(self.procedure, FixedRadius):  # its radii are r or 0: their mean means nothing
             metrics["test/acr"] = float(average_certified_radius(prediction, radius, label))

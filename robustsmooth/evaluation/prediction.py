@@ -72,9 +72,9 @@ class Prediction(VotingCallback):
             "counts": counts_as_text(record.counts),
         }
 
-    def weakness(self, num_classes: int) -> str | None:
+    def weakness(self) -> str | None:
         """See `VotingCallback.weakness`."""
-        if unanimous(self.procedure, self.noise, num_classes).prediction != ABSTAIN:
+        if unanimous(self.procedure, self.noise, self.num_classes).prediction != ABSTAIN:
             return None
         return (
             f"with n={self.procedure.n} votes and alpha={self.procedure.alpha} not even unanimous votes "

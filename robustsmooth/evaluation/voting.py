@@ -61,6 +61,8 @@ class VotingCallback(Callback):
         self.console = Console(stderr=True)
         self.summary: dict[str, Any] = {}
         """What ``summary.json`` holds, once the test is over."""
+        self.num_classes = 10
+        """Of the tested network, once the test has begun."""
         self._bar: VotingProgress | None = None
 
     # ------------------------------------------------------------------ what a subclass says
@@ -70,7 +72,7 @@ class VotingCallback(Callback):
         """The row of one image, a value for each of `columns`."""
 
     @abstractmethod
-    def weakness(self, num_classes: int) -> str | None:
+    def weakness(self) -> str | None:
         """Why this setting cannot conclude anything, whatever the classifier; None if it can."""
 
     @abstractmethod
@@ -86,6 +88,7 @@ class VotingCallback(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fix the numerics, open the log, and say what to expect."""
         network = network_of(pl_module)
+        self.num_classes = int(getattr(network, "num_classes", self.num_classes))
         found = self._tune(network, trainer, pl_module.device) if trainer.is_global_zero else None
         tuning: Tuning = trainer.strategy.broadcast(found)  # type: ignore[assignment]
         settings = self._settings(network, tuning, pl_module.device)
@@ -102,7 +105,7 @@ class VotingCallback(Callback):
             tuning=tuning,
         )
         self._seen: list[int] = []
-        self._speak(trainer, network, tuning)
+        self._speak(trainer, tuning)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *args: Any
@@ -185,13 +188,13 @@ class VotingCallback(Callback):
             **self.settings,
         }
 
-    def _speak(self, trainer: pl.Trainer, network: nn.Module, tuning: Tuning) -> None:
+    def _speak(self, trainer: pl.Trainer, tuning: Tuning) -> None:
         """One sentence when nothing can come of it, one on how long it will take."""
         images = images_here(trainer)
         left = max(0, images - len(self._log.finished) // trainer.world_size)
         shown = self.progress and trainer.is_global_zero
         if shown:
-            problem = self.weakness(int(getattr(network, "num_classes", 10)))
+            problem = self.weakness()
             if problem:
                 self.console.print(f"[yellow]Warning:[/] {problem}", highlight=False, soft_wrap=True)
             seconds = left * self.procedure.max_votes / tuning.votes_per_second

@@ -39,7 +39,9 @@ from robustsmooth.smoothing import (
     Numerics,
     Predict,
     SmoothedClassifier,
+    TopKCertificate,
     address,
+    largest_radius,
 )
 
 FIELD = ["idx", "label", "predict", "radius", "correct", "time"]
@@ -332,6 +334,14 @@ def test_networks_that_are_random_inside_are_certified_image_by_image(certify, n
 
     tables = [rows_of(certify(str(size), network=Noisy(), batch_size=size)[1]) for size in (1, 7, 64)]
     assert tables[0] == tables[1] == tables[2]
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_the_network_says_how_many_classes_there_are(certify, progress):
+    """On every rank, whether or not this one speaks: a top-k bound divides alpha by them."""
+    certificate = TopKCertificate(k=2, n0=20, n=300, batch_size=64)
+    callback, _ = certify("a", certificate, progress=progress)
+    assert callback.summary["largest_radius"] == largest_radius(certificate, NOISE, num_classes=3)
 
 
 def test_a_loader_without_data_module_will_do(make_trainer, network, tiny_data, tmp_path):
