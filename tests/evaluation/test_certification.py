@@ -371,6 +371,13 @@ def test_data_settings_leave_out_what_does_not_matter():
     assert data_settings(config) == {"_target_": "X", "subset": {"every": 20, "indices": [1, 2]}}
 
 
+@pytest.mark.parametrize(("split", "known"), [("test", set()), ("val", {"val_images"})])
+def test_which_images_validate_matters_where_they_are_evaluated(split, known):
+    config = {"val_images": 1000, "seed": 3, "subset": {"split": split}}
+    assert data_settings(config).keys() == {"subset"} | known
+    assert data_settings({"subset": None, "val_images": 1000}) == {"subset": None}
+
+
 def test_negative_radii_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`radii` must not be negative"):
         Certification(CERTIFICATE, NOISE, tmp_path, radii=[-0.1])
