@@ -61,7 +61,8 @@ def distance_statistics(distance: ArrayLike, success: ArrayLike) -> dict[str, fl
 def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[str, Any]:
     """Everything about the rows of one budget and one number of noises.
 
-    An image that is wrong without an attack has distance 0.
+    An image that is wrong without an attack has distance 0, and is robust at no budget, whatever the
+    classifier says about the attacked one.
 
     Args:
         rows: One per image.
@@ -75,7 +76,7 @@ def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[
     wrong = np.array([row["clean_correct"] == "0" for row in rows])
     distance = np.where(wrong, 0.0, [float(row[norm]) for row in rows])
     broken = success | wrong
-    accuracy = 1.0 - float(success.mean())
+    accuracy = 1.0 - float(broken.mean())
     low, high = accuracy_band(accuracy, len(rows))
     reach = float(distance[broken].max()) if broken.any() else 1.0
     grid = np.linspace(0.0, reach if reach > 0 else 1.0, points)
@@ -146,7 +147,7 @@ class BeneathCertified:
 
     Attributes:
         images: How many both logs hold.
-        empirical: Share that is right under attack.
+        empirical: Share that is right without and under attack.
         certified: Share that is certified at the budget.
         answered: Certified images that the attack made answer another class.
         abstained: Certified images that the attack made abstain.
@@ -206,11 +207,12 @@ def beneath_certified(
         raise ValueError(f"`{log.path}` certifies none of the attacked images")
     sure = np.array([log.radius[int(row["idx"])] >= epsilon for row in shared])
     fell = np.array([row["success"] == "1" for row in shared])
+    wrong = np.array([row["clean_correct"] == "0" for row in shared])
     abstained = np.array([row["abstain"] == "1" for row in shared])
     answered = int((sure & fell & ~abstained).sum())
     return BeneathCertified(
         images=len(shared),
-        empirical=1.0 - float(fell.mean()),
+        empirical=1.0 - float((fell | wrong).mean()),
         certified=float(sure.mean()),
         answered=answered,
         abstained=int((sure & abstained).sum()),

@@ -135,9 +135,9 @@ def test_the_summary_says_what_the_rows_say(attack, tmp_path):
     rows = table(path)
     for said, epsilon in zip(summary["variants"], ("0.2", "0.4"), strict=True):
         mine = [row for row in rows if row["epsilon"] == epsilon]
-        accuracy = sum(row["success"] == "0" for row in mine) / 11
-        assert said["accuracy"] == accuracy
-        assert summary["metrics"][f"test/attack_acc@{float(epsilon):.2f}"] == accuracy
+        accuracy = sum(row["success"] == "0" and row["clean_correct"] == "1" for row in mine) / 11
+        assert said["accuracy"] == pytest.approx(accuracy)
+        assert summary["metrics"][f"test/attack_acc@{float(epsilon):.2f}"] == said["accuracy"]
         assert said["low"] <= accuracy <= said["high"]
         curve = said["curve"]
         assert curve["attacked"][-1] == pytest.approx(said["distance"]["success"])

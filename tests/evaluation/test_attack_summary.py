@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from robustsmooth.evaluation import attack_curve, beneath_certified, distance_statistics, read_certified
-from robustsmooth.evaluation.attack_summary import CertifiedLog
+from robustsmooth.evaluation.attack_summary import CertifiedLog, summarize_variant
 
 attacks = st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=30)
 
@@ -32,8 +32,11 @@ def test_the_median_is_beyond_what_was_found_when_half_failed(pairs):
 
 
 def rows(*columns):
-    """(idx, success, abstain)"""
-    return [{"idx": str(i), "success": str(s), "abstain": str(a)} for i, s, a in columns]
+    """(idx, success, abstain), and whether it is right without an attack"""
+    return [
+        {"idx": str(i), "success": str(s), "abstain": str(a), "clean_correct": str(*clean or (1,))}
+        for i, s, a, *clean in columns
+    ]
 
 
 def log(radii, alpha=0.001):
@@ -66,6 +69,16 @@ def test_abstentions_ask_for_more_votes():
     said = beneath_certified(rows((0, 1, 1), (1, 0, 0)), 0.5, log([0.6, 0.6]), alpha=0.001)
     assert said.probability == 1.0
     assert "raise prediction.n" in said.warning(0.5)
+
+
+def test_an_image_that_is_wrong_without_an_attack_is_not_robust():
+    """Even where the classifier is right about the attacked one, as the report counts too."""
+    some = rows((0, 0, 0, 1), (1, 0, 0, 0), (2, 1, 0, 1), (3, 1, 0, 0))
+    said = summarize_variant([row | {"l2": "0.5", "time": "1.0"} for row in some], "l2")
+    assert (said["clean_accuracy"], said["accuracy"]) == (0.5, 0.25)
+    assert said["low"] <= 0.25 <= said["high"]
+    assert said["distance"]["success"] == 0.75
+    assert beneath_certified(some, 0.5, log([0.0] * 4), alpha=0.0).empirical == 0.25
 
 
 def test_order_is_silent():
