@@ -1,6 +1,7 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017)."""
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import ClassVar, Unpack
 
@@ -86,7 +87,7 @@ class MNISTDataModule(ImageDataModule):
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             header = np.frombuffer(content, dtype=">i4", count=1 + dimensions)
             pixels = np.frombuffer(content, dtype=np.uint8, offset=header.nbytes).reshape(header[1:])
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise ValueError(f"`{path}` is damaged; fetch it again") from error
         if header[0] != 0x0800 + dimensions:  # the format's magic number: bytes, so many dimensions
             raise ValueError(f"`{path}` is no {name} file; fetch it again")

@@ -110,9 +110,12 @@ class UnlabeledImages(_Extra):
     def _file(self) -> tuple[Tensor, Tensor]:
         if self.path.suffix in (".npz", ".npy"):
             try:
-                loaded = np.load(self.path, allow_pickle=False)
-                content = {"data": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-            except (OSError, EOFError, ValueError) as error:
+                with self.path.open("rb") as file:
+                    loaded = np.load(file, allow_pickle=False)
+                    content = {"data": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            except PermissionError:
+                raise
+            except Exception as error:  # NumPy, zipfile and zlib each have their own
                 raise ValueError(f"`{self.path}` is damaged or no array file; fetch it again") from error
         else:
             content = load_arrays(self.path)

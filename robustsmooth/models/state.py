@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ def _from_torch(path: Path) -> Checkpoint:
         ) from error
     except PermissionError:
         raise
-    except (RuntimeError, EOFError, BadZipFile, OSError) as error:
+    except Exception as error:  # what a damaged file raises is torch's affair
         raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"`{path}` holds a {type(content).__name__}, not a state dict")

@@ -1,6 +1,7 @@
 """CIFAR in its own files and in class folders, both written here; and what can be wrong with them."""
 
 import pickle
+import random
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from robustsmooth.data import CIFAR10DataModule, CIFAR100DataModule
+from robustsmooth.data.pickles import load_arrays
 from tests.data.conftest import write
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -163,6 +165,44 @@ def test_a_pickle_with_code_is_refused(official_cifar10, monkeypatch):
     ):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
     assert not (root / "executed").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_arrays_come_back_as_they_were(tmp_path, protocol):
+    arrays = {
+        "bytes": np.arange(60, dtype=np.uint8).reshape(5, 12),
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big endian": np.arange(4, dtype=">i4"),
+    }
+    (tmp_path / "a").write_bytes(pickle.dumps({**arrays, "list": [1, 2]}, protocol))
+    read = load_arrays(tmp_path / "a")
+    for key, array in arrays.items():
+        assert np.array_equal(read[key], array)
+        assert read[key].dtype == array.dtype
+    assert read["list"].tolist() == [1, 2]
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    (tmp_path / "a").write_bytes(pickle.dumps({"data": np.array([None, 1], dtype=object)}))
+    with pytest.raises(ValueError, match=r"`.*` is damaged or no data file"):
+        load_arrays(tmp_path / "a")
+
+
+def test_flipped_bytes_are_a_sentence_and_no_crash(tmp_path):
+    """NumPy's own reader of pickled arrays trusts them and ends the process with a segmentation fault."""
+    source, path = random.Random(0), tmp_path / "a"
+    content = pickle.dumps({"data": np.zeros((5, 12), np.uint8), "labels": [1, 2, 3, 4, 5]}, protocol=2)
+    refused = 0
+    for _ in range(1000):
+        flipped = bytearray(content)
+        for _ in range(source.choice([1, 2, 5])):
+            flipped[source.randrange(len(flipped))] = source.randrange(256)
+        path.write_bytes(flipped)
+        try:
+            load_arrays(path)
+        except ValueError:
+            refused += 1
+    assert refused > 300
 
 
 def test_download_only_on_request(tmp_path, monkeypatch):

@@ -60,6 +60,15 @@ def test_truncated(tmp_path, write_idx, suffix):
         module(tmp_path).setup("test")
 
 
+def test_flipped_bytes_in_the_archive(tmp_path, write_idx):
+    write_all(write_idx, tmp_path, ".gz")
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[:30] + bytes(byte ^ 255 for byte in content[30:60]) + content[60:])
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz` is damaged; fetch it again"):
+        module(tmp_path).setup("test")
+
+
 def test_another_file(tmp_path, write_idx):
     write_all(write_idx, tmp_path, "")
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros((4, 5)))

@@ -106,6 +106,13 @@ def test_damaged(tmp_path, content):
             len(UnlabeledImages(str(tmp_path / name)))
 
 
+def test_truncated_archive(tmp_path):
+    np.savez(tmp_path / "a.npz", image=np.zeros((4, 32, 32, 3), np.uint8))
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"a.npz` is damaged or no array file; fetch it again"):
+        len(UnlabeledImages(str(tmp_path / "a.npz")))
+
+
 def test_wrong_arrays_and_numbers(tmp_path):
     np.savez(tmp_path / "floats.npz", image=np.zeros((2, 32, 32, 3)))
     with pytest.raises(ValueError, match=r"must hold \(N, H, W, C\) uint8 images"):

@@ -5,6 +5,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 from urllib.error import URLError
 
 import pytest
@@ -24,6 +25,7 @@ from robustsmooth.models import (
     resnet32x32,
     torchvision_network,
 )
+from robustsmooth.runs import saved_config
 
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
 OTHER = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
@@ -467,6 +469,20 @@ def test_truncated(tmp_path, name):
         (tmp_path / name).write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"truncated or damaged|is damaged"):
             read_checkpoint(tmp_path / name)
+
+
+def test_truncated_in_the_old_format(tmp_path):
+    """As the field's published files are: before PyTorch 1.6 a checkpoint was no zip archive."""
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    torch.save({"state_dict": published(**COHEN)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for length in range(1, len(content), len(content) // 40):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"damaged|would execute code"):
+            read_checkpoint(path)
+        with suppress(ValueError):  # not ours, or damaged: a sentence in both cases
+            saved_config(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", b"\x00" * 300])
