@@ -45,10 +45,8 @@ def looks(n: int, first: int = 100, growth: float = 1.2) -> tuple[int, ...]:
     """
     rungs = math.ceil(math.log(max(n / first, 1)) / math.log(growth))
     # The last rung falls on n itself; a final step that is hardly a step is merged into it.
-    plan = sorted(
-        {round(first * growth**k) for k in range(rungs) if first * growth**k < n / math.sqrt(growth)}
-    )
-    return (*plan, n)
+    steps = (first * growth**k for k in range(rungs))
+    return (*sorted({round(step) for step in steps if step < n / math.sqrt(growth)} - {n}), n)
 
 
 def upper_boundaries(p0: float, plan: tuple[int, ...], alpha: float) -> NDArray[np.int64]:

@@ -42,6 +42,13 @@ def test_alpha_is_kept_at_the_boundary_exactly(p0, alpha):
         assert exact_chance_of_accepting(p0, plan[: at + 1], lowered) > budget
 
 
+@pytest.mark.parametrize(("n", "growth"), [(101, 1.001), (100, 1.2), (99, 1.2), (110, 1.2), (5000, 1.2)])
+def test_looks_rise_to_the_last(n, growth):
+    plan = looks(n, 100, growth)
+    assert plan[-1] == n
+    assert all(a < b for a, b in zip(plan, plan[1:], strict=False))
+
+
 def test_alpha_is_kept_with_the_real_plan():
     # The recursion again, with plain arrays and scipy's pmf, for the plan of the default setting.
     p0, alpha = stats.norm.cdf(1.0), 0.001
