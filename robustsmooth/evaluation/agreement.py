@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.context import gather
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.smoothing import HardVote, ImageRandomness, Predict
 
@@ -87,7 +88,7 @@ class Agreement(Callback):
         self.predict = Predict(n=n, alpha=alpha)
         self.settings = {**(settings or {}), "sigmas": self.sigmas, "n": n, "alpha": alpha, "seed": seed}
         self._log: RecordLog | None = None
-        self._expected: list[tuple[str, ...]] = []
+        self._seen: list[int] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open this rank's log."""
@@ -99,9 +100,11 @@ class Agreement(Callback):
     ) -> None:
         """Vote on the images of the batch that are not in the log yet."""
         assert self._log is not None
+        everyone = batch.indices.tolist()
+        self._seen += everyone
         missing = [
             position
-            for position, index in enumerate(batch.indices.tolist())
+            for position, index in enumerate(everyone)
             if any((index, sigma) not in self._log for sigma in self.sigmas)
         ]
         if not missing:
@@ -128,9 +131,9 @@ class Agreement(Callback):
                 self._log.append(dict(zip(COLUMNS, row, strict=True)))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Merge the ranks' logs."""
+        """Merge the ranks' logs; every image must have its rows."""
         assert self._log is not None
-        trainer.strategy.barrier()
+        expected = [(str(index), str(sigma)) for index in gather(self._seen) for sigma in self.sigmas]
         if trainer.is_global_zero:
-            self._log.merge()
+            self._log.merge(expected)
         self._log.close()
