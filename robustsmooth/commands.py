@@ -145,10 +145,15 @@ def prepare(cfg: DictConfig) -> Path:
     folder = Path(cfg.run_dir)
     _check_mandatory(cfg)
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if _is_first_process():
         _write(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         _write(folder / ".hydra" / "environment.json", json.dumps(environment(), indent=2) + "\n")
     return folder
+
+
+def _is_first_process() -> bool:
+    """Whether this one writes what all would write alike; Lightning, torchrun or SLURM number them."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
@@ -172,7 +177,7 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
             f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
         )
     __import__(f"robustsmooth.{name}")
-    places = [f"checkpoint='{checkpoint}'", f"run_dir='{folder}'"]
+    places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}"]
     cfg = hydra.compose(
         config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
     )
@@ -182,7 +187,13 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
 def _placed(override: str, run: Path) -> str:
     """An override with ``{run}`` filled in, quoted for Hydra."""
     key, _, value = override.partition("=")
-    return f"{key}='{value.replace('{run}', str(run))}'" if "{run}" in value else override
+    return f"{key}={_quoted(value.replace('{run}', str(run)))}" if "{run}" in value else override
+
+
+def _quoted(text: object) -> str:
+    """A text as Hydra reads it back, whatever signs are in it."""
+    escaped = str(text).replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def environment() -> dict[str, Any]:

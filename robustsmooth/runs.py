@@ -45,7 +45,7 @@ def checkpoint_file(place: str | Path) -> Path:
     Raises:
         ValueError: If there is none.
     """
-    path = Path(place)
+    path = Path(place).expanduser()
     if path.is_file():
         return path
     if not path.exists():

@@ -49,6 +49,19 @@ def _check_sweep(cfg: DictConfig) -> None:
         )
 
 
+def _check_one_folder() -> None:
+    """``srun`` and ``torchrun`` start every process by itself, each of which reads the clock."""
+    several = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 or "TORCHELASTIC_RUN_ID" in os.environ
+    if not several or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return
+    named = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
+    if "${now:" in str(named):
+        raise ValueError(
+            "the processes that srun or torchrun starts need one run folder, and the default is named after "
+            "each one's clock; give hydra.run.dir=..."
+        )
+
+
 @contextmanager
 def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
     """The loggers of ``cfg.logger``, with the resolved config in them.
@@ -58,20 +71,22 @@ def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
         folder: The run folder.
 
     Yields:
-        The loggers. They are closed at the end, also after an error.
+        The loggers. They are closed at the end; after an error as failed.
     """
     _hush()
     configs = cfg.get("logger") or {}
     loggers = [instantiate(each, save_dir=str(folder)) for each in configs.values()]
     plain = OmegaConf.to_container(cfg, resolve=True)
+    status = "failed"
     try:
         for logger in loggers:
             logger.log_hyperparams(plain)
         yield loggers
+        status = "success"
     finally:
         for logger in loggers:
-            logger.finalize("success")
-        _close_wandb(loggers)
+            logger.finalize(status)
+        _close_wandb(loggers, exit_code=0 if status == "success" else 1)
 
 
 @contextmanager
@@ -95,10 +110,12 @@ def trainer_for(
         The trainer.
 
     Raises:
-        ValueError: If a sweep in one process asks for the strategy ``ddp``.
+        ValueError: If a sweep in one process asks for the strategy ``ddp``; or if the processes of a launcher
+            would each name the run folder by its own clock.
     """
     _hush()
     _check_sweep(cfg)
+    _check_one_folder()
     with loggers_for(cfg, folder) if loggers is None else nullcontext(loggers) as opened:
         yield instantiate(
             cfg.trainer,
@@ -109,8 +126,8 @@ def trainer_for(
         )
 
 
-def _close_wandb(loggers: Sequence[Logger]) -> None:
+def _close_wandb(loggers: Sequence[Logger], exit_code: int) -> None:
     if any(type(logger).__name__ == "WandbLogger" for logger in loggers):
         import wandb
 
-        wandb.finish()
+        wandb.finish(exit_code=exit_code)

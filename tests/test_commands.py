@@ -1,13 +1,17 @@
 """Bad input ends in one sentence that says what to do; and the pieces of the entry points."""
 
 import errno
+from contextlib import suppress
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 
-from robustsmooth.commands import environment, explain, prepare, register_resolvers
+from robustsmooth.commands import _quoted, environment, explain, prepare, register_resolvers
+from robustsmooth.loggers import CsvLogger
+from robustsmooth.runs import checkpoint_file
+from robustsmooth.runtime import loggers_for
 
 
 def only_sentence(text: str) -> str:
@@ -101,6 +105,44 @@ def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
     assert OmegaConf.load(folder / ".hydra" / "config.yaml") == {"run_dir": cfg.run_dir, "seed": 3, "same": 3}
     assert (folder / ".hydra" / "environment.json").exists()
     assert environment()["packages"]["torch"]
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_one_process_of_several_writes_the_config(tmp_path, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    folder = prepare(OmegaConf.create({"run_dir": str(tmp_path / "run")}))
+    assert list((folder / ".hydra").iterdir()) == []
+
+
+def test_processes_of_a_launcher_need_a_folder_with_a_name(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    words = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+    assert "give hydra.run.dir=..." in only_sentence(call("train", *words, status=1))
+    call("train", *words, "hydra.run.dir=named")
+    assert (tmp_path / "named" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("text", ["runs/a", "it's here/a, b=c", "[x] ${y}", "'"])
+def test_any_folder_can_be_named_to_a_nested_command(text):
+    assert OverridesParser.create().parse_override(f"checkpoint={_quoted(text)}").value() == text
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.ckpt").touch()
+    assert checkpoint_file("~/a.ckpt") == tmp_path / "a.ckpt"
+
+
+@pytest.mark.parametrize(("failure", "status"), [(None, "success"), (ValueError("no"), "failed")])
+def test_loggers_know_how_it_ended(tmp_path, monkeypatch, failure, status):
+    ended = []
+    monkeypatch.setattr(CsvLogger, "finalize", lambda self, status: ended.append(status))
+    cfg = OmegaConf.create({"logger": {"csv": {"_target_": "robustsmooth.loggers.CsvLogger"}}})
+    with suppress(ValueError), loggers_for(cfg, tmp_path):
+        if failure is not None:
+            raise failure
+    assert ended == [status]
 
 
 def test_a_missing_value_is_named(tmp_path):

@@ -248,6 +248,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             count: How many; fewer if there are not so many.
             split: ``val`` or ``test``.
         """
+        self.prepare_data()  # this look may come before Lightning's
         if split == "val":
             part, places = self.part("train"), self.val_positions or self.train_positions
         else:

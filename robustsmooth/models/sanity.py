@@ -1,9 +1,9 @@
 """A first look at an imported network, because a wrong normalisation is the most common silent error."""
 
-import os
 from typing import Any, Protocol
 
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 __all__ = ["sanity_check"]
@@ -37,6 +37,11 @@ def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, 
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
     chance = 1 / logits.shape[1]
     note = "; that is close to guessing: is model.normalization right?" if accuracy < 3 * chance else ""
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
-        print(f"clean accuracy on {len(labels)} {split} images: {100 * accuracy:.1f} %{note}", flush=True)
+    _say(f"clean accuracy on {len(labels)} {split} images: {100 * accuracy:.1f} %{note}")
     return accuracy
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    """Print, of several processes in one."""
+    print(text, flush=True)

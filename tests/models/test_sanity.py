@@ -57,3 +57,10 @@ def test_before_training_no_test_image_is_seen(capsys):
     sanity_check(constant, data, 50, split="val")
     assert "on 50 val images" in capsys.readouterr().out
     assert "test" not in data._parts
+
+
+def test_data_that_are_fetched_are_fetched_before(monkeypatch, capsys):
+    data = digits()
+    monkeypatch.setattr(data, "prepare_data", lambda: print("fetched"))
+    sanity_check(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, 50)
+    assert capsys.readouterr().out.startswith("fetched\nclean accuracy")
