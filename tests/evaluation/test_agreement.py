@@ -114,7 +114,9 @@ def test_the_log_does_not_depend_on_the_loader_and_goes_on_with_what_is_missing(
 def test_an_image_without_rows_is_missed(tmp_path, monkeypatch):
     """One that another rank has seen, say, and not written."""
     monkeypatch.setattr("robustsmooth.evaluation.agreement.gather", lambda seen: [*seen, 363])
-    with pytest.raises(ValueError, match="2 rows are missing, the first is {'idx': '363', 'sigma': '0.0'}"):
+    with pytest.raises(
+        ValueError, match=r"2 rows are missing, the first is \{'idx': '363', 'sigma': '0.0'\}"
+    ):
         run(tmp_path)
 
 
