@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from robustsmooth.data import Batch
-from robustsmooth.evaluation.context import gather
+from robustsmooth.evaluation.context import gather, precision_settings
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.smoothing import HardVote, ImageRandomness, Predict
 
@@ -92,8 +92,8 @@ class Agreement(Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open this rank's log."""
-        key = ["idx", "sigma"]
-        self._log = RecordLog(self.folder, "agreement", COLUMNS, key, self.settings, trainer.global_rank)
+        key, settings = ["idx", "sigma"], {**self.settings, **precision_settings(trainer)}
+        self._log = RecordLog(self.folder, "agreement", COLUMNS, key, settings, trainer.global_rank)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *args: Any
@@ -111,9 +111,11 @@ class Agreement(Callback):
             return
         chosen = torch.tensor(missing, device=batch.images.device)
         images, labels, indices = (part[chosen] for part in batch)
-        single = pl_module(images).argmax(dim=1).tolist()
         randomness = ImageRandomness(self.seed, "agreement", indices)
-        counts = tally_over_sigmas(pl_module, images, self.sigmas, self.predict.n, randomness).cpu().numpy()
+        with trainer.precision_plugin.forward_context():
+            single = pl_module(images).argmax(dim=1).tolist()
+            votes = tally_over_sigmas(pl_module, images, self.sigmas, self.predict.n, randomness)
+        counts = votes.cpu().numpy()
         for place, (index, label) in enumerate(zip(indices.tolist(), labels.tolist(), strict=True)):
             for level, sigma in enumerate(self.sigmas):
                 if (index, sigma) in self._log:

@@ -8,7 +8,15 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-__all__ = ["data_settings", "fingerprint", "gather", "image_shape", "images_here", "network_of"]
+__all__ = [
+    "data_settings",
+    "fingerprint",
+    "gather",
+    "image_shape",
+    "images_here",
+    "network_of",
+    "precision_settings",
+]
 
 
 def network_of(module: pl.LightningModule) -> nn.Module:
@@ -43,6 +51,11 @@ def fingerprint(network: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def precision_settings(trainer: pl.Trainer) -> dict[str, Any]:
+    """The trainer's precision as a setting that rows depend on; none at its default, which needs no name."""
+    return {} if trainer.precision == "32-true" else {"precision": str(trainer.precision)}
 
 
 def image_shape(trainer: pl.Trainer) -> tuple[int, ...]:

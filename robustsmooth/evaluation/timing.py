@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.context import precision_settings
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.smoothing import generator
 
@@ -91,7 +92,8 @@ class InferenceTime(Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the log; the device belongs to what the numbers depend on."""
-        settings = {**self.settings, "device": _name(pl_module.device), "threads": torch.get_num_threads()}
+        machine = {"device": _name(pl_module.device), "threads": torch.get_num_threads()}
+        settings = {**self.settings, **machine, **precision_settings(trainer)}
         self._log = RecordLog(self.folder, "timing", COLUMNS, ["idx"], settings, trainer.global_rank)
 
     def on_test_batch_end(
@@ -104,10 +106,11 @@ class InferenceTime(Callback):
         ):
             if len(self._log.finished) >= self.images or index in self._log:
                 continue
-            if not self._log.finished:  # the first passes also choose kernels and allocate
-                self._vote(pl_module, image)
-            single = seconds_of(partial(pl_module, image[None]), image.device, self.repeats)
-            vote = seconds_of(partial(self._vote, pl_module, image), image.device, self.repeats)
+            with trainer.precision_plugin.forward_context():
+                if not self._log.finished:  # the first passes also choose kernels and allocate
+                    self._vote(pl_module, image)
+                single = seconds_of(partial(pl_module, image[None]), image.device, self.repeats)
+                vote = seconds_of(partial(self._vote, pl_module, image), image.device, self.repeats)
             row = (index, label, single, vote, self.n, _name(image.device))
             self._log.append(dict(zip(COLUMNS, row, strict=True)))
 

@@ -127,3 +127,22 @@ def test_an_image_without_rows_is_missed(tmp_path, monkeypatch):
 def test_bad_settings_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         Agreement(tmp_path, **{"sigmas": [0.1], **options})
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_passes_are_in_the_trainers_precision(make_trainer, network, tiny_data, tmp_path, precision):
+    lower = set()
+
+    class Watched(type(network)):
+        def forward(self, images):
+            lower.add(torch.is_autocast_enabled("cpu"))
+            return super().forward(images)
+
+    def test(precision):
+        trainer = make_trainer(Agreement(tmp_path, [0.0, 0.5], n=3), precision=precision)
+        trainer.test(EvaluationModule(Watched()), tiny_data(), verbose=False)
+
+    test(precision)
+    assert lower == {precision == "bf16-mixed"}
+    with pytest.raises(ValueError, match="precision="):
+        test("bf16-mixed" if precision == "32-true" else "32-true")
