@@ -221,7 +221,7 @@ def beneath_certified(
 
 
 def short(epsilon: float) -> str:
-    """A budget in a name: two digits where they do.
+    """A budget or a radius in a name: two digits where they do.
 
     >>> short(0.5), short(8 / 255)
     ('0.50', '0.03137')

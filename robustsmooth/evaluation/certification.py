@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.attack_summary import short
 from robustsmooth.evaluation.context import network_of
 from robustsmooth.evaluation.functional import (
     abstention_rate,
@@ -144,7 +145,9 @@ class Certification(VotingCallback):
         if radii is None:
             radii = default_radii(self.procedure, self.noise, self.num_classes)
         accuracies = certified_accuracy(prediction, radius, label, radii).tolist()
-        metrics = {f"test/certified_acc@{r:.2f}": share for r, share in zip(radii, accuracies, strict=True)}
+        metrics = {
+            f"test/certified_acc@{short(r)}": share for r, share in zip(radii, accuracies, strict=True)
+        }
         metrics["test/abstention"] = float(abstention_rate(prediction))
         largest = largest_radius(self.procedure, self.noise, self.num_classes)
         metrics["test/largest_radius"] = largest
@@ -174,7 +177,7 @@ class Certification(VotingCallback):
         table.add_column("95 % band over images")
         for point in summary["certified_accuracy"]:
             band = f"{point['low']:.1%} to {point['high']:.1%}"
-            table.add_row(f"{point['radius']:.2f}", f"{point['accuracy']:.1%}", band)
+            table.add_row(short(point["radius"]), f"{point['accuracy']:.1%}", band)
         metrics = summary["metrics"]
         setting = [summary["guarantee"], f"sigma {summary['sigma']:g}", f"alpha {summary['alpha']:g}"]
         setting += [] if summary["n"] is None else [f"n {summary['n']:,}"]
@@ -292,7 +295,9 @@ class ValidationCertification(Callback):
         acr.update(prediction, radius, label)
         abstention.update(prediction)
         shares = accuracy.compute().reshape(-1)
-        values = {f"val/certified_acc@{r:.2f}": share for r, share in zip(self._radii, shares, strict=True)}
+        values = {
+            f"val/certified_acc@{short(r)}": share for r, share in zip(self._radii, shares, strict=True)
+        }
         values["val/abstention"] = abstention.compute()
         if not isinstance(self.certificate, FixedRadius):
             values["val/acr"] = acr.compute()

@@ -272,6 +272,13 @@ def test_metrics_are_logged_and_summed_up(make_trainer, network, tiny_data, tmp_
         assert words in said
 
 
+def test_close_radii_are_told_apart(certify):
+    callback, _ = certify("a", radii=[0.001, 0.004, 0.25])
+    shares = {key for key in callback.summary["metrics"] if "certified_acc" in key}
+    assert shares == {f"test/certified_acc@{radius}" for radius in ("0.001", "0.004", "0.25")}
+    assert "0.004" in callback.console.file.getvalue()
+
+
 def test_our_log_is_read_by_the_reports_reader(certify):
     _, path = certify("a")
     log = read_log(path)
