@@ -3,6 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
+from robustsmooth.commands import conf_dir
+
 PAPERS = {
     "heat-cifar10": {
         "trainer.max_epochs": 1000,
@@ -100,6 +102,42 @@ def test_recipe(recipe, compose):
     config = compose("train", f"method={method}", f"data={data}")
     for key, value in PAPERS[recipe].items():
         assert OmegaConf.select(config, key, throw_on_missing=True) == value, key
+
+
+VARIANTS = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}
+"""Methods under a name of their own, so that a sweep can have both."""
+
+
+@pytest.mark.parametrize(
+    ("variant", "data"),
+    [
+        (variant, path.stem.rpartition("-")[2])
+        for variant, method in VARIANTS.items()
+        for path in (conf_dir() / "recipe").glob(f"{method}-*.yaml")
+        if not path.stem.endswith("-digits")
+    ],
+)
+def test_a_variant_has_its_methods_recipe(variant, data, compose):
+    config, base = (
+        compose("train", f"method={name}", f"data={data}") for name in (variant, VARIANTS[variant])
+    )
+    for part in ("trainer", "data", "loss"):
+        assert config[part] == base[part]
+    for key in ("copies", "robust_weight", "time_steps", "student", "optimizer", "scheduler"):
+        assert config.method.get(key) == base.method.get(key)
+
+
+def test_heat_from_an_adversarial_network_says_which(compose):
+    assert compose("train", "method=heat_adversarial", "data=imagenet").model.checkpoint is None
+
+
+@pytest.mark.parametrize("method", ["adversarial_linf", "vanilla_smoothed"])
+def test_attacks_count_among_the_passes_that_fit_into_the_minutes(method, compose):
+    config = compose("train", f"method={method}", "data=cifar10", "scale=gpu", "minutes=10")
+    plain = compose("train", "method=gaussian", "data=cifar10", "scale=gpu", "minutes=10")
+    assert config.trainer.max_epochs == 10 * 60 * 20000 // (config.passes * 49000)
+    assert config.trainer.max_epochs < plain.trainer.max_epochs / 4
+    assert config.method.scheduler.step_size == round(50 * config.trainer.max_epochs / 150)
 
 
 def test_the_command_line_wins(compose):
