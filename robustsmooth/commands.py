@@ -40,7 +40,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import robustsmooth
 
-__all__ = ["command", "explain", "prepare", "run_nested"]
+__all__ = ["command", "explain", "nested", "prepare"]
 
 USAGE, FAILURE = 2, 1
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
@@ -156,8 +156,8 @@ def _is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
-def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
-    """Run another command inside this one, on this run's checkpoint.
+def nested(command_line: str, checkpoint: Path, folder: Path) -> Callable[[], Any]:
+    """Another command inside this one, on this run's checkpoint: composed now, run when it is called.
 
     Args:
         command_line: Such as ``"certify certificate.n=1000"``; ``{run}`` stands for the run folder, as in
@@ -166,22 +166,27 @@ def run_nested(command_line: str, checkpoint: Path, folder: Path) -> Any:
         folder: Where it writes.
 
     Returns:
-        What the command's function returns.
+        A function that runs it and returns what the command's function returns.
 
     Raises:
         ValueError: If the first word is no command.
+        ConfigCompositionException: If the command has no such setting.
     """
     name, *overrides = shlex.split(command_line)
     if name not in ("certify", "predict", "attack", "measure"):
         raise ValueError(
             f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
         )
-    __import__(f"robustsmooth.{name}")
     places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}"]
     cfg = hydra.compose(
         config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
     )
-    return _TASKS[name](cfg)
+
+    def run() -> Any:
+        __import__(f"robustsmooth.{name}")
+        return _TASKS[name](cfg)
+
+    return run
 
 
 def _placed(override: str, run: Path) -> str:

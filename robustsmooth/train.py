@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from robustsmooth.commands import command, prepare, run_nested
+from robustsmooth.commands import command, nested, prepare
 
 
 @command("train")
@@ -32,6 +32,7 @@ def train(cfg: DictConfig) -> float | None:
     unfinished = not is_finished(folder, cfg)
     # An experiment sets to null what the one that it builds on evaluates.
     lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
+    evaluations = [nested(line, checkpoint=folder, folder=folder / name) for name, line in lines.items()]
     new = [name for name in lines if not (folder / name / "summary.json").exists()]
     with ExitStack() as stack:
         loggers = stack.enter_context(loggers_for(cfg, folder)) if unfinished or new else []
@@ -52,8 +53,8 @@ def train(cfg: DictConfig) -> float | None:
             with trainer_for(cfg, folder, callbacks, loggers) as trainer:
                 trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
                 write_summary(folder, trainer, timer)
-        for name, line in lines.items():
-            run_nested(line, checkpoint=folder, folder=folder / name)
+        for evaluate in evaluations:
+            evaluate()
         log_evaluations(loggers, folder, new)
     return summary_metric(folder, cfg.monitor)
 

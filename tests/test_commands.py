@@ -33,6 +33,8 @@ def only_sentence(text: str) -> str:
         (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),
         (["trainer.max_epochs=many"], 1, ["trainer.max_epochs", "many"]),
         (["model.checkpoint=nowhere"], 1, ["nowhere"]),
+        (["+evaluate.a=certfy"], 1, ["`evaluate` runs certify", "'certfy'"]),
+        (['+evaluate.a="certify certificate.nn=9"'], 2, ["no setting `certificate.nn`"]),
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else str(value),
 )
@@ -40,6 +42,7 @@ def test_bad_input_is_one_sentence(call, tmp_path, words, status, fragments):
     sentence = only_sentence(call("train", f"hydra.run.dir={tmp_path}/run", *words, status=status))
     for fragment in fragments:
         assert fragment in sentence
+    assert not (tmp_path / "run" / "checkpoints").exists(), "before any work"
 
 
 def test_a_forbidden_folder_is_one_sentence(call):
