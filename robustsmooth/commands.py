@@ -317,6 +317,14 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
 def _explain_os_error(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return f"the disk is full{_at(error)}; free some space and start again: finished work is kept"
+    name = error.filename
+    if (
+        isinstance(error, PermissionError)
+        and name
+        and os.access(name, os.F_OK)
+        and not os.access(name, os.R_OK)
+    ):
+        return f"no permission to read{_at(error)}; change it, or name another file or folder"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"no permission to write{_at(error)}; choose another folder with hydra.run.dir=..."
     if isinstance(error, FileNotFoundError) and error.filename is not None:

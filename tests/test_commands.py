@@ -1,6 +1,7 @@
 """Bad input ends in one sentence that says what to do; and the pieces of the entry points."""
 
 import errno
+import os
 from contextlib import suppress
 
 import pytest
@@ -71,6 +72,16 @@ def test_a_full_disk_says_that_work_is_kept():
     assert status == 1
     assert "disk is full at `a/b`" in sentence
     assert "kept" in sentence
+
+
+def test_what_may_not_be_read_is_not_said_to_be_written(tmp_path, monkeypatch):
+    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+    assert "no permission to write" in explain(error)[0]
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
+    assert explain(error) == (
+        f"no permission to read at `{tmp_path}`; change it, or name another file or folder",
+        1,
+    )
 
 
 def test_causes_are_unwrapped_and_surprises_are_called_so():
