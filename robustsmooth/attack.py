@@ -21,7 +21,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
     folder = prepare(cfg)
     evaluation = AttackEvaluation(
         instantiate(cfg.attack),
-        _target(cfg),
+        _target(cfg, run.seed),
         folder,
         mode=cfg.mode,
         epsilons=None if cfg.epsilons is None else list(cfg.epsilons),
@@ -33,7 +33,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
         certified=None if cfg.certified is None else read_certified(cfg.certified),
         save=cfg.save,
         pictures=cfg.pictures,
-        seed=cfg.seed,
+        seed=run.seed,
         settings={"data": data_settings(cfg.data)},
     )
     with trainer_for(cfg, folder, [evaluation]) as trainer:
@@ -41,7 +41,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
     return evaluation.summary
 
 
-def _target(cfg: DictConfig) -> Any:
+def _target(cfg: DictConfig, seed: int) -> Any:
     """Who decides: the bare network or the smoothed classifier."""
     from hydra.utils import instantiate
 
@@ -51,7 +51,7 @@ def _target(cfg: DictConfig) -> Any:
         return SinglePass()
     if cfg.target == "smoothed":
         prediction, numerics = instantiate(cfg.prediction), instantiate(cfg.numerics)
-        return SmoothedVote(instantiate(cfg.smoothing), prediction, numerics, cfg.seed)
+        return SmoothedVote(instantiate(cfg.smoothing), prediction, numerics, seed)
     raise ValueError(f"`target` must be smoothed or network, got {cfg.target}")
 
 

@@ -23,7 +23,7 @@ def certify(cfg: DictConfig) -> dict[str, Any]:
         instantiate(cfg.smoothing),
         folder,
         numerics=instantiate(cfg.numerics),
-        seed=cfg.seed,
+        seed=run.seed,
         radii=None if cfg.radii is None else list(cfg.radii),
         settings={"data": data_settings(cfg.data)},
     )

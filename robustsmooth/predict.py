@@ -23,7 +23,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         instantiate(cfg.smoothing),
         folder,
         numerics=instantiate(cfg.numerics),
-        seed=cfg.seed,
+        seed=run.seed,
         settings={"data": data_settings(cfg.data)},
     )
     with trainer_for(cfg, folder, [prediction]) as trainer:

@@ -16,6 +16,7 @@ from torch import nn
 from robustsmooth.data import ImageDataModule
 from robustsmooth.methods.callbacks import EpochTimer
 from robustsmooth.models import read_checkpoint, sanity_check
+from robustsmooth.smoothing.addressing import address
 
 __all__ = [
     "Run",
@@ -168,12 +169,15 @@ class Run:
         datamodule: The data it is evaluated on.
         training: The resolved config of its training; empty for a foreign checkpoint.
         checkpoint: The file that it was read from.
+        seed: Addresses the noise of the evaluation. Validation images have noise of their own, so that who
+            chooses by them has not seen the test's.
     """
 
     network: nn.Module
     datamodule: ImageDataModule
     training: dict[str, Any]
     checkpoint: Path
+    seed: int
 
 
 def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
@@ -212,7 +216,9 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     OmegaConf.set_struct(cfg, True)
     if not training:  # somebody else's network, whose normalisation nobody has checked
         sanity_check(network, datamodule)
-    return Run(network, datamodule, training, checkpoint)
+    test = datamodule.subset.split == "test"
+    seed = cfg.seed if test else address(cfg.seed, "validation")
+    return Run(network, datamodule, training, checkpoint, seed)
 
 
 def open_network(checkpoint: str | Path) -> nn.Module:

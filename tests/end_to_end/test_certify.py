@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from robustsmooth.report.logs import read_log
+from robustsmooth.smoothing.addressing import address
 
 SMALL = ["trainer=cpu", "data.subset.max=6", "certificate.batch_size=32"]
 
@@ -43,6 +44,18 @@ def test_certify_continue_and_refuse(run, trained, tmp_path):
     assert "procedure.n=200 then, 300 now" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert table.read_bytes() == before
+
+
+def test_validation_images_have_noise_of_their_own(run, trained, tmp_path):
+    words = [f"checkpoint={trained}", "certificate.n=200", *SMALL]
+    for split in ("test", "val"):
+        run("certify", *words, f"data.subset.split={split}", f"hydra.run.dir={tmp_path}/{split}")
+    settings = [
+        json.loads((tmp_path / split / "certify.settings.json").read_text()) for split in ("test", "val")
+    ]
+    assert settings[0]["seed"] == 0
+    assert settings[1]["seed"] == address(0, "validation")
+    assert settings[1]["data"]["subset"]["split"] == "val"
 
 
 @pytest.mark.slow
