@@ -173,7 +173,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                     f"`data.channels` is {self.channels}, but the images have {part.shape[0]} channels"
                 )
             counts = torch.bincount(part.labels, minlength=classes)
-            if len(counts) > classes or not counts.all():
+            if len(counts) > classes:
+                raise ValueError(
+                    f"the {split} split has labels up to {len(counts) - 1}, for {classes} classes"
+                )
+            if not counts.all():
                 empty = [self.class_names[label] for label in (counts == 0).nonzero().flatten().tolist()]
                 raise ValueError(f"the {split} split has no image of the classes {', '.join(empty[:5])}")
             self._parts[split] = part

@@ -38,7 +38,7 @@ class Subset:
     split: Evaluated = "test"
     every: int = 1
     max: int | None = None
-    indices: Sequence[int] | str | None = None
+    indices: Sequence[int] | int | str | None = None
 
     def __post_init__(self) -> None:
         if self.split not in get_args(Evaluated):
@@ -74,7 +74,8 @@ class Subset:
                     f"got {self.indices!r}"
                 )
         else:
-            named = sorted(int(index) for index in self.indices or ())
+            given = [self.indices] if isinstance(self.indices, int) else self.indices or ()
+            named = sorted(int(index) for index in given)
         if len(set(named)) != len(named):
             raise ValueError("`subset.indices` names an image twice; each is evaluated exactly once")
         if not named or named[0] < 0 or named[-1] >= length:

@@ -194,6 +194,16 @@ def test_the_class_count_may_come_from_the_data():
     assert DigitsDataModule(num_classes=None, channels=1).num_classes == 10
 
 
+def test_a_label_beyond_the_classes_is_refused():
+    class Beyond(DigitsDataModule):
+        def load(self, split):
+            part = super().load(split)
+            return ImageTensors(part.images, part.labels + 1)
+
+    with pytest.raises(ValueError, match="the train split has labels up to 10, for 10 classes"):
+        Beyond(num_classes=10, channels=1).part("train")
+
+
 def test_an_empty_class_is_named():
     class Gap(DigitsDataModule):
         def load(self, split):

@@ -20,6 +20,7 @@ from robustsmooth.data.subset import stratified_split
         (Subset(every=2, max=3), [0, 4, 8]),
         (Subset(max=100), list(range(12))),
         (Subset(indices=[7, 3]), [3, 7]),
+        (Subset(indices=5), [5]),
         (Subset(indices="2:5"), [2, 3, 4]),
         (Subset(indices="0:12:5"), [0, 5, 10]),
         (Subset(every=20, max=1, indices="0:3"), [0, 1, 2]),
