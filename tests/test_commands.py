@@ -34,7 +34,7 @@ def only_sentence(text: str) -> str:
         (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),
         (["trainer.max_epochs=many"], 1, ["trainer.max_epochs", "many"]),
         (["model.checkpoint=nowhere"], 1, ["nowhere"]),
-        (["+evaluate.a=certfy"], 1, ["`evaluate` runs certify", "'certfy'"]),
+        (["+evaluate.a=certifie"], 1, ["`evaluate` runs certify", "'certifie'"]),
         (['+evaluate.a="certify certificate.nn=9"'], 2, ["no setting `certificate.nn`"]),
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else str(value),
