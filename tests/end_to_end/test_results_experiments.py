@@ -78,7 +78,7 @@ def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_ste
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_it_runs_to_its_report(name, run, tmp_path):
-    run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=600)
+    run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=1500)
     report = tmp_path / "multirun" / f"{name}-smoke" / "report"
     trained = {each.parent.parent.name for each in report.parent.glob("*/checkpoints/last.ckpt")}
     assert trained == set(methods(name, "smoke"))
