@@ -76,6 +76,7 @@ def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_ste
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize("name", SWEEPS)
 def test_it_runs_to_its_report(name, run, tmp_path):
     run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=1500)
