@@ -28,6 +28,7 @@ def test_what_rows_start_from_comes_first():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(560)
 def test_all_methods_in_one_table(run, tmp_path):
     run("train", f"experiment={ALL}", "scale=smoke", cwd=tmp_path, timeout=500)
     sweep = tmp_path / "multirun" / f"{ALL}-smoke"
