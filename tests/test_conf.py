@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -43,12 +42,7 @@ def nodes(cfg, path=""):
 def binds(path: str, node: dict) -> None:
     """The keys of a node are arguments of what it names; nothing required is left out."""
     module, _, name = node["_target_"].rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in {"foolbox", "pyautoattack", "timm", "tensorboard"}:
-            pytest.skip(f"optional extra {error.name}")
-        raise
+    target = getattr(importlib.import_module(module), name)
     keys = {str(key): None for key in node if not str(key).startswith("_")}
     signatures = [inspect.signature(target)]
     if inspect.isclass(target):  # `**kwargs` are the base classes'
@@ -181,8 +175,7 @@ def test_every_small_part_instantiates(group):
     command = "attack" if group == "attack" else "train"
     for choice in choices(group):
         cfg = composed(command, f"{group}={choice}")
-        with suppress(ModuleNotFoundError):  # an optional extra
-            instantiate(cfg[group])
+        instantiate(cfg[group])
 
 
 def test_the_test_can_fail(tmp_path: Path):

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from robustsmooth.data import Batch
 from robustsmooth.data.sampler import UnrepeatedSampler
+from robustsmooth.evaluation import EvaluationModule
 
 
 class Images:
@@ -89,3 +90,27 @@ def network():
 @pytest.fixture
 def tiny_data():
     return TinyData
+
+
+@pytest.fixture
+def check_precision(make_trainer, tiny_data):
+    """Run an evaluation twice: in the precision of its trainer, never in two."""
+
+    def check(callback, precision):
+        lower = set()
+
+        class Watched(TinyNetwork):
+            def forward(self, images):
+                lower.add(torch.is_autocast_enabled("cpu"))
+                return super().forward(images)
+
+        def evaluate(precision):
+            trainer = make_trainer(callback(), precision=precision)
+            trainer.test(EvaluationModule(Watched()), tiny_data(), verbose=False)
+
+        evaluate(precision)
+        assert lower == {precision == "bf16-mixed"}
+        with pytest.raises(ValueError, match="precision="):
+            evaluate("bf16-mixed" if precision == "32-true" else "32-true")
+
+    return check

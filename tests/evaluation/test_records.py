@@ -1,7 +1,6 @@
 import errno
 import math
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -159,7 +158,6 @@ except OSError as error:
 """
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
 def test_a_full_disk_is_an_error_and_keeps_every_finished_row(open_log, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True

@@ -77,19 +77,5 @@ def test_bad_settings_are_refused(tmp_path, options):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_passes_are_in_the_trainers_precision(make_trainer, network, tiny_data, tmp_path, precision):
-    lower = set()
-
-    class Watched(type(network)):
-        def forward(self, images):
-            lower.add(torch.is_autocast_enabled("cpu"))
-            return super().forward(images)
-
-    def test(precision):
-        trainer = make_trainer(InferenceTime(tmp_path, 0.25, n=2, images=2, repeats=1), precision=precision)
-        trainer.test(EvaluationModule(Watched()), tiny_data(), verbose=False)
-
-    test(precision)
-    assert lower == {precision == "bf16-mixed"}
-    with pytest.raises(ValueError, match="precision="):
-        test("bf16-mixed" if precision == "32-true" else "32-true")
+def test_passes_are_in_the_trainers_precision(check_precision, tmp_path, precision):
+    check_precision(lambda: InferenceTime(tmp_path, 0.25, n=2, images=2, repeats=1), precision)
