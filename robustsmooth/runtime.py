@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-__all__ = ["loggers_for", "trainer_for"]
+__all__ = ["loggers_for", "named_parts", "trainer_for"]
 
 
 def _hush() -> None:
@@ -62,6 +62,27 @@ def _check_one_folder() -> None:
         )
 
 
+def named_parts(cfg: DictConfig, group: str, **kwargs: Any) -> list[Any]:
+    """The objects of a config group that composes parts by name, as ``callbacks`` and ``logger`` do.
+
+    Args:
+        cfg: A command's config.
+        group: The group's key in it.
+        **kwargs: Arguments that all of the parts get.
+
+    Raises:
+        ValueError: If settings were given to a part that nobody chose.
+    """
+    parts = cfg.get(group) or {}
+    for name, part in parts.items():
+        if "_target_" not in part:
+            raise ValueError(
+                f"`{group}.{name}` has settings but is not there; choose a {group}=... that has it or leave "
+                f"the settings out, got {OmegaConf.to_container(part)}"
+            )
+    return [instantiate(part, **kwargs) for part in parts.values()]
+
+
 @contextmanager
 def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
     """The loggers of ``cfg.logger``, with the resolved config in them.
@@ -74,8 +95,7 @@ def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
         The loggers. They are closed at the end; after an error as failed.
     """
     _hush()
-    configs = cfg.get("logger") or {}
-    loggers = [instantiate(each, save_dir=str(folder)) for each in configs.values()]
+    loggers = named_parts(cfg, "logger", save_dir=str(folder))
     plain = OmegaConf.to_container(cfg, resolve=True)
     status = "failed"
     try:

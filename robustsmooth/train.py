@@ -23,7 +23,7 @@ def train(cfg: DictConfig) -> float | None:
     from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
     from robustsmooth.models import sanity_check
     from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
-    from robustsmooth.runtime import loggers_for, trainer_for
+    from robustsmooth.runtime import loggers_for, named_parts, trainer_for
 
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:  # a folder of images says it itself
@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> float | None:
             plain: Any = OmegaConf.to_container(cfg, resolve=True)
             callbacks = [
                 timer,
-                *instantiate(cfg.callbacks).values(),
+                *named_parts(cfg, "callbacks"),
                 SaveConfig(plain),
                 *checkpoints(folder, cfg.monitor, cfg.save_every_steps),
             ]

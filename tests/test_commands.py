@@ -35,6 +35,8 @@ def only_sentence(text: str) -> str:
         (["trainer.max_epochs=many"], 1, ["trainer.max_epochs", "many"]),
         (["model.checkpoint=nowhere"], 1, ["nowhere"]),
         (["+evaluate.a=certifie"], 1, ["`evaluate` runs certify", "'certifie'"]),
+        (["+callbacks.certify.images=9"], 1, ["`callbacks.certify`", "callbacks=...", "'images': 9"]),
+        (["+logger.wandb.project=a"], 1, ["`logger.wandb`", "logger=..."]),
         (['+evaluate.a="certify certificate.nn=9"'], 2, ["no setting `certificate.nn`"]),
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else str(value),

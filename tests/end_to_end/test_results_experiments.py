@@ -88,9 +88,16 @@ def test_it_runs_to_its_report(name, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_search_runs_to_its_report(run, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words", "tables"),
+    [
+        ("cifar10_search", ["method=macer", "loss.robust_weight=1,4"], ["training"]),
+        ("cifar10_search_linf", ["method=pni", "method.optimizer.lr=0.01,0.05"], ["training", "attacks"]),
+    ],
+)
+def test_the_search_runs_to_its_report(name, words, tables, run, tmp_path):
     run("train", "method=natural", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/natural", timeout=120)
-    words = ["experiment=results/cifar10_search", "scale=smoke", "method=macer", "loss.robust_weight=1,4"]
-    run("train", *words, f"start.natural={tmp_path}/natural", cwd=tmp_path, timeout=280)
-    report = tmp_path / "multirun" / "results" / "cifar10_search-smoke" / "report"
-    assert (report / "tables" / "training.md").exists()
+    words = [f"experiment=results/{name}", "scale=smoke", *words, f"start.natural={tmp_path}/natural"]
+    run("train", *words, cwd=tmp_path, timeout=280)
+    report = tmp_path / "multirun" / "results" / f"{name}-smoke" / "report"
+    assert {each.stem for each in (report / "tables").glob("*.md")} >= set(tables)
