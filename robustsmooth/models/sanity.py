@@ -27,6 +27,9 @@ def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, 
 
     Returns:
         The accuracy, in [0, 1].
+
+    Raises:
+        ValueError: If an answer is NaN.
     """
     inputs, labels, _ = datamodule.sample(images, split)
     device = next(network.parameters()).device
@@ -34,6 +37,12 @@ def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, 
     network.eval()
     logits = torch.cat([network(part.to(device)).cpu() for part in inputs.split(50)])
     network.train(mode)
+    broken = int(logits.isnan().any(dim=1).sum())
+    if broken:
+        raise ValueError(
+            f"the network answers NaN for {broken} of {len(labels)} {split} images; its training diverged or "
+            "its precision overflows: take another checkpoint, or train again with a smaller learning rate"
+        )
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
     chance = 1 / logits.shape[1]
     note = "; that is close to guessing: is model.normalization right?" if accuracy < 3 * chance else ""

@@ -1,7 +1,8 @@
 """How the logits of one noisy image become a vote.
 
 A ballot maps logits ``(B, K)`` to whole numbers ``(B, K)`` that are summed per image. Sums of integers
-do not depend on the order of summation, so a tally is the same however the votes were batched.
+do not depend on the order of summation, so a tally is the same however the votes were batched. Logits
+with a NaN are no answer, and vote for no class.
 """
 
 from dataclasses import dataclass
@@ -30,8 +31,7 @@ class HardVote:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """See `Ballot`."""
-        votes = torch.zeros(logits.shape, dtype=torch.int64, device=logits.device)
-        return votes.scatter_(1, logits.argmax(dim=1, keepdim=True), 1)
+        return _one_each(logits, logits.argmax(dim=1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class TopVote:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """See `Ballot`."""
-        votes = torch.zeros(logits.shape, dtype=torch.int64, device=logits.device)
-        return votes.scatter_(1, logits.topk(min(self.k, logits.shape[1]), dim=1).indices, 1)
+        return _one_each(logits, logits.topk(min(self.k, logits.shape[1]), dim=1).indices)
 
 
 @dataclass(frozen=True)
@@ -56,4 +55,11 @@ class SoftVote:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """See `Ballot`."""
-        return (logits.float().softmax(dim=1) * SCORE_UNIT).floor().to(torch.int64)
+        return (logits.float().softmax(dim=1).nan_to_num() * SCORE_UNIT).floor().to(torch.int64)
+
+
+def _one_each(logits: Tensor, classes: Tensor) -> Tensor:
+    """A vote for each of `classes` ``(B, k)``, in the rows without a NaN."""
+    votes = torch.zeros(logits.shape, dtype=torch.int64, device=logits.device)
+    answers = (~logits.isnan().any(dim=1, keepdim=True)).to(torch.int64)
+    return votes.scatter_(1, classes, answers.expand_as(classes))

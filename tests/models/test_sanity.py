@@ -1,5 +1,6 @@
 """The first look at an imported network."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -49,6 +50,13 @@ def test_a_network_that_guesses_is_pointed_out(capsys):
     data = digits()
     sanity_check(Oracle(data, wrong_below=364), data)
     assert "0.0 %; that is close to guessing: is model.normalization right?" in capsys.readouterr().out
+
+
+def test_a_network_that_answers_nan_is_refused():
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    nn.init.constant_(broken[1].bias, float("nan"))
+    with pytest.raises(ValueError, match="NaN for 50 of 50 test images; its training diverged"):
+        sanity_check(broken, digits(), 50)
 
 
 def test_before_training_no_test_image_is_seen(capsys):

@@ -25,6 +25,7 @@ from robustsmooth.smoothing import (
     SoftVote,
     Tally,
     TopVote,
+    TwoSided,
     TwoStage,
     UniformNoise,
     VoteEngine,
@@ -418,6 +419,29 @@ def test_ballots_by_hand():
     soft = SoftVote()(logits).double() / SCORE_UNIT
     assert torch.allclose(soft, logits.double().softmax(1), atol=1e-6)
     assert (soft.sum(1) <= 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("ballot", [HardVote(), TopVote(2), SoftVote()])
+def test_nan_votes_for_no_class(ballot):
+    logits = torch.tensor([[1.0, 3.0, 2.0], [math.nan] * 3, [9.0, math.nan, 1.0]])
+    votes = ballot(logits)
+    assert votes[0].sum() > 0
+    assert not votes[1:].any()
+
+
+@pytest.mark.parametrize(
+    "procedure",
+    [Cohen(n=500), TwoSided(n=500), TwoStage(n=500), FixedRadius(radius=0.1, n=500), Predict(n=500)],
+)
+def test_a_network_that_answers_nan_is_certified_nowhere(procedure, images):
+    class Broken(nn.Module):
+        def forward(self, batch):
+            return torch.full((len(batch), 3), math.nan)
+
+    engine = VoteEngine(Broken(), GaussianNoise(0.5), procedure, random_inside=False)
+    engine.submit(images[:3], torch.arange(3))
+    records = [finished.record for finished in engine.run(flush=True)]
+    assert [record.prediction for record in records] == [-1] * 3
 
 
 def test_tuning_keeps_what_is_given(network):
