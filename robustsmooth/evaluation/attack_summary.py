@@ -250,10 +250,9 @@ def table_of(summary: Mapping[str, Any]) -> Table:
             columns["certified"] = lambda said: f"{said['certified']['certified']:.1%}"
     columns["abstain"] = lambda said: f"{said['abstention']:.1%}"
     columns["s/image"] = lambda said: f"{said['seconds_per_image']:.2g}"
-    decider = summary["settings"]["target"]["name"]
-    title = (
-        f"{summary['images']} images attacked by {summary['attack']} ({summary['norm']}), {decider} decides"
-    )
+    settings = summary["settings"]
+    attack = f"{summary['attack']} with {settings['attack']['objective']['name']} ({summary['norm']})"
+    title = f"{summary['images']} images attacked by {attack}, {settings['target']['name']} decides"
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

@@ -35,7 +35,7 @@ def test_attack_continue_and_add_budgets(run, gaussian, tmp_path):
     place = [f"checkpoint={gaussian}", f"hydra.run.dir={tmp_path}/a"]
     words = [*place, *SMALL, *QUICK, "attack.num_noise=4", "save=safetensors"]
     first = run("attack", *words, "epsilons=[0.5]")
-    assert "6 images attacked by PGD (l2), smoothed decides" in first.stderr
+    assert "6 images attacked by PGD with PlugIn (l2), smoothed decides" in " ".join(first.stderr.split())
     folder = tmp_path / "a"
     assert len(read_log(folder / "attack.tsv").rows) == 6
     summary = json.loads((folder / "summary.json").read_text())
