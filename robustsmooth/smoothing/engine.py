@@ -7,14 +7,16 @@ counts come to the host once per request, when its last vote is on the way, and 
 long as other votes are asked for.
 
 A vote is addressed by (seed, purpose, image index, number) and computed in a batch of fixed shape:
-it depends on nothing else, not on which other images are there nor on when.
+it depends on nothing else, not on which other images are there nor on when. On a CPU each core computes
+batches of its own (see `crew`), so it does not depend on the number of cores either.
 """
 
 import bisect
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from robustsmooth.smoothing.addressing import address, generator
 from robustsmooth.smoothing.certificates.base import Case, Counts, Procedure, Request, Steps
+from robustsmooth.smoothing.crew import Alone, Pending, crew
 from robustsmooth.smoothing.noise import BLOCK, Noise
 from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, plain_tensors, tune
 
@@ -58,12 +61,52 @@ class _Image:
     drawn: dict[str, int] = field(default_factory=dict)  # votes per purpose so far
     seconds: float = 0.0
     slot: int = -1  # row of the tally while a request is under way
-    block: tuple[str, int, Tensor] | None = None  # purpose, number and copies of the current noise block
+    block: "_Block | None" = None  # the one that its next votes may go on with
 
     @property
     def number(self) -> int:
         """Number of the purpose's next vote."""
         return self.drawn.get(self.request.purpose, 0)
+
+
+class _Block:
+    """`BLOCK` noisy copies of an image, drawn by the first pass that needs them and shared with the next.
+
+    Args:
+        key: What tells it from the image's other blocks.
+        draw: Draws the copies.
+    """
+
+    def __init__(self, key: tuple[str, int], draw: Callable[[], Tensor]) -> None:
+        self.key, self._draw = key, draw
+        self._lock, self._copies = Lock(), torch.empty(0)
+
+    def copies(self) -> Tensor:
+        """The copies, ``(BLOCK, C, H, W)``."""
+        with self._lock:
+            if not len(self._copies):
+                self._copies = self._draw()
+        return self._copies
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of a device batch and what to write there: copies of a noise block, or an image as it is."""
+
+    rows: slice
+    source: _Block | Tensor
+    copies: slice
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A pass of the network that is under way."""
+
+    ballots: Pending[Tensor]  # one row of votes for each row of the batch
+    batch: Tensor
+    owners: list[int]  # each row's slot in the tally
+    rows: list[tuple[_Image, int]]  # whose votes, and how many
+    last: list[_Image]  # images whose request this pass completes
 
 
 class VoteEngine:
@@ -108,6 +151,7 @@ class VoteEngine:
         self._ready = False
         self._arrivals = 0
         self._asking: list[_Image] = []  # by arrival
+        self._passes: deque[_Pass] = deque()
         self._reading: deque[tuple[_Image, Tensor, Any]] = deque()
 
     # ------------------------------------------------------------------ in
@@ -142,7 +186,7 @@ class VoteEngine:
     @property
     def waiting(self) -> int:
         """Images that were handed over and are not finished."""
-        return len(self._asking) + len(self._reading)
+        return len(self._asking) + sum(len(each.last) for each in self._passes) + len(self._reading)
 
     # ------------------------------------------------------------------ out
 
@@ -160,9 +204,13 @@ class VoteEngine:
         self._clock = time.perf_counter()
         while True:
             yield from self._read(wait=self.random_inside is True)
-            rows = self._next_rows(flush and not self._reading)
+            rows = self._next_rows(flush and not self._passes and not self._reading)
             if rows:
-                self._pass(rows)
+                self._start(rows)
+            if self._passes and (not rows or len(self._passes) > self._crew.helpers):
+                self._finish(self._passes.popleft())
+            elif rows:
+                continue
             elif self._reading:
                 yield from self._read(wait=True)
             else:
@@ -200,60 +248,78 @@ class VoteEngine:
             and (image.request.purpose, image.number) == (first.request.purpose, first.number)
         ]
 
-    def _pass(self, rows: list[tuple[_Image, int, int]]) -> None:
-        """One pass of the network over one device batch; nothing here waits for the device."""
-        slots = [0] * self.batch_size  # padding is counted in slot 0, which nobody reads
+    def _start(self, rows: list[tuple[_Image, int, int]]) -> None:
+        """Start a pass of the network over one device batch; nothing here waits for the device."""
+        owners = [0] * self.batch_size  # padding is counted in slot 0, which nobody reads
         lead, number = rows[0][0].request.purpose, rows[0][0].number
+        pieces: list[_Piece] = []
         with plain_tensors():
             for image, row, count in rows:
                 if image.slot < 0:
                     image.slot = self._free_slot()
-                slots[row : row + count] = [image.slot] * count
-                self._fill(image, row, count)
-            logits = self._logits(lead, number)
-            owners = torch.tensor(slots, pin_memory=self.device.type == "cuda")
-            self._tally.index_add_(
-                0, owners.to(self.device, non_blocking=True), self.procedure.ballot(logits)
-            )
-        now = time.perf_counter()
-        total = sum(count for _, _, count in rows)
-        for image, _, count in rows:
-            image.seconds += (now - self._clock) * count / total
-            if image.left == 0:
-                self._collect(image)
+                owners[row : row + count] = [image.slot] * count
+                pieces += self._pieces(image, row, count)
+            batch = self._batches.pop()
+            ballots = self._crew.submit(self._compute, batch, pieces, lead, number)
+        last = [image for image, _, _ in rows if not image.left]
+        self._passes.append(_Pass(ballots, batch, owners, [(image, count) for image, _, count in rows], last))
         self._asking = [image for image in self._asking if image.left]
-        self._clock = now
-        self.votes += total
-        self.watch(self.votes)
 
-    def _logits(self, purpose: str, number: int) -> Tensor:
+    def _compute(self, batch: Tensor, pieces: list[_Piece], purpose: str, number: int) -> Tensor:
+        """Fill a batch and let the network vote: on a CPU the part that a core does by itself."""
+        with plain_tensors():
+            for piece in pieces:
+                source = piece.source
+                batch[piece.rows] = source if isinstance(source, Tensor) else source.copies()[piece.copies]
+            return self.procedure.ballot(self._logits(batch, purpose, number))
+
+    def _logits(self, batch: Tensor, purpose: str, number: int) -> Tensor:
         if not self.random_inside:
-            return self._forward(self._batch)
+            return self._forward(batch)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(address(self.seed, f"{purpose}/inside", number))
-            return self._forward(self._batch)
+            return self._forward(batch)
 
-    def _fill(self, image: _Image, row: int, count: int) -> None:
-        """Write an image's next votes into rows of the batch."""
+    def _finish(self, done: _Pass) -> None:
+        """Count the votes of a pass; on a GPU it may still be under way, and the count is its next task."""
+        ballots = done.ballots.result()
+        with plain_tensors():
+            owners = torch.tensor(done.owners, pin_memory=self.device.type == "cuda")
+            self._tally.index_add_(0, owners.to(self.device, non_blocking=True), ballots)
+        self._batches.append(done.batch)
+        now = time.perf_counter()
+        total = sum(count for _, count in done.rows)
+        for image, count in done.rows:
+            image.seconds += (now - self._clock) * count / total
+        self._clock = now
+        for image in done.last:
+            self._collect(image)
+        self.votes += total
+        self.watch(self.votes)
+
+    def _pieces(self, image: _Image, row: int, count: int) -> Iterator[_Piece]:
+        """Give an image's next votes their rows of the batch."""
         request, number = image.request, image.number
         image.drawn[request.purpose] = number + count
         image.left -= count
         if not request.noisy:
-            self._batch[row : row + count] = self.noise.clean(image.prepared)
+            yield _Piece(slice(row, row + count), self.noise.clean(image.prepared), slice(None))
             return
         while count:
             which, start = divmod(number, BLOCK)
             taken = min(count, BLOCK - start)
-            copies = self._block(image, request.purpose, which)
-            self._batch[row : row + taken] = copies[start : start + taken]
+            if image.block is None or image.block.key != (request.purpose, which):
+                image.block = self._block(image, request.purpose, which)
+            yield _Piece(slice(row, row + taken), image.block, slice(start, start + taken))
             row, number, count = row + taken, number + taken, count - taken
 
-    def _block(self, image: _Image, purpose: str, which: int) -> Tensor:
-        if image.block is None or image.block[:2] != (purpose, which):
+    def _block(self, image: _Image, purpose: str, which: int) -> _Block:
+        def draw() -> Tensor:
             source = generator(self.seed, purpose, image.case.index, which, device=self.device)
-            image.block = (purpose, which, self.noise.sample(image.prepared, BLOCK, source))
-        return image.block[2]
+            return self.noise.sample(image.prepared, BLOCK, source)
+
+        return _Block((purpose, which), draw)
 
     def _collect(self, image: _Image) -> None:
         """Send an image's counts on their way to the host, and free its slot."""
@@ -298,23 +364,30 @@ class VoteEngine:
     def _set_up(self, images: Tensor) -> None:
         """Fix device, numerics and batch, now that there are images."""
         self.device = images.device
-        shape = tuple(images.shape[1:])
-        if self.tuning is None:
-            self.tuning = tune(self.network, shape, self.device, self.procedure.batch_size, self.numerics)
-        self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
-        self._forward = Forward(self.network, self.numerics, self.device)
         with plain_tensors():
-            self._batch = torch.zeros((self.batch_size, *shape), device=self.device).to(
-                memory_format=self._forward.memory_format
-            )
-            self._batch.copy_(images[:1].expand_as(self._batch))
             if self.random_inside is None:
-                self.random_inside = is_random_inside(self._forward, self._batch)
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                self._classes = int(self._forward(self._batch).shape[1])
+                plain = Forward(self.network, Numerics(channels_last=False), self.device)
+                self.random_inside = is_random_inside(plain, images[:2])
+            # Noise inside a network comes from the one global generator.
+            self._crew = Alone() if self.random_inside else crew(self.device)
+            self._crew.submit(self._set_up_network, images[:1]).result()
             self._tally = torch.zeros((1, self._classes), dtype=torch.int64, device=self.device)
         self._free: list[int] = []
         self._ready = True
+
+    def _set_up_network(self, image: Tensor) -> None:
+        """Tune and compile where passes will be computed: how many cores a thread has is a part of it."""
+        if self.tuning is None:
+            shape = tuple(image.shape[1:])
+            found = tune(self.network, shape, self.device, self.procedure.batch_size, self.numerics)
+            cores = max(1, self._crew.helpers)
+            self.tuning = replace(found, votes_per_second=cores * found.votes_per_second)
+        self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
+        self._forward = Forward(self.network, self.numerics, self.device)
+        with plain_tensors(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            batch = image.repeat(self.batch_size, 1, 1, 1).to(memory_format=self._forward.memory_format)
+            self._batches = [batch.clone() for _ in range(1 + self._crew.helpers)]
+            self._classes = int(self._forward(batch).shape[1])
 
     def _free_slot(self) -> int:
         """A row of the tally for one request of one image."""

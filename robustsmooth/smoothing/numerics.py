@@ -7,9 +7,10 @@ classifier is certified. They are fixed for a run and written beside its results
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import median
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import torch
@@ -67,6 +68,28 @@ def plain_tensors() -> Iterator[None]:
         yield
 
 
+class _Freezing(ContextDecorator):
+    """While a thread is inside, compilation takes weights for constants; `config.patch` is for one."""
+
+    _lock, _inside, _before = Lock(), 0, False
+
+    def __enter__(self) -> None:
+        from torch._inductor import config
+
+        with self._lock:
+            if not _Freezing._inside:
+                _Freezing._before, config.freezing = config.freezing, True
+            _Freezing._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        from torch._inductor import config
+
+        with self._lock:
+            _Freezing._inside -= 1
+            if not _Freezing._inside:
+                config.freezing = _Freezing._before
+
+
 class Forward:
     """A frozen copy of a network under fixed numerics: images ``(B, C, H, W)`` in, logits ``(B, K)`` out.
 
@@ -92,12 +115,10 @@ class Forward:
                 module.memory_format = self.memory_format  # type: ignore[assignment]
         self._call: Callable[[Tensor], Tensor] = frozen
         if numerics.compile:
-            from torch._inductor import config
-
             # Frozen graphs of earlier networks keep their weights and count as recompilations, of which a few
             # end compilation. As an option of `torch.compile`, freezing would find the weights to be inputs.
             torch.compiler.reset()
-            self._call = config.patch(freezing=True)(torch.compile(frozen, dynamic=False))
+            self._call = _Freezing()(torch.compile(frozen, dynamic=False))
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Logits, float32, of a batch that is already in the right memory format."""
