@@ -24,8 +24,6 @@ _SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 _MOST_SECONDS = 0.7  # of one pass that is only there to compare batch sizes
 _IMAGES = 96  # that one measurement takes at least
 _TURNS, _SECONDS_OF_TURNS = 8, 3.0  # at most
-_SLACK = 0.02  # slower than the best by this is as good
-_SLACK_COMPILED = 0.10  # a compiled network cares less for the batch than the one that is measured
 
 
 @dataclass(frozen=True)
@@ -162,8 +160,7 @@ def tune(
         numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
 
     Returns:
-        The smallest batch within 2 % of the best median speed; within 10 % if the network will be compiled,
-        which levels the differences, and then the noise of a small batch stays in the processor's caches.
+        The smallest batch within 2 % of the best median speed.
 
     Raises:
         ValueError: If the given batch does not fit into memory.
@@ -197,9 +194,8 @@ def tune(
         speeds = {candidate: speed for candidate, speed in medians.items() if speed > 0.85 * best}
         if time.perf_counter() > until:
             break
-    slack = _SLACK_COMPILED if numerics.compile else _SLACK
     size, layout = min(
-        (candidate for candidate, speed in speeds.items() if speed >= (1 - slack) * best),
+        (candidate for candidate, speed in speeds.items() if speed >= 0.98 * best),
         key=lambda candidate: (candidate[0], -speeds[candidate]),
     )
     return Tuning(size, replace(numerics, channels_last=layout), best)
