@@ -1,7 +1,6 @@
 """PREDICT inside ``trainer.test``."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from robustsmooth.evaluation.functional import abstention_rate, accuracy_band
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
-from robustsmooth.smoothing import ABSTAIN, Finished, Noise, Numerics, Predict, Predicted, unanimous
+from robustsmooth.smoothing import ABSTAIN, Finished, Predict, Predicted, unanimous
 
 __all__ = ["Prediction"]
 
@@ -20,7 +19,7 @@ class Prediction(VotingCallback):
     Logged: ``test/smoothed_top1`` (abstentions count as wrong) and ``test/abstention``.
 
     Args:
-        prediction: Number of votes and level.
+        procedure: Number of votes and level.
         smoothing: The noise.
         folder: Where the rows and the summary are written.
         numerics: Precision, memory format, compilation.
@@ -36,27 +35,6 @@ class Prediction(VotingCallback):
         *["p_value", "votes", "counts"],
     ]
     procedure: Predict
-
-    def __init__(
-        self,
-        prediction: Predict,
-        smoothing: Noise,
-        folder: Path | str,
-        *,
-        numerics: Numerics | None = None,
-        seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
-        progress: bool = True,
-    ) -> None:
-        super().__init__(
-            prediction,
-            smoothing,
-            folder,
-            numerics=numerics,
-            seed=seed,
-            settings=settings,
-            progress=progress,
-        )
 
     def row(self, finished: Finished) -> dict[str, Any]:
         """See `VotingCallback.row`."""
