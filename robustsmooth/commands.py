@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ __all__ = ["command", "explain", "nested", "prepare"]
 
 USAGE, FAILURE = 2, 1
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
+_STOPPED = "stopped by SIGTERM; what is finished is kept: start the same command again to go on"
 _log = logging.getLogger(__name__)
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
@@ -85,7 +87,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     """Make ``conf/<name>.yaml`` the primary config of a function and the function a command.
 
     The command ends with exit status 0; or with one sentence on standard error and status 2 for a
-    wrong call (unknown choice, misspelt key, missing value) or 1 for anything else. With
+    wrong call (unknown choice, misspelt key, missing value), 143 after SIGTERM or 1 for anything else. With
     ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
     """
 
@@ -112,6 +114,11 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
                 hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+            except SystemExit as stop:
+                if type(stop).__name__ != "SIGTERMException":  # of Lightning, and without a status
+                    raise
+                print(f"robustsmooth {name}: {_STOPPED}", file=sys.stderr, flush=True)
+                sys.exit(128 + signal.SIGTERM)
             except Exception as error:
                 _give_up(error, name)
                 raise

@@ -18,7 +18,7 @@ from robustsmooth.smoothing import (
     Predicted,
     Tuning,
     VoteEngine,
-    tune,
+    tune_votes,
 )
 
 __all__ = ["Decision", "SinglePass", "SmoothedVote", "Target"]
@@ -167,7 +167,9 @@ class SmoothedVote(Target):
         if numerics.channels_last == "auto" and "channels_last" in written:
             numerics = replace(numerics, channels_last=written["channels_last"])
         self.device = device
-        self.tuning: Tuning = share(tune(network, shape, device, batch_size, numerics))
+        random_inside = is_random(network)
+        found = tune_votes(network, shape, device, batch_size, numerics, random_inside=random_inside)
+        self.tuning: Tuning = share(found)
         self.engine = VoteEngine(
             network,
             self.noise,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -19,7 +20,7 @@ from robustsmooth.evaluation.context import fingerprint, gather, image_shape, im
 from robustsmooth.evaluation.progress import VotingProgress, duration
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune
+from robustsmooth.smoothing import Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune_votes
 
 __all__ = ["VotingCallback", "counts_as_text"]
 
@@ -171,7 +172,14 @@ class VotingCallback(Callback):
             batch_size = then.get("batch_size", batch_size)
         if numerics.channels_last == "auto" and "channels_last" in then:
             numerics = Numerics(numerics.precision, then["channels_last"], numerics.compile)
-        return tune(network, image_shape(trainer), device, batch_size, numerics)
+        return tune_votes(
+            network,
+            image_shape(trainer),
+            device,
+            batch_size,
+            numerics,
+            random_inside=is_random(network),
+        )
 
     def _settings(self, network: nn.Module, tuning: Tuning, device: torch.device) -> dict[str, Any]:
         procedure = {key: value for key, value in asdict(self.procedure).items() if key != "batch_size"}
@@ -207,7 +215,14 @@ class VotingCallback(Callback):
                 soft_wrap=True,
             )
         self._bar = VotingProgress(self.verb, left, self.procedure.max_votes, self.console, disable=not shown)
-        self._engine.watch = self._bar.update
+        bar = self._bar
+
+        def after_pass(votes: int) -> None:
+            bar.update(votes)
+            if trainer.received_sigterm:  # Lightning looks between batches only, and not after the last
+                raise SIGTERMException
+
+        self._engine.watch = after_pass
 
     def _write(self, flush: bool) -> None:
         for finished in self._engine.run(flush=flush):

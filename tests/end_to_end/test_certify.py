@@ -1,8 +1,10 @@
 """The commands that count votes, as a user runs them."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,6 +46,25 @@ def test_certify_continue_and_refuse(run, trained, tmp_path):
     assert "procedure.n=200 then, 300 now" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert table.read_bytes() == before
+
+
+def test_sigterm_ends_it_between_two_passes_and_keeps_the_rows(run, trained, tmp_path):
+    """As ``kill`` and the schedulers send it: nobody waits for the images that the loader has handed over."""
+    folder = tmp_path / "c"
+    words = [f"checkpoint={trained}", "certificate.n=20000", *SMALL, f"hydra.run.dir={folder}"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "robustsmooth.certify", *words], stderr=subprocess.PIPE, text=True
+    )
+    rows = folder / "certify.rank0.tsv"
+    while child.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 1):
+        time.sleep(0.01)
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 143, said
+    assert "stopped by SIGTERM; what is finished is kept" in said
+    assert 1 <= rows.read_text().count("\n") - 1 < 6
+    run("certify", *words)
+    assert len(read_log(folder / "certify.tsv").rows) == 6
 
 
 def test_validation_images_have_noise_of_their_own(run, trained, tmp_path):
