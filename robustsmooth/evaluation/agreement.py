@@ -127,7 +127,7 @@ class Agreement(Callback):
                     sigma,
                     single[place],
                     answer.prediction,
-                    answer.counts[0][1],
+                    int(counts[level, place].max()),
                     self.predict.n,
                 )
                 self._log.append(dict(zip(COLUMNS, row, strict=True)))

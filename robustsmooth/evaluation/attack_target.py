@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import (
+    ABSTAIN,
     GridGaussianNoise,
     Noise,
     NoNoise,
@@ -20,6 +21,7 @@ from robustsmooth.smoothing import (
     VoteEngine,
     tune_votes,
 )
+from robustsmooth.smoothing.ballots import answers
 
 __all__ = ["Decision", "SinglePass", "SmoothedVote", "Target"]
 
@@ -119,8 +121,9 @@ class SinglePass(Target):
         with torch.no_grad():
             logits = self.network(images)
         better = (logits > logits.gather(1, labels[:, None])).sum(1)
-        predictions = logits.argmax(1)
-        wrong = predictions != labels if topk == 1 else better >= topk
+        answered = answers(logits)
+        predictions = torch.where(answered, logits.argmax(1), ABSTAIN)
+        wrong = ~answered | (predictions != labels if topk == 1 else better >= topk)
         return Decision(predictions[:count].tolist(), wrong[:count].tolist(), 1)
 
     def settings(self) -> dict[str, Any]:

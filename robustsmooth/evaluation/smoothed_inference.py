@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +20,7 @@ from robustsmooth.evaluation.context import fingerprint
 from robustsmooth.evaluation.progress import VotingProgress
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import Ballot, ImageRandomness, running_votes
+from robustsmooth.smoothing import ABSTAIN, Ballot, ImageRandomness, running_votes
 
 __all__ = ["Accuracy", "InferenceSweep", "inference_accuracy"]
 
@@ -114,7 +115,10 @@ class InferenceSweep(Callback):
             with trainer.precision_plugin.forward_context():
                 images = self._attacked(batch, sigma)
                 votes = self._votes(network, images, batch.indices, sigma)
-            self._write(batch, sigma, {name: each.argmax(2).cpu() for name, each in votes.items()})
+            voted = {
+                name: torch.where(each.any(2), each.argmax(2), ABSTAIN).cpu() for name, each in votes.items()
+            }
+            self._write(batch, sigma, voted)
         for _ in batch.indices:
             self._progress.advance(self._votes_per_image)
         self._progress.update(self._progress.finished_votes)

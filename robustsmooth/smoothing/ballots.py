@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["SCORE_UNIT", "Ballot", "HardVote", "SoftVote", "TopVote"]
+__all__ = ["SCORE_UNIT", "Ballot", "HardVote", "SoftVote", "TopVote", "answers"]
 
 SCORE_UNIT = 2**30
 """A soft vote counts scores in units of 1 / SCORE_UNIT."""
@@ -58,8 +58,12 @@ class SoftVote:
         return (logits.float().softmax(dim=1).nan_to_num() * SCORE_UNIT).floor().to(torch.int64)
 
 
+def answers(logits: Tensor) -> Tensor:
+    """Which rows of logits ``(B, K)`` are an answer, ``(B,)`` bool: those without a NaN."""
+    return ~logits.isnan().any(dim=1)
+
+
 def _one_each(logits: Tensor, classes: Tensor) -> Tensor:
-    """A vote for each of `classes` ``(B, k)``, in the rows without a NaN."""
+    """A vote for each of `classes` ``(B, k)``, in the rows that are an answer."""
     votes = torch.zeros(logits.shape, dtype=torch.int64, device=logits.device)
-    answers = (~logits.isnan().any(dim=1, keepdim=True)).to(torch.int64)
-    return votes.scatter_(1, classes, answers.expand_as(classes))
+    return votes.scatter_(1, classes, answers(logits)[:, None].to(torch.int64).expand_as(classes))

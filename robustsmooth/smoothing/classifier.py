@@ -104,7 +104,7 @@ class SmoothedClassifier:
             batch_size: Device batch; found by itself if not given.
 
         Returns:
-            ``(B, K)`` int64 counts, each row adding up to n.
+            ``(B, K)`` int64 counts; a row adds up to n, less the noises to which the network answers NaN.
         """
         procedure = Tally(n=n, purpose=purpose, batch_size=batch_size or "auto")
         return np.stack(self.run(procedure, images, indices))

@@ -7,26 +7,17 @@ computes does not depend on how many cores there are.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier
 from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
-__all__ = ["Alone", "Crew", "Pending", "crew"]
+__all__ = ["Alone", "Crew", "crew"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Result = TypeVar("Result", covariant=True)
-
-
-class Pending(Protocol[Result]):
-    """What will have been computed."""
-
-    def result(self) -> Result:
-        """The result, as soon as it is there; raises what the computation raised."""
-        ...
 
 
 class Crew(Protocol):
@@ -38,17 +29,9 @@ class Crew(Protocol):
 
     helpers: int
 
-    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have something computed."""
         ...
-
-
-class _Done(Pending[Result]):
-    def __init__(self, value: Result) -> None:
-        self._value = value
-
-    def result(self) -> Result:
-        return self._value
 
 
 class Alone:
@@ -56,9 +39,11 @@ class Alone:
 
     helpers = 0
 
-    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """See `Crew.submit`."""
-        return _Done(work(*args, **kwargs))
+        done: Future[T] = Future()
+        done.set_result(work(*args, **kwargs))
+        return done
 
 
 class _Cores:
@@ -81,14 +66,18 @@ class _Cores:
         list(self._pool.map(start, range(cores)))
         torch.set_num_threads(cores)  # what threads that others start later will have
 
-    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return self._pool.submit(work, *args, **kwargs)
 
 
 def crew(device: torch.device) -> Crew:
-    """Who computes on a device: as many cores as torch has threads here, or whoever asks."""
+    """Who computes on a device: as many cores as torch has threads here, or whoever asks.
+
+    A thread that OpenMP has bound to one core (``OMP_PROC_BIND``) binds those that it starts; it works alone.
+    """
     cores = torch.get_num_threads()
-    return Alone() if device.type != "cpu" or cores == 1 else _cores(cores, os.getpid())
+    bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+    return Alone() if device.type != "cpu" or cores == 1 or bound else _cores(cores, os.getpid())
 
 
 @lru_cache(maxsize=1)

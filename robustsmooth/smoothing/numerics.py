@@ -5,12 +5,12 @@ classifier is certified. They are fixed for a run and written beside its results
 """
 
 import copy
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ContextDecorator, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from threading import Lock
 from typing import Any, Literal, get_args
 
 import torch
@@ -66,26 +66,16 @@ def plain_tensors() -> Iterator[None]:
         yield
 
 
-class _Freezing(ContextDecorator):
-    """While a thread is inside, compilation takes weights for constants; `config.patch` is for one."""
+class _PerThread(threading.local):
+    """A network's modules once per thread, its weights once: what a module keeps of a pass is not another's.
 
-    _lock, _inside, _before = Lock(), 0, False
+    Args:
+        network: The network; never computed itself.
+    """
 
-    def __enter__(self) -> None:
-        from torch._inductor import config
-
-        with self._lock:
-            if not _Freezing._inside:
-                _Freezing._before, config.freezing = config.freezing, True
-            _Freezing._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        from torch._inductor import config
-
-        with self._lock:
-            _Freezing._inside -= 1
-            if not _Freezing._inside:
-                config.freezing = _Freezing._before
+    def __init__(self, network: nn.Module) -> None:
+        weights = {id(each): each for each in (*network.parameters(), *network.buffers())}
+        self.network = copy.deepcopy(network, weights)
 
 
 class Forward:
@@ -111,12 +101,15 @@ class Forward:
         for module in frozen.modules():  # a network that arranges its input is told how
             if hasattr(module, "memory_format"):
                 module.memory_format = self.memory_format  # type: ignore[assignment]
-        self._call: Callable[[Tensor], Tensor] = frozen
+        own = _PerThread(frozen)
+        self._call: Callable[[Tensor], Tensor] = lambda batch: own.network(batch)
         if numerics.compile:
+            from torch._inductor import config
+
             # Frozen graphs of earlier networks keep their weights and count as recompilations, of which a few
             # end compilation. As an option of `torch.compile`, freezing would find the weights to be inputs.
             torch.compiler.reset()
-            self._call = _Freezing()(torch.compile(frozen, dynamic=False))
+            self._call = config.patch(freezing=True)(torch.compile(frozen, dynamic=False))
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Logits, float32, of a batch that is already in the right memory format."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.smoothing.addressing import Randomness, address
-from robustsmooth.smoothing.ballots import SCORE_UNIT, Ballot
+from robustsmooth.smoothing.ballots import SCORE_UNIT, Ballot, answers
 
 __all__ = ["RankVote", "RunnerUpVote", "SmoothedInference", "running_votes"]
 
@@ -59,7 +59,7 @@ class RunnerUpVote:
 def _by_rank(logits: Tensor, weights: Tensor) -> Tensor:
     """Give ``weights[k]`` to the class with the k-th largest logit."""
     order = logits.argsort(dim=1, descending=True, stable=True)  # ties go to the lower class
-    return torch.zeros_like(order).scatter_(1, order, weights.expand_as(order))
+    return torch.zeros_like(order).scatter_(1, order, weights * answers(logits)[:, None])
 
 
 def running_votes(

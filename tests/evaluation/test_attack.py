@@ -520,3 +520,12 @@ def test_an_attack_that_leaves_its_budget_is_stopped(attack):
 def test_noise_must_come_from_somewhere(attack):
     with pytest.raises(ValueError, match="`sigma` of PGD is not set"):
         attack("a", SMOOTHADV, SinglePass())
+
+
+@pytest.mark.parametrize("topk", [1, 2])
+def test_nan_is_no_answer_and_never_robust(topk):
+    target = SinglePass()
+    target.network = lambda images: torch.full((len(images), 3), float("nan"))
+    decision = target.decide(torch.zeros(3, 1, 2, 2), torch.arange(3), torch.arange(3), 2, topk)
+    assert decision.predictions == [-1, -1]
+    assert decision.wrong == [True, True]

@@ -1,6 +1,8 @@
 """Cores that compute batches of their own: the same votes, no draw twice, nobody else's threads changed."""
 
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -24,7 +26,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def restored_threads():
+def several_cores(monkeypatch):
+    """Also where there is one; and afterwards as many threads as before."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -103,6 +107,26 @@ def test_an_error_of_a_pass_is_raised(images):
     engine.submit(images, torch.arange(5))
     with pytest.raises(RuntimeError, match="too much noise"):
         list(engine.run(flush=True))
+    with pytest.raises(RuntimeError, match="make a new engine"):
+        list(engine.run(flush=True))
+
+
+def test_a_network_that_keeps_something_of_a_pass_keeps_it_per_thread(network, images):
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = network[:3], network[3:]
+
+        def forward(self, batch):
+            self.features = self.body(batch)
+            time.sleep(0.002)
+            return self.head(self.features)
+
+    def votes(cores):
+        torch.set_num_threads(cores)
+        return SmoothedClassifier(Keeps(), GaussianNoise(0.5)).votes(images, 200, batch_size=8)
+
+    assert np.array_equal(votes(3), votes(1))
 
 
 def test_networks_that_are_random_inside_are_computed_by_one(images):
@@ -129,4 +153,10 @@ def test_other_threads_keep_their_cores():
     other.join()
     assert seen == [3, 3]
     torch.set_num_threads(1)
+    assert isinstance(crew(CPU), Alone)
+
+
+def test_a_thread_that_is_bound_to_one_core_works_alone(monkeypatch):
+    torch.set_num_threads(3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2}, raising=False)
     assert isinstance(crew(CPU), Alone)

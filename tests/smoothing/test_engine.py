@@ -37,6 +37,7 @@ from robustsmooth.smoothing import (
 from robustsmooth.smoothing.ballots import SCORE_UNIT
 from robustsmooth.smoothing.engine import is_random_inside
 from robustsmooth.smoothing.noise import BLOCK
+from robustsmooth.smoothing.voting import RankVote, RunnerUpVote
 
 SHAPE = (2, 5, 5)
 
@@ -421,7 +422,7 @@ def test_ballots_by_hand():
     assert (soft.sum(1) <= 1 + 1e-6).all()
 
 
-@pytest.mark.parametrize("ballot", [HardVote(), TopVote(2), SoftVote()])
+@pytest.mark.parametrize("ballot", [HardVote(), TopVote(2), SoftVote(), RankVote(), RunnerUpVote()])
 def test_nan_votes_for_no_class(ballot):
     logits = torch.tensor([[1.0, 3.0, 2.0], [math.nan] * 3, [9.0, math.nan, 1.0]])
     votes = ballot(logits)
@@ -438,9 +439,10 @@ def test_a_network_that_answers_nan_is_certified_nowhere(procedure, images):
         def forward(self, batch):
             return torch.full((len(batch), 3), math.nan)
 
-    engine = VoteEngine(Broken(), GaussianNoise(0.5), procedure, random_inside=False)
+    engine = VoteEngine(Broken(), GaussianNoise(0.5), procedure)
     engine.submit(images[:3], torch.arange(3))
     records = [finished.record for finished in engine.run(flush=True)]
+    assert not engine.random_inside
     assert [record.prediction for record in records] == [-1] * 3
 
 
