@@ -152,7 +152,9 @@ def race(
     network.to(device).eval()
     images = torch.rand((args.images, *shape), device=device)
     n = max(1, votes // args.images - N0)
-    sizes = [64, 128, 256, 512, 1024, 2048] if device.type == "cuda" else [32, 48, 64, 96, 128, 256]
+    sizes = args.sizes or (
+        [64, 128, 256, 512, 1024, 2048] if device.type == "cuda" else [32, 48, 64, 96, 128, 256]
+    )
     contestants: dict[str, Callable[[], float] | None] = {
         # The many bare passes share the time of a few contestants.
         f"bare, {size}, {'channels last' if layout else 'contiguous'}": bare(
@@ -276,7 +278,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--part", choices=["speed", "radius"], default="speed")
     parser.add_argument("--images", type=int, default=None, help="images to certify")
-    parser.add_argument("--votes", type=int, default=None, help="votes of one turn")
+    parser.add_argument(
+        "--votes", type=int, default=None, help="votes of one turn; few make the published batches small"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", help="batches of the bare forward; many by default")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help=CLOCK)
     args = parser.parse_args()

@@ -153,7 +153,8 @@ def tune(
         numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
 
     Returns:
-        The smallest batch within 2 % of the best median speed.
+        The smallest batch within 5 % of the best median speed: it keeps its noise in the caches and leaves
+        less undone where votes run out.
 
     Raises:
         ValueError: If the given batch does not fit into memory.
@@ -188,7 +189,7 @@ def tune(
         if time.perf_counter() > until:
             break
     size, layout = min(
-        (candidate for candidate, speed in speeds.items() if speed >= 0.98 * best),
+        (candidate for candidate, speed in speeds.items() if speed >= 0.95 * best),
         key=lambda candidate: (candidate[0], -speeds[candidate]),
     )
     return Tuning(size, replace(numerics, channels_last=layout), best)
