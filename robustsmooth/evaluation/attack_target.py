@@ -19,7 +19,7 @@ from robustsmooth.smoothing import (
     Predicted,
     Tuning,
     VoteEngine,
-    tune_votes,
+    tune,
 )
 from robustsmooth.smoothing.ballots import answers
 
@@ -171,7 +171,7 @@ class SmoothedVote(Target):
             numerics = replace(numerics, channels_last=written["channels_last"])
         self.device = device
         random_inside = is_random(network)
-        found = tune_votes(network, shape, device, batch_size, numerics, random_inside=random_inside)
+        found = tune(network, shape, device, batch_size, numerics, random_inside=random_inside)
         self.tuning: Tuning = share(found)
         self.engine = VoteEngine(
             network,

@@ -20,7 +20,7 @@ from robustsmooth.evaluation.context import fingerprint, gather, image_shape, im
 from robustsmooth.evaluation.progress import VotingProgress, duration
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune_votes
+from robustsmooth.smoothing import Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune
 
 __all__ = ["VotingCallback", "counts_as_text"]
 
@@ -172,7 +172,7 @@ class VotingCallback(Callback):
             batch_size = then.get("batch_size", batch_size)
         if numerics.channels_last == "auto" and "channels_last" in then:
             numerics = Numerics(numerics.precision, then["channels_last"], numerics.compile)
-        return tune_votes(
+        return tune(
             network,
             image_shape(trainer),
             device,

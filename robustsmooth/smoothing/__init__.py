@@ -46,7 +46,7 @@ from robustsmooth.smoothing.certificates import (
     unanimous,
 )
 from robustsmooth.smoothing.classifier import SmoothedClassifier
-from robustsmooth.smoothing.engine import Finished, VoteEngine, is_random_inside, tune_votes
+from robustsmooth.smoothing.engine import Finished, VoteEngine, is_random_inside
 from robustsmooth.smoothing.noise import (
     BLOCK,
     GaussianNoise,
@@ -122,7 +122,6 @@ __all__ = [
     "sequential_plan",
     "top_k_radius",
     "tune",
-    "tune_votes",
     "unanimous",
     "upper_boundaries",
 ]

@@ -70,14 +70,16 @@ class _Cores:
         return self._pool.submit(work, *args, **kwargs)
 
 
-def crew(device: torch.device) -> Crew:
+def crew(device: torch.device, random_inside: bool = False) -> Crew:
     """Who computes on a device: as many cores as torch has threads here, or whoever asks.
 
+    Networks that are random inside draw from the one global generator: they are computed one at a time.
     A thread that OpenMP has bound to one core (``OMP_PROC_BIND``) binds those that it starts; it works alone.
     """
     cores = torch.get_num_threads()
     bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
-    return Alone() if device.type != "cpu" or cores == 1 or bound else _cores(cores, os.getpid())
+    alone = random_inside or device.type != "cpu" or cores == 1 or bound
+    return Alone() if alone else _cores(cores, os.getpid())
 
 
 @lru_cache(maxsize=1)

@@ -17,20 +17,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustsmooth.smoothing.addressing import address, generator
 from robustsmooth.smoothing.certificates.base import Case, Counts, Procedure, Request, Steps
-from robustsmooth.smoothing.crew import Alone, Crew, crew
+from robustsmooth.smoothing.crew import crew
 from robustsmooth.smoothing.noise import BLOCK, Noise
 from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, plain_tensors, tune
 
-__all__ = ["Finished", "VoteEngine", "is_random_inside", "tune_votes"]
+__all__ = ["Finished", "VoteEngine", "is_random_inside"]
 
 
 @dataclass(frozen=True)
@@ -380,10 +380,10 @@ class VoteEngine:
             if self.random_inside is None:
                 plain = Forward(self.network, Numerics(channels_last=False), self.device)
                 self.random_inside = is_random_inside(plain, images[:1].repeat(BLOCK, 1, 1, 1))
-            self._crew = _crew(self.device, self.random_inside)
+            self._crew = crew(self.device, self.random_inside)
             if self.tuning is None:
                 shape, size = tuple(images.shape[1:]), self.procedure.batch_size
-                self.tuning = tune_votes(
+                self.tuning = tune(
                     self.network, shape, self.device, size, self.numerics, random_inside=self.random_inside
                 )
             self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
@@ -407,38 +407,6 @@ class VoteEngine:
             self._tally = torch.cat([self._tally, torch.zeros_like(self._tally)])
             self._free = list(range(size, 2 * size))
         return self._free.pop()
-
-
-def _crew(device: torch.device, random_inside: bool) -> Crew:
-    """Who computes the passes: noise inside a network is the one global generator's, so one at a time."""
-    return Alone() if random_inside else crew(device)
-
-
-def tune_votes(
-    network: nn.Module,
-    shape: tuple[int, ...],
-    device: torch.device,
-    batch_size: int | Literal["auto"] = "auto",
-    numerics: Numerics | None = None,
-    *,
-    random_inside: bool = False,
-) -> Tuning:
-    """`tune` as the engine will compute: on a CPU on one core, of which there are several.
-
-    Args:
-        network: See `tune`, as what follows.
-        shape: ``(C, H, W)``.
-        device: Where the network is.
-        batch_size: Fixed, or ``"auto"``.
-        numerics: What is fixed and what is ``"auto"``.
-        random_inside: Whether the network draws noise of its own.
-
-    Returns:
-        The batch of each core, and the votes per second of all.
-    """
-    workers = _crew(device, random_inside)
-    found = workers.submit(tune, network, shape, device, batch_size, numerics).result()
-    return replace(found, votes_per_second=max(1, workers.helpers) * found.votes_per_second)
 
 
 def is_random_inside(network: Any, images: Tensor) -> bool:

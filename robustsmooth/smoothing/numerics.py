@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from robustsmooth.smoothing.crew import crew
+
 __all__ = ["Forward", "Numerics", "Precision", "Tuning", "tune"]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -125,7 +127,7 @@ class Tuning:
     Attributes:
         batch_size: The device batch.
         numerics: With `channels_last` decided.
-        votes_per_second: Measured in passes of the network alone; nan if nothing was measured.
+        votes_per_second: Of all cores, from passes of the network alone on one; nan if nothing was measured.
     """
 
     batch_size: int
@@ -139,8 +141,9 @@ def tune(
     device: torch.device,
     batch_size: int | Literal["auto"] = "auto",
     numerics: Numerics | None = None,
+    random_inside: bool = False,
 ) -> Tuning:
-    """Find a quick device batch and memory format with a few passes.
+    """Find a quick device batch and memory format with a few passes, computed where votes will be (`crew`).
 
     The candidates take turns, so that other work on the machine meets all of them; those that are clearly
     slower drop out. The global generators stay as they are.
@@ -151,6 +154,7 @@ def tune(
         device: Where the network is.
         batch_size: Fixed, or ``"auto"``.
         numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
+        random_inside: Whether the network draws noise of its own.
 
     Returns:
         The smallest batch within 5 % of the best median speed: it keeps its noise in the caches and leaves
@@ -159,7 +163,19 @@ def tune(
     Raises:
         ValueError: If the given batch does not fit into memory.
     """
-    numerics = numerics or Numerics()
+    workers = crew(device, random_inside)
+    found = workers.submit(_search, network, shape, device, batch_size, numerics or Numerics()).result()
+    return replace(found, votes_per_second=max(1, workers.helpers) * found.votes_per_second)
+
+
+def _search(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    device: torch.device,
+    batch_size: int | Literal["auto"],
+    numerics: Numerics,
+) -> Tuning:
+    """What `tune` finds in the thread that calls."""
     layouts = [False, True] if numerics.channels_last == "auto" else [bool(numerics.channels_last)]
     forwards = {
         layout: Forward(network, replace(numerics, compile=False, channels_last=layout), device)

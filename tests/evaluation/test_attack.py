@@ -289,7 +289,7 @@ def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen
     attack, tiny_data, monkeypatch
 ):
     tuned = Tuning(64, Numerics(channels_last=False), 1.0)  # without passes on images of its own
-    monkeypatch.setattr("robustsmooth.evaluation.attack_target.tune_votes", lambda *_, **__: tuned)
+    monkeypatch.setattr("robustsmooth.evaluation.attack_target.tune", lambda *_, **__: tuned)
     attacked, decided = [], []
 
     class Spy(TinyConvolution):
