@@ -63,7 +63,7 @@ def _check_one_folder() -> None:
 
 
 def named_parts(cfg: DictConfig, group: str, **kwargs: Any) -> list[Any]:
-    """The objects of a config group that composes parts by name, as ``callbacks`` and ``logger`` do.
+    """The objects of a config group that names its parts, as ``callbacks`` and ``logger`` do; not the nulls.
 
     Args:
         cfg: A command's config.
@@ -73,7 +73,7 @@ def named_parts(cfg: DictConfig, group: str, **kwargs: Any) -> list[Any]:
     Raises:
         ValueError: If settings were given to a part that nobody chose.
     """
-    parts = cfg.get(group) or {}
+    parts = {name: part for name, part in (cfg.get(group) or {}).items() if part is not None}
     for name, part in parts.items():
         if "_target_" not in part:
             raise ValueError(

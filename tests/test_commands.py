@@ -161,6 +161,12 @@ def test_loggers_know_how_it_ended(tmp_path, monkeypatch, failure, status):
     assert ended == [status]
 
 
+def test_a_part_that_is_set_to_null_is_left_out(tmp_path):
+    cfg = OmegaConf.create({"logger": {"csv": None}})
+    with loggers_for(cfg, tmp_path) as loggers:
+        assert loggers == []
+
+
 def test_a_missing_value_is_named(tmp_path):
     cfg = OmegaConf.create({"run_dir": str(tmp_path), "checkpoint": "???"})
     with pytest.raises(Exception, match="checkpoint") as caught:
