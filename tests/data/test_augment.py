@@ -102,7 +102,6 @@ def test_an_image_does_not_depend_on_its_batch():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_same_on_a_gpu():
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
     indices, key = torch.randperm(50_000)[:64], augmentation_key(1, 2)

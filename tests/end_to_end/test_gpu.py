@@ -1,4 +1,4 @@
-"""What only a GPU can show. `benchmarks/gpu.sh` runs these there."""
+"""What only a GPU can show: ``pytest -m gpu``, as `benchmarks/gpu.sh` does; without one they fail."""
 
 import csv
 from pathlib import Path
@@ -8,10 +8,7 @@ import torch
 
 from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def rows(path: Path) -> list[dict[str, str]]:
