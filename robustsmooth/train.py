@@ -20,7 +20,7 @@ def train(cfg: DictConfig) -> float | None:
     from pytorch_lightning import seed_everything
 
     from robustsmooth.loggers import log_evaluations
-    from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, checkpoints
+    from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, StopAtDivergence, checkpoints
     from robustsmooth.models import sanity_check
     from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
@@ -47,6 +47,7 @@ def train(cfg: DictConfig) -> float | None:
             callbacks = [
                 timer,
                 *named_parts(cfg, "callbacks"),
+                StopAtDivergence(),
                 SaveConfig(plain),
                 *checkpoints(folder, cfg.monitor, cfg.save_every_steps),
             ]

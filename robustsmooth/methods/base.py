@@ -66,9 +66,9 @@ class ClassificationModule(pl.LightningModule):
         self.seed = seed
         self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
         classes: Any = network.num_classes
-        self.train_loss = MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")  # NaN is shown
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_noisy_top1 = MulticlassAccuracy(classes, average="micro")

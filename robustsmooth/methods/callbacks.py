@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-__all__ = ["EpochTimer", "NamedCheckpoint", "SaveConfig", "checkpoints"]
+__all__ = ["EpochTimer", "NamedCheckpoint", "SaveConfig", "StopAtDivergence", "checkpoints"]
 
 
 class SaveConfig(Callback):
@@ -26,6 +27,27 @@ class SaveConfig(Callback):
     ) -> None:
         """Add the config under ``"robustsmooth"``."""
         checkpoint["robustsmooth"] = {"config": self.config}
+
+
+class StopAtDivergence(Callback):
+    """End a run whose weights are no longer numbers, before its checkpoint replaces a good one."""
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look at the weights and the statistics of the layers.
+
+        Raises:
+            ValueError: If one is NaN or infinite.
+        """
+        weights = {name: value for name, value in checkpoint["state_dict"].items() if torch.is_tensor(value)}
+        broken = [name for name, value in weights.items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"training diverged in epoch {trainer.current_epoch + 1}: {len(broken)} of {len(weights)} "
+                f"tensors hold NaN or infinite values, {broken[0]} first; train in a new run folder with a "
+                "smaller method.optimizer.lr, trainer.gradient_clip_val or trainer.precision=32-true"
+            )
 
 
 class EpochTimer(Callback):

@@ -154,3 +154,13 @@ def test_checkpoints_can_be_chosen_by_certified_radius(run, tmp_path):
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == metrics["val/acr"].idxmax()
     assert {"val/certified_acc@0.25", "val/abstention"} <= set(metrics.columns)
+
+
+def test_a_run_that_diverges_says_so_and_writes_no_checkpoint_of_it(tmp_path):
+    words = [*FAST, "method.scheduler=null", "method.optimizer.lr=1e30", f"hydra.run.dir={tmp_path}"]
+    command = [sys.executable, "-m", "robustsmooth.train", *words]
+    diverged = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert diverged.returncode != 0
+    assert "training diverged in epoch 1" in diverged.stderr
+    assert "Traceback" not in diverged.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
