@@ -14,6 +14,7 @@ minutes=${3:-0.5}
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
 steps=${STEPS:-tests votes steps rate sweep}
+failed=0
 cd "$(dirname "$0")/.."
 mkdir -p "$out/logs"
 
@@ -25,8 +26,9 @@ step() { # step NAME COMMAND...: run, log, pack, go on
     local name=$1 start=$SECONDS; shift
     [[ " $steps " == *" ${name%%_*} "* ]] || return 0
     echo "== $name: $*"
-    "$@" >"$out/logs/$name.log" 2>&1
-    echo "$name: exit $? after $((SECONDS - start)) s" | tee -a "$out/logs/steps.txt"
+    local status=0
+    "$@" >"$out/logs/$name.log" 2>&1 || failed=$((status = $?))
+    echo "$name: exit $status after $((SECONDS - start)) s" | tee -a "$out/logs/steps.txt"
     pack
 }
 
@@ -50,3 +52,4 @@ trap 'kill $packing 2>/dev/null; pack' EXIT
 step sweep "$python" -m robustsmooth.train experiment=results/cifar10_gpu scale=gpu minutes="$minutes" \
     forward_rate="${forward_rate:-20000}" data.root="$cifar" hydra.sweep.dir="$out/sweep"
 cat "$out/logs/steps.txt"
+exit $((failed > 0))

@@ -265,6 +265,10 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
     if isinstance(error, OSError):
         return _explain_os_error(error), FAILURE
     message = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ == "ProcessRaisedException":  # torch's: a spawned rank's traceback as text
+        told = re.search(r"\nValueError: (.*)\Z", str(error).rstrip(), re.DOTALL)
+        if told:
+            return " ".join(told[1].split()), FAILURE
     foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
     if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return message, FAILURE

@@ -8,6 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
+from torch.multiprocessing import ProcessRaisedException
 
 from robustsmooth.commands import _quoted, environment, explain, prepare, register_resolvers
 from robustsmooth.loggers import CsvLogger
@@ -89,6 +90,9 @@ def test_what_may_not_be_read_is_not_said_to_be_written(tmp_path, monkeypatch):
 def test_causes_are_unwrapped_and_surprises_are_called_so():
     wrapped = InstantiationException("Error in call to target")
     wrapped.__cause__ = ValueError("`x` must be\n positive")
+    told = "-- Process 1 terminated\nTraceback:\n  f()\nValueError: it is\nlost"
+    spawned = ProcessRaisedException(told, 1, 2)
+    assert explain(spawned) == ("it is lost", 1)
     assert explain(wrapped) == ("`x` must be positive", 1)
     sentence, status = explain(KeyError("odd"))
     assert status == 1

@@ -82,3 +82,19 @@ def test_without_rows_it_is_hydras_own_sweeper():
         "method=macer seed=0 scale=smoke",
         "method=macer seed=1 scale=smoke",
     ]
+
+
+def test_callbacks_report_on_the_other_jobs_where_one_has_failed(monkeypatch):
+    found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
+    told = []
+
+    def fail(self, arguments):
+        raise ValueError("training diverged")
+
+    monkeypatch.setattr(found.__mro__[1], "sweep", fail)
+    sweeper = found()
+    callbacks = SimpleNamespace(on_multirun_end=lambda **facts: told.append(facts))
+    sweeper.hydra_context, sweeper.config = SimpleNamespace(callbacks=callbacks), "config"
+    with pytest.raises(ValueError, match="training diverged"):
+        sweeper.sweep([])
+    assert told == [{"config": "config", "config_name": None}]

@@ -42,6 +42,16 @@ class RowsSweeper(BasicSweeper):
         if unknown := sorted(set(first) - set(rows or {})):
             raise ValueError(f"`hydra.sweeper.first`: there is no row {unknown[0]}; {self._known()}")
 
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all jobs; where some have failed, let the callbacks report on the others all the same."""
+        try:
+            return super().sweep(arguments)
+        except Exception:
+            assert self.hydra_context is not None
+            assert self.config is not None
+            self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
+            raise
+
     def _known(self) -> str:
         return f"known are {', '.join(self.rows)}"
 

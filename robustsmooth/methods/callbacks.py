@@ -30,7 +30,14 @@ class SaveConfig(Callback):
 
 
 class StopAtDivergence(Callback):
-    """End a run whose weights are no longer numbers, before its checkpoint replaces a good one."""
+    """End a run whose weights are no longer numbers, before its checkpoint replaces a good one.
+
+    What holds infinities from the start, such as the mask of an attention layer, is left alone.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Look at the network before a checkpoint is restored."""
+        self._constant = set(_not_finite(pl_module.state_dict()))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -40,14 +47,25 @@ class StopAtDivergence(Callback):
         Raises:
             ValueError: If one is NaN or infinite.
         """
-        weights = {name: value for name, value in checkpoint["state_dict"].items() if torch.is_tensor(value)}
-        broken = [name for name, value in weights.items() if not value.isfinite().all()]
+        weights = checkpoint["state_dict"]
+        broken = [name for name in _not_finite(weights) if name not in self._constant]
         if broken:
             raise ValueError(
                 f"training diverged in epoch {trainer.current_epoch + 1}: {len(broken)} of {len(weights)} "
                 f"tensors hold NaN or infinite values, {broken[0]} first; train in a new run folder with a "
                 "smaller method.optimizer.lr, trainer.gradient_clip_val or trainer.precision=32-true"
             )
+
+
+def _not_finite(state: Mapping[str, Any]) -> list[str]:
+    """Names of the floating-point tensors that hold NaN or infinite values."""
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    plain = {
+        name: value
+        for name, value in state.items()
+        if torch.is_tensor(value) and value.layout == torch.strided and value.dtype in kinds
+    }
+    return [name for name, value in plain.items() if not value.isfinite().all()]
 
 
 class EpochTimer(Callback):

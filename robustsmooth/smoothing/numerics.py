@@ -210,8 +210,11 @@ def _speed(forward: Forward, shape: tuple[int, ...], workers: Crew, warm_up: boo
             several = range(max(1, workers.helpers))
             paces = [workers.submit(_pace, forward, batch, warm_up) for _ in several]
             return mean(pace.result() for pace in paces)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
+    except RuntimeError as error:  # a GPU's has a type of its own, a CPU's only this text
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        if forward.device.type == "cuda":
+            torch.cuda.empty_cache()
         return 0.0
 
 

@@ -69,6 +69,24 @@ def test_a_killed_sweep_goes_on_without_doing_finished_jobs_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_reports_although_a_job_has_diverged(run, tmp_path):
+    words = [
+        "-m",
+        "scale=smoke",
+        "hydra/sweeper=rows",
+        "hydra/callbacks=report",
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir=${hydra:job.num}",
+        "method.scheduler=null",
+        "method.optimizer.lr=1e30,0.01",
+    ]
+    failed = run("train", *words, cwd=tmp_path, status=1)
+    assert "training diverged in epoch 1" in failed.stderr
+    assert (tmp_path / "sweep" / "1" / "summary.json").exists()
+    assert (tmp_path / "sweep" / "report" / "report.html").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_jobs_of_a_sweep_run_in_parallel(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
@@ -85,6 +103,7 @@ def test_a_search_maximises_the_acr_of_validation_images(run, tmp_path):
         "hydra.sweeper.direction=maximize",
         "hydra.sweeper.n_trials=2",
         "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.max_failure_rate=1",
         "hydra.sweeper.sampler.seed=3",
         "hydra.sweep.dir=search",
         "hydra.sweep.subdir=${hydra:job.num}",

@@ -10,6 +10,7 @@ from torch import nn
 
 from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.methods import ClassificationModule
+from robustsmooth.methods.callbacks import StopAtDivergence
 
 
 class Method(ClassificationModule):
@@ -50,3 +51,14 @@ def test_extra_images_without_labels_need_a_method_that_can_do_without(compose, 
             module.on_fit_start()
     else:
         module.on_fit_start()
+
+
+def test_a_network_that_has_diverged_is_not_saved_but_a_mask_of_infinities_may_be():
+    network = nn.Linear(4, 3)
+    network.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+    watch, trainer = StopAtDivergence(), SimpleNamespace(current_epoch=2)
+    watch.setup(trainer, network, "fit")
+    watch.on_save_checkpoint(trainer, network, {"state_dict": network.state_dict() | {"extra": None}})
+    network.bias.data[1] = torch.nan
+    with pytest.raises(ValueError, match="in epoch 3: 1 of 3 tensors hold NaN.* bias first"):
+        watch.on_save_checkpoint(trainer, network, {"state_dict": network.state_dict()})
