@@ -1,6 +1,7 @@
 """The commands that count votes, as a user runs them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -122,6 +123,37 @@ def test_two_ranks_and_low_precision(run, trained, tmp_path):
     run("certify", *words, "trainer=cpu", *low, f"hydra.run.dir={tmp_path}/low")
     settings = json.loads((tmp_path / "low" / "certify.settings.json").read_text())
     assert settings["numerics"]["precision"] == "bf16-mixed"
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_ranks_killed_again_and_again_write_the_rows_of_one(run, trained, tmp_path):
+    words = [f"checkpoint={trained}", "certificate.n=5000", *SMALL[1:]]
+    run("certify", *words, "trainer=cpu", f"hydra.run.dir={tmp_path}/one")
+    folder = tmp_path / "two"
+    words += ["trainer=ddp_cpu", f"hydra.run.dir={folder}"]
+    kills = 0
+    for wanted in (1, 2, 4):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "robustsmooth.certify", *words],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while child.poll() is None:
+            written = sum(path.read_text().count("\n") - 1 for path in folder.glob("certify.rank*.tsv"))
+            if written >= wanted:
+                os.killpg(child.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.002)
+        child.wait()
+    assert kills >= 2
+    run("certify", *words)
+    one, two = (
+        read_log(tmp_path / name / "certify.tsv").rows.drop(columns="time") for name in ("one", "two")
+    )
+    assert one.equals(two)
+    assert not list(folder.glob("certify.rank*.tsv"))
 
 
 def test_predict_warns_of_too_few_votes(run, trained, tmp_path):

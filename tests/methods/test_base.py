@@ -60,5 +60,5 @@ def test_a_network_that_has_diverged_is_not_saved_but_a_mask_of_infinities_may_b
     watch.setup(trainer, network, "fit")
     watch.on_save_checkpoint(trainer, network, {"state_dict": network.state_dict() | {"extra": None}})
     network.bias.data[1] = torch.nan
-    with pytest.raises(ValueError, match="in epoch 3: 1 of 3 tensors hold NaN.* bias first"):
+    with pytest.raises(ValueError, match=r"in epoch 3: 1 of 3 tensors hold NaN.* bias first"):
         watch.on_save_checkpoint(trainer, network, {"state_dict": network.state_dict()})
