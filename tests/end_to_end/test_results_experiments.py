@@ -72,6 +72,7 @@ def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_ste
         assert cfg.trainer.limit_train_batches == steps
         assert cfg.schedule.total_iters == {"natural": 1915}.get(method, steps)
         assert cfg.data.batch_size == 128
+        assert cfg.method.get("robust_weight_epoch") is None  # constant, however many epochs
         assert cfg.model.network.shortcut == "identity"
 
 
