@@ -322,6 +322,9 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
     where = f"`{parent}` has {', '.join(known)}" if parent else f"known are {', '.join(known)}"
     close = difflib.get_close_matches(leaf, known, n=1)
     guess = f"; did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
+    group = key.partition(".")[0]
+    if any(word.startswith(f"{group}=") and "," in word for word in argv):  # composed with the default first
+        guess += f"; if every {group} of this sweep has it, write ++{key}=..."
     return f"there is no setting `{key}`{guess} ({where})" if known else f"there is no setting `{key}`"
 
 

@@ -30,6 +30,7 @@ def only_sentence(text: str) -> str:
         (["data=foo"], 2, ["no data=foo", "digits"]),
         (["method.sgima=1"], 2, ["`method.sgima`", "did you mean method.sigma?"]),
         (["foo=1"], 2, ["no setting `foo`", "method"]),
+        (["experiment=results/cifar10_cpu", "method=macer,sodm", "method.b=1"], 2, ["++method.b="]),
         (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
         (["method.sigma=-1"], 1, ["sigma", "-1"]),
         (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),

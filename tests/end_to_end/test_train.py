@@ -131,6 +131,11 @@ def test_a_sweep_makes_complete_runs_and_continues(run, tmp_path):
     assert [(each / "checkpoints" / "last.ckpt").stat().st_mtime_ns for each in runs] == stamps
 
 
+def test_a_sweep_that_is_given_no_folder_has_one_named_by_its_time(run, tmp_path):
+    run("train", "-m", "method=natural", "scale=smoke", "trainer.max_epochs=1", cwd=tmp_path)
+    assert len(list(tmp_path.glob("multirun/*/*-train/0_natural-digits/summary.json"))) == 1
+
+
 def test_a_failed_job_of_a_sweep_says_so_at_once_and_the_others_run(run, tmp_path):
     words = ["-m", "method=heat,natural", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"]
     done = run("train", *words, status=1)
