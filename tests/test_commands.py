@@ -30,7 +30,6 @@ def only_sentence(text: str) -> str:
         (["data=foo"], 2, ["no data=foo", "digits"]),
         (["method.sgima=1"], 2, ["`method.sgima`", "did you mean method.sigma?"]),
         (["foo=1"], 2, ["no setting `foo`", "method"]),
-        (["experiment=results/cifar10_cpu", "method=macer,sodm", "method.b=1"], 2, ["++method.b="]),
         (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
         (["method.sigma=-1"], 1, ["sigma", "-1"]),
         (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),
@@ -48,6 +47,11 @@ def test_bad_input_is_one_sentence(call, tmp_path, words, status, fragments):
     for fragment in fragments:
         assert fragment in sentence
     assert not (tmp_path / "run" / "checkpoints").exists(), "before any work"
+
+
+def test_a_key_that_only_some_methods_of_a_sweep_have_is_explained(call):
+    words = ["-m", "experiment=results/cifar10_cpu", "method=macer,sodm", "method.mapping_copies=8"]
+    assert "write ++method.mapping_copies=..." in only_sentence(call("train", *words, status=2))
 
 
 def test_a_forbidden_folder_is_one_sentence(call):
