@@ -18,7 +18,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
 
     run = open_run(cfg, needs_sigma=cfg.target != "network")
     source, source_sigma = _source(cfg)
-    folder = prepare(cfg)
+    folder = prepare(cfg, begin=False)
     evaluation = AttackEvaluation(
         instantiate(cfg.attack),
         _target(cfg, run.seed),

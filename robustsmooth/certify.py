@@ -17,7 +17,7 @@ def certify(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
-    folder = prepare(cfg)
+    folder = prepare(cfg, begin=False)
     certification = Certification(
         instantiate(cfg.certificate),
         instantiate(cfg.smoothing),

@@ -20,7 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import robustsmooth
 
-__all__ = ["command", "explain", "nested", "prepare"]
+__all__ = ["command", "describe", "explain", "nested", "prepare", "write_description"]
 
 USAGE, FAILURE = 2, 1
+_EVALUATIONS = ("certify", "predict", "attack", "measure")
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
 _STOPPED = "stopped by SIGTERM; what is finished is kept: start the same command again to go on"
 _log = logging.getLogger(__name__)
@@ -97,7 +98,10 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
             try:
-                return task(cfg)
+                result = task(cfg)
+                if name in _EVALUATIONS or name == "train":
+                    _say_where(cfg)
+                return result
             except Exception as error:
                 if HydraConfig.get().mode == RunMode.RUN:
                     _give_up(error, name)
@@ -128,6 +132,11 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     return decorate
 
 
+def _say_where(cfg: DictConfig) -> None:
+    if _is_first_process():
+        print(f"The run is {cfg.run_dir}", flush=True)
+
+
 def _give_up(error: Exception, name: str) -> None:
     """End the process with one sentence, unless the traceback was asked for."""
     if os.environ.get(_FULL_ERROR) == "1":
@@ -137,11 +146,13 @@ def _give_up(error: Exception, name: str) -> None:
     sys.exit(status)
 
 
-def prepare(cfg: DictConfig) -> Path:
-    """Get the run folder ready: the resolved config, the versions and the git commit.
+def prepare(cfg: DictConfig, begin: bool = True) -> Path:
+    """Get the run folder ready.
 
     Args:
         cfg: The command's composed config; ``cfg.run_dir`` says where it writes.
+        begin: Write at once what the run is. A command whose trainer may still refuse to go on in this
+            folder leaves that to the trainer (`robustsmooth.runtime.trainer_for`).
 
     Returns:
         The run folder.
@@ -151,11 +162,34 @@ def prepare(cfg: DictConfig) -> Path:
     """
     folder = Path(cfg.run_dir)
     _check_mandatory(cfg)
-    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-    if _is_first_process():
-        _write(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        _write(folder / ".hydra" / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    if begin:
+        write_description(folder, describe(cfg))
     return folder
+
+
+def describe(cfg: DictConfig) -> dict[str, str]:
+    """What a run is, as files for its ``.hydra/``: the resolved config, the versions and the git commit.
+
+    Also Hydra's own ``hydra.yaml`` and ``overrides.yaml``, unless the command runs inside another one.
+    """
+    files = {
+        "config.yaml": OmegaConf.to_yaml(cfg, resolve=True),
+        "environment.json": json.dumps(environment(), indent=2) + "\n",
+    }
+    hydras = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydras is not None and Path(hydras.runtime.output_dir).resolve() == Path(cfg.run_dir).resolve():
+        files["hydra.yaml"] = OmegaConf.to_yaml({"hydra": hydras})
+        files["overrides.yaml"] = OmegaConf.to_yaml(hydras.overrides.task)
+    return files
+
+
+def write_description(folder: Path, files: Mapping[str, str]) -> None:
+    """Write what `describe` found, in one of several processes."""
+    if _is_first_process():
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            _write(folder / ".hydra" / name, text)
 
 
 def _is_first_process() -> bool:
@@ -180,7 +214,7 @@ def nested(command_line: str, checkpoint: Path, folder: Path) -> Callable[[], An
         ConfigCompositionException: If the command has no such setting.
     """
     name, *overrides = shlex.split(command_line)
-    if name not in ("certify", "predict", "attack", "measure"):
+    if name not in _EVALUATIONS:
         raise ValueError(
             f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
         )
@@ -269,6 +303,8 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
         told = re.search(r"\nValueError: (.*)\Z", str(error).rstrip(), re.DOTALL)
         if told:
             return " ".join(told[1].split()), FAILURE
+    if re.search(r"No supported gpu backend found", message):  # Lightning's
+        return "there is no GPU here; choose trainer=default, trainer=cpu or trainer=ddp_cpu", FAILURE
     foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
     if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return message, FAILURE

@@ -15,7 +15,7 @@ def measure(cfg: DictConfig) -> None:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=False)
-    folder = prepare(cfg)
+    folder = prepare(cfg, begin=False)
     settings = {"network": fingerprint(run.network), "data": data_settings(cfg.data)}
     callback = instantiate(cfg.measure, _partial_=True)(folder=str(folder), settings=settings)
     with trainer_for(cfg, folder, [callback]) as trainer:

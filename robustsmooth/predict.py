@@ -17,7 +17,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
-    folder = prepare(cfg)
+    folder = prepare(cfg, begin=False)
     prediction = Prediction(
         instantiate(cfg.prediction),
         instantiate(cfg.smoothing),

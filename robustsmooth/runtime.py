@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+
+from robustsmooth.commands import describe, write_description
 
 __all__ = ["loggers_for", "named_parts", "trainer_for"]
 
@@ -109,6 +111,28 @@ def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
         _close_wandb(loggers, exit_code=0 if status == "success" else 1)
 
 
+class _Beginning(Callback):
+    """Write what a run is when it begins, which is after all who may refuse to go on in its folder.
+
+    Args:
+        folder: The run folder.
+        files: What `robustsmooth.commands.describe` found; a spawned process could not find it.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        self.folder, self.files = folder, dict(files)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A training begins or goes on."""
+        if trainer.is_global_zero:
+            write_description(self.folder, self.files)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """An evaluation begins or goes on; a finished one is left as it is."""
+        if trainer.is_global_zero and not (self.folder / "summary.json").exists():
+            write_description(self.folder, self.files)
+
+
 @contextmanager
 def trainer_for(
     cfg: DictConfig,
@@ -140,7 +164,7 @@ def trainer_for(
         yield instantiate(
             cfg.trainer,
             default_root_dir=str(folder),
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, _Beginning(folder, describe(cfg))],
             logger=list(opened) or False,
             **kwargs,
         )

@@ -28,8 +28,10 @@ def train(cfg: DictConfig) -> float | None:
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:  # a folder of images says it itself
         cfg.data.num_classes = datamodule.num_classes
-    folder = prepare(cfg)
+    folder = prepare(cfg, begin=False)
     unfinished = not is_finished(folder, cfg)
+    if not unfinished:
+        print(f"already trained to epoch {cfg.trainer.max_epochs}")
     # An experiment sets to null what the one that it builds on evaluates.
     lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
     evaluations = [nested(line, checkpoint=folder, folder=folder / name) for name, line in lines.items()]

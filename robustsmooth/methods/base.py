@@ -56,8 +56,8 @@ class ClassificationModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"`method.sigma` must be finite and at least 0, got {sigma}")
+        if not isinstance(sigma, int | float) or not 0 <= sigma < float("inf"):
+            raise ValueError(f"`method.sigma` must be a finite number of at least 0, got {sigma}")
         self.network = network
         self.optimizer_partial = optimizer
         self.scheduler_partial = scheduler

@@ -30,6 +30,11 @@ def trained(tmp_path_factory):
     return folder
 
 
+def description(folder):
+    """What the folder says of its run."""
+    return {path.name: path.read_bytes() for path in (folder / ".hydra").iterdir()}
+
+
 def test_certify_continue_and_refuse(run, trained, tmp_path):
     words = [f"checkpoint={trained}", "certificate.n=200", *SMALL, f"hydra.run.dir={tmp_path}/c"]
     first = run("certify", *words)
@@ -40,10 +45,12 @@ def test_certify_continue_and_refuse(run, trained, tmp_path):
     assert len(log.rows) == 6
     summary = json.loads((tmp_path / "c" / "summary.json").read_text())
     assert summary["sigma"] == 0.25  # the level that it was trained with
-    before = table.read_bytes()
+    before, described = table.read_bytes(), description(tmp_path / "c")
+    assert sorted(described) == ["config.yaml", "environment.json", "hydra.yaml", "overrides.yaml"]
     run("certify", *words)  # nothing left to do
     assert table.read_bytes() == before
     refused = run("certify", *words, "certificate.n=300", status=1)
+    assert description(tmp_path / "c") == described
     assert "procedure.n=200 then, 300 now" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert table.read_bytes() == before

@@ -98,9 +98,11 @@ def test_a_finished_run_is_not_trained_again(reference, run):
     assert (reference / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
-def test_other_settings_are_refused(reference, run):
+def test_other_settings_are_refused_and_leave_no_trace(reference, run):
+    before = {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()}
     done = run("train", *FAST, "method.sigma=0.5", f"hydra.run.dir={reference}", status=1)
     assert "method.sigma=0.25 then, 0.5 now" in done.stderr
+    assert {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()} == before
 
 
 def test_a_truncated_checkpoint_is_one_sentence(reference, run, tmp_path):
