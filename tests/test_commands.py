@@ -136,7 +136,7 @@ def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
 def test_one_process_of_several_writes_the_config(tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     folder = prepare(OmegaConf.create({"run_dir": str(tmp_path / "run")}))
-    assert list((folder / ".hydra").iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_processes_of_a_launcher_need_a_folder_with_a_name(call, tmp_path, monkeypatch):
