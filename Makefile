@@ -14,7 +14,7 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"robustsmooth needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}; name another one: make PYTHON=python3.12 ..." if not (3, 11) <= v[:2] <= (3, 12) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(BIN)/pip pyproject.toml constraints.txt
+$(VENV)/.installed: $(BIN)/pip pyproject.toml constraints.txt $(wildcard hydra_plugins/*/*.py)  # the plugin is copied
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
