@@ -154,7 +154,8 @@ class Incumbent:
     """The best point so far, for each image on its own.
 
     A point that succeeds beats one that does not. Among points that succeed the closer one wins, or
-    the one of larger loss; among points that fail always the one of larger loss.
+    the one of larger loss; among points that fail always the one of larger loss. With ``"closest"`` a
+    lead within rounding is none, and the first stays: on the ball's surface all are equally close.
 
     Args:
         images: Where everything starts, ``(B, ...)``.
@@ -164,6 +165,7 @@ class Incumbent:
 
     def __init__(self, images: Tensor, prefer: Literal["closest", "strongest"], norm: Norm) -> None:
         self.images, self.prefer, self.norm = images, prefer, norm
+        self._lead = 1e-5 if prefer == "closest" else 0.0  # relative
         self.points = images
         self.success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self._merit = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
@@ -173,7 +175,8 @@ class Incumbent:
         merit = view.loss.double()
         if self.prefer == "closest":
             merit = torch.where(view.success, -distance(points - self.images, self.norm), merit)
-        better = (view.success & ~self.success) | ((view.success == self.success) & (merit > self._merit))
+        ahead = merit - self._merit > self._lead * merit.abs()
+        better = (view.success & ~self.success) | ((view.success == self.success) & ahead)
         self.points = torch.where(expand(better, points), points, self.points)
         self._merit = torch.where(better, merit, self._merit)
         self.success = self.success | view.success

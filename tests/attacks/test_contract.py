@@ -207,12 +207,6 @@ def test_an_image_is_attacked_the_same_alone_and_in_a_batch(quick, network, batc
         alone = quick(
             network, images[one], labels[one], randomness=ImageRandomness(0, "attack", torch.tensor([index]))
         )
-        if getattr(quick, "keep", None) == "closest" and not torch.allclose(alone, together[one], atol=2e-3):
-            # Two restarts on the ball's surface are equally close: rounding decides between them.
-            far = [distance(points - images[one], quick.norm) for points in (alone, together[one])]
-            torch.testing.assert_close(*far, rtol=0, atol=1e-5)
-            assert torch.equal(network(alone).argmax(1), network(together[one]).argmax(1))
-            continue
         torch.testing.assert_close(alone, together[one], rtol=0, atol=2e-3)
 
 
