@@ -133,6 +133,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 
 def _say_where(cfg: DictConfig) -> None:
+    """The last line: the folder that the next command will be given."""
     if _is_first_process():
         print(f"The run is {cfg.run_dir}", flush=True)
 
@@ -303,7 +304,7 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
         told = re.search(r"\nValueError: (.*)\Z", str(error).rstrip(), re.DOTALL)
         if told:
             return " ".join(told[1].split()), FAILURE
-    if re.search(r"No supported gpu backend found", message):  # Lightning's
+    if "No supported gpu backend found" in message:  # Lightning's words
         return "there is no GPU here; choose trainer=default, trainer=cpu or trainer=ddp_cpu", FAILURE
     foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
     if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here

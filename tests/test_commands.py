@@ -32,6 +32,7 @@ def only_sentence(text: str) -> str:
         (["foo=1"], 2, ["no setting `foo`", "method"]),
         (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
         (["method.sigma=-1"], 1, ["sigma", "-1"]),
+        (["method.sigma=abc"], 1, ["`method.sigma` must be a finite number of at least 0, got abc"]),
         (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),
         (["trainer.max_epochs=many"], 1, ["trainer.max_epochs", "many"]),
         (["model.checkpoint=nowhere"], 1, ["nowhere"]),
@@ -99,6 +100,7 @@ def test_causes_are_unwrapped_and_surprises_are_called_so():
     spawned = ProcessRaisedException(told, 1, 2)
     assert explain(spawned) == ("it is lost", 1)
     assert explain(wrapped) == ("`x` must be positive", 1)
+    assert "choose trainer=default" in explain(RuntimeError("No supported gpu backend found!"))[0]
     sentence, status = explain(KeyError("odd"))
     assert status == 1
     assert "HYDRA_FULL_ERROR=1" in sentence
