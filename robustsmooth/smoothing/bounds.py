@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betaincinv, chdtrc
+from scipy.special import betainc, betainccinv, betaincinv, chdtrc
 
 __all__ = [
     "chernoff_interval",
@@ -23,11 +23,15 @@ Floats = NDArray[np.float64]
 
 def _counts(k: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
     successes, votes = np.broadcast_arrays(np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64))
-    if np.any(votes < 1):
-        raise ValueError(f"`n` must be at least 1, got {votes.min():g}")
-    if np.any((successes < 0) | (successes > votes)):
+    if not np.all(np.isfinite(votes) & (votes >= 1)):  # written so that NaN is refused too
+        raise ValueError(f"`n` must be at least 1 and finite, got {votes.min():g}")
+    return _within(successes, votes), votes
+
+
+def _within(successes: Floats, votes: Floats) -> Floats:
+    if not np.all((successes >= 0) & (successes <= votes)):
         raise ValueError("`k` must be in [0, n]")
-    return successes, votes
+    return successes
 
 
 def _level(alpha: float) -> float:
@@ -54,10 +58,20 @@ def clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: float) -> Any:
 
 
 def clopper_pearson_upper(k: ArrayLike, n: ArrayLike, alpha: float) -> Any:
-    """One-sided upper confidence bound: one minus the lower bound of the failures."""
+    """One-sided upper confidence bound: the p at which k or fewer successes have probability alpha.
+
+    Args:
+        k: Successes, in [0, n]; need not be whole (for planning).
+        n: Votes, at least 1.
+        alpha: Probability that the bound is below the truth, in (0, 1).
+
+    Returns:
+        float64 in (0, 1], of the broadcast shape; exactly 1 where k = n, 1 - alpha^(1/n) where k = 0.
+    """
     successes, votes = _counts(k, n)
     every = successes == votes
-    bound = betaincinv(successes + 1, np.where(every, 1.0, votes - successes), 1 - _level(alpha))
+    # The complementary function takes alpha itself: 1 - alpha would lose the digits of a small one.
+    bound = betainccinv(successes + 1, np.where(every, 1.0, votes - successes), _level(alpha))
     return np.where(every, 1.0, bound)[()]
 
 
@@ -87,7 +101,7 @@ def randomized_clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: float, u
     """
     level = _level(alpha)
     chance = np.asarray(uniform, dtype=np.float64)
-    if np.any((chance < 0) | (chance > 1)):
+    if not np.all((chance >= 0) & (chance <= 1)):
         raise ValueError("`uniform` must be in [0, 1]")
     successes, votes = _counts(k, n)
     successes, votes, chance = np.broadcast_arrays(successes, votes, chance)
@@ -111,9 +125,7 @@ def majority_test(k: ArrayLike, n: ArrayLike) -> Any:
         float64 in (0, 1], of the broadcast shape.
     """
     successes, votes = np.broadcast_arrays(np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64))
-    if np.any((successes < 0) | (successes > votes)):
-        raise ValueError("`k` must be in [0, n]")
-    larger = np.maximum(successes, votes - successes)
+    larger = np.maximum(_within(successes, votes), votes - successes)
     return np.minimum(1.0, 2 * _at_least(larger, votes, np.full(votes.shape, 0.5)))[()]
 
 
@@ -132,8 +144,10 @@ def chernoff_interval(mean: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any,
         Lower and upper end, float64 of the broadcast shape.
     """
     average, size = np.broadcast_arrays(np.asarray(mean, dtype=np.float64), np.asarray(n, dtype=np.float64))
-    if np.any((average < 0) | (average > 1)):
+    if not np.all((average >= 0) & (average <= 1)):
         raise ValueError("`mean` must be in [0, 1]")
+    if not np.all(np.isfinite(size) & (size >= 1)):
+        raise ValueError(f"`n` must be at least 1 and finite, got {size.min():g}")
     budget = np.log(2 / _level(alpha)) / size
 
     def end(towards: float) -> Floats:
@@ -173,6 +187,8 @@ def dispersion_test(successes: ArrayLike, votes: int) -> float:
     counts = np.asarray(successes, dtype=np.float64)
     if counts.ndim != 1 or len(counts) < 2:
         raise ValueError(f"`successes` must hold at least 2 groups, got shape {counts.shape}")
+    if not np.all((counts >= 0) & (counts <= votes)):
+        raise ValueError("`successes` must be in [0, votes]")
     share = counts.mean() / votes
     if share in (0.0, 1.0):
         return 1.0

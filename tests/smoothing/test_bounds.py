@@ -154,3 +154,34 @@ def test_counts_out_of_range(k, n):
 def test_no_votes():
     with pytest.raises(ValueError, match="`n` must be at least 1"):
         clopper_pearson_upper(0, 0, 0.1)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-10, 1e-17, 1e-300])
+@pytest.mark.parametrize(("k", "n"), [(0, 2000), (3, 2000), (70_123, 100_000)])
+def test_the_upper_bound_keeps_its_digits_at_tiny_levels(k, n, alpha):
+    bound = clopper_pearson_upper(k, n, alpha)
+    # Back to the definition: k or fewer successes have probability alpha.
+    assert stats.binom.logcdf(k, n, bound) == pytest.approx(np.log(alpha), rel=1e-6)
+    if k == 0:
+        assert bound == pytest.approx(-np.expm1(np.log(alpha) / n), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda nan: clopper_pearson_lower(nan, 10, 0.05),
+        lambda nan: clopper_pearson_lower([1, nan], 10, 0.05),
+        lambda nan: clopper_pearson_upper(nan, 10, 0.05),
+        lambda nan: clopper_pearson_lower(1, nan, 0.05),
+        lambda nan: clopper_pearson_lower(1, 10, nan),
+        lambda nan: randomized_clopper_pearson_lower(1, 10, 0.05, nan),
+        lambda nan: majority_test(nan, 10),
+        lambda nan: majority_test(1, nan),
+        lambda nan: chernoff_interval(nan, 10, 0.05),
+        lambda nan: chernoff_interval(0.5, nan, 0.05),
+        lambda nan: dispersion_test([1.0, nan], 10),
+    ],
+)
+def test_nan_is_refused_and_never_handed_on(call):
+    with pytest.raises(ValueError, match="must"):
+        call(float("nan"))

@@ -31,7 +31,9 @@ class FixedRadius(Certificate):
     Args:
         radius: The radius r in question, in the noise's norm; positive.
         n: The most votes for one image; undecided images abstain there.
-        beta: Probability that an image is refuted although its radius is at least r.
+        beta: Probability that the test of the selected class refutes although its radius is at least r. An
+            image whose n0 votes select another class is refuted too, whatever beta: with few of them
+            this happens more often (5.6 % of images in one example with beta = 5 % and n0 = 20).
         first_look: Votes before the first look.
         growth: Ratio of the votes at one look to those at the look before.
         n0: Votes that select the candidate.
