@@ -24,12 +24,12 @@ from typing import Any
 
 import hydra
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.data import Batch
+from robustsmooth.instantiation import instantiate
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from robustsmooth.commands import command, prepare
+from robustsmooth.instantiation import instantiate
 
 
 @command("attack")
 def attack(cfg: DictConfig) -> dict[str, Any]:
     """Attack the test images; go on where it stopped if the run folder holds finished ones."""
-    from hydra.utils import instantiate
-
     from robustsmooth.evaluation import AttackEvaluation, EvaluationModule, data_settings, read_certified
     from robustsmooth.runs import open_run
     from robustsmooth.runtime import trainer_for
@@ -43,8 +42,6 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
 
 def _target(cfg: DictConfig, seed: int) -> Any:
     """Who decides: the bare network or the smoothed classifier."""
-    from hydra.utils import instantiate
-
     from robustsmooth.evaluation import SinglePass, SmoothedVote
 
     if cfg.target == "network":

@@ -3,13 +3,12 @@
 from omegaconf import DictConfig
 
 from robustsmooth.commands import command, prepare
+from robustsmooth.instantiation import instantiate
 
 
 @command("illustrate")
 def illustrate(cfg: DictConfig) -> None:
     """Draw the chosen figure as PNG and PDF."""
-    from hydra.utils import instantiate
-
     from robustsmooth.report.figures import write_figures
 
     folder = prepare(cfg)

@@ -3,13 +3,12 @@
 from omegaconf import DictConfig
 
 from robustsmooth.commands import command, prepare
+from robustsmooth.instantiation import instantiate
 
 
 @command("measure")
 def measure(cfg: DictConfig) -> None:
     """Run the chosen measurement over the test images and write its log."""
-    from hydra.utils import instantiate
-
     from robustsmooth.evaluation import EvaluationModule, data_settings, fingerprint
     from robustsmooth.runs import open_run
     from robustsmooth.runtime import trainer_for

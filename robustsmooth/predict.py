@@ -5,13 +5,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from robustsmooth.commands import command, prepare
+from robustsmooth.instantiation import instantiate
 
 
 @command("predict")
 def predict(cfg: DictConfig) -> dict[str, Any]:
     """Predict the test images; go on where it stopped if the run folder holds finished ones."""
-    from hydra.utils import instantiate
-
     from robustsmooth.evaluation import EvaluationModule, Prediction, data_settings
     from robustsmooth.runs import open_run
     from robustsmooth.runtime import trainer_for

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from robustsmooth.data import ImageDataModule
+from robustsmooth.instantiation import instantiate
 from robustsmooth.methods.callbacks import EpochTimer
 from robustsmooth.models import read_checkpoint, sanity_check
 from robustsmooth.smoothing.addressing import address

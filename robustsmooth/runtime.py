@@ -11,12 +11,12 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from robustsmooth.commands import describe, write_description
+from robustsmooth.instantiation import instantiate
 
 __all__ = ["loggers_for", "named_parts", "trainer_for"]
 

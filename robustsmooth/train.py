@@ -15,10 +15,10 @@ def train(cfg: DictConfig) -> float | None:
     from contextlib import ExitStack
     from typing import Any
 
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from pytorch_lightning import seed_everything
 
+    from robustsmooth.instantiation import instantiate
     from robustsmooth.loggers import log_evaluations
     from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, StopAtDivergence, checkpoints
     from robustsmooth.models import sanity_check

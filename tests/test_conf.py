@@ -7,10 +7,10 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.instantiation import instantiate
 
 CONF = conf_dir()
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("common", "evaluation"))

@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-from hydra.utils import instantiate
 
 from robustsmooth.attacks import (
     DDN,
@@ -17,6 +16,7 @@ from robustsmooth.attacks import (
     Stein,
 )
 from robustsmooth.commands import conf_dir
+from robustsmooth.instantiation import instantiate
 
 NAMED = {
     "fgsm": (FGSM, "linf", Plain),

@@ -4,10 +4,10 @@ import hydra
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.instantiation import instantiate
 
 SWEEPS = {"results/cifar10_cpu": "short", "results/cifar10_gpu": "gpu"}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 
 from robustsmooth.attacks import PGD, Expectation
 from robustsmooth.data import DigitsDataModule, Subset
 from robustsmooth.evaluation.module import EvaluationModule
 from robustsmooth.evaluation.smoothed_inference import InferenceSweep, inference_accuracy
+from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Classifier, NoiseLayers, ParametricNoise, SmallCNN
 from robustsmooth.smoothing import HardVote, ImageRandomness, RunnerUpVote, SoftVote, running_votes
 

@@ -3,10 +3,10 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
+from robustsmooth.instantiation import instantiate
 from tests.methods.registry import METHODS
 
 STEPS = 8  # four epochs of two batches

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
 from robustsmooth.data import UNLABELED, Batch
+from robustsmooth.instantiation import instantiate
 from robustsmooth.methods import ClassificationModule
 from robustsmooth.methods.callbacks import StopAtDivergence
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
 from robustsmooth.attacks import PGD, Expectation
 from robustsmooth.data import Batch
+from robustsmooth.instantiation import instantiate
 from robustsmooth.methods.callbacks import checkpoints
 from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.models import Classifier, NoiseLayers, Normalize, ParametricNoise, SmallCNN, silenced

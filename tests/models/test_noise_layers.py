@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hydra.utils import instantiate
 from torch import nn
 
 from robustsmooth.commands import conf_dir
+from robustsmooth.instantiation import instantiate
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
 from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import (
