@@ -3,21 +3,10 @@
 from robustsmooth.evaluation.agreement import Agreement
 from robustsmooth.evaluation.attack import AttackEvaluation
 from robustsmooth.evaluation.attack_images import ImageStore
-from robustsmooth.evaluation.attack_summary import (
-    attack_curve,
-    beneath_certified,
-    distance_statistics,
-    read_certified,
-)
+from robustsmooth.evaluation.attack_summary import beneath_certified, read_certified
 from robustsmooth.evaluation.attack_target import SinglePass, SmoothedVote, Target
 from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
 from robustsmooth.evaluation.context import data_settings, fingerprint
-from robustsmooth.evaluation.functional import (
-    abstention_rate,
-    accuracy_band,
-    average_certified_radius,
-    certified_accuracy,
-)
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
 from robustsmooth.evaluation.module import EvaluationModule
 from robustsmooth.evaluation.prediction import Prediction
@@ -44,15 +33,9 @@ __all__ = [
     "Target",
     "ValidationCertification",
     "VotingCallback",
-    "abstention_rate",
-    "accuracy_band",
-    "attack_curve",
-    "average_certified_radius",
     "beneath_certified",
-    "certified_accuracy",
     "data_settings",
     "fingerprint",
     "default_radii",
-    "distance_statistics",
     "read_certified",
 ]

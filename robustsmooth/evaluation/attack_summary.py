@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from rich.table import Table
-from scipy.stats import binom
 
-from robustsmooth.evaluation.functional import accuracy_band
+from robustsmooth.statistics import attack_curve, contradiction, distance_statistics, interval
 
 __all__ = [
     "BeneathCertified",
     "CertifiedLog",
-    "attack_curve",
     "beneath_certified",
-    "distance_statistics",
     "read_certified",
     "short",
     "summarize_variant",
@@ -28,34 +24,6 @@ __all__ = [
 ]
 
 Row = Mapping[str, str]
-
-
-def attack_curve(distance: ArrayLike, success: ArrayLike, distances: ArrayLike) -> NDArray[np.float64]:
-    """Share of all images with an adversarial example within each distance (HeatSmoothing, Figures 2, 6).
-
-    Args:
-        distance: ``(N,)`` of each image's perturbation.
-        success: ``(N,)`` whether it succeeded; a failure counts at no distance.
-        distances: Where to evaluate the curve.
-    """
-    reached = np.sort(np.asarray(distance, float)[np.asarray(success, bool)])
-    return np.searchsorted(reached, np.asarray(distances, float), side="right") / max(np.size(distance), 1)
-
-
-def distance_statistics(distance: ArrayLike, success: ArrayLike) -> dict[str, float | None]:
-    """Median over all images, mean over the successes, and the share of these.
-
-    For the median a failure is farther than any success: it is None, beyond what was found, when half of
-    the attacks fail. The mean is None when all do.
-    """
-    won = np.asarray(success, bool)
-    lengths = np.where(won, np.asarray(distance, float), np.inf)
-    middle = np.sort(lengths)[[(len(lengths) - 1) // 2, len(lengths) // 2]]
-    return {
-        "median": float(middle.mean()) if np.isfinite(middle).all() else None,
-        "mean_of_successes": float(lengths[won].mean()) if won.any() else None,
-        "success": float(won.mean()),
-    }
 
 
 def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[str, Any]:
@@ -77,17 +45,22 @@ def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[
     distance = np.where(wrong, 0.0, [float(row[norm]) for row in rows])
     broken = success | wrong
     accuracy = 1.0 - float(broken.mean())
-    low, high = accuracy_band(accuracy, len(rows))
+    low, high = interval(int((~broken).sum()), len(rows))
+    said = distance_statistics(distance, broken)
     reach = float(distance[broken].max()) if broken.any() else 1.0
     grid = np.linspace(0.0, reach if reach > 0 else 1.0, points)
     return {
         "images": len(rows),
         "clean_accuracy": 1.0 - float(wrong.mean()),
         "accuracy": accuracy,
-        "low": low,
-        "high": high,
+        "low": float(low),
+        "high": float(high),
         "abstention": float(np.mean([row["abstain"] == "1" for row in rows])),
-        "distance": distance_statistics(distance, broken),
+        "distance": {  # JSON knows no infinity ("beyond what was found") and no NaN
+            "median": said.median if math.isfinite(said.median) else None,
+            "mean_of_successes": said.mean if math.isfinite(said.mean) else None,
+            "success": said.success,
+        },
         "curve": {
             "distance": grid.tolist(),
             "attacked": attack_curve(distance, broken, grid).tolist(),
@@ -209,14 +182,14 @@ def beneath_certified(
     fell = np.array([row["success"] == "1" for row in shared])
     wrong = np.array([row["clean_correct"] == "0" for row in shared])
     abstained = np.array([row["abstain"] == "1" for row in shared])
-    answered = int((sure & fell & ~abstained).sum())
+    answered = contradiction(sure, fell & ~abstained, log.alpha + alpha)
     return BeneathCertified(
         images=len(shared),
         empirical=1.0 - float((fell | wrong).mean()),
         certified=float(sure.mean()),
-        answered=answered,
+        answered=answered.broken,
         abstained=int((sure & abstained).sum()),
-        probability=float(binom.sf(answered - 1, int(sure.sum()), min(1.0, log.alpha + alpha))),
+        probability=answered.probability,
     )
 
 

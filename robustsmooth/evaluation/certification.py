@@ -13,12 +13,6 @@ from torch import Tensor
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.attack_summary import short
 from robustsmooth.evaluation.context import network_of
-from robustsmooth.evaluation.functional import (
-    abstention_rate,
-    accuracy_band,
-    average_certified_radius,
-    certified_accuracy,
-)
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
 from robustsmooth.models import is_random
@@ -34,6 +28,7 @@ from robustsmooth.smoothing import (
     address,
     largest_radius,
 )
+from robustsmooth.statistics import abstention_rate, acr, certified_counts, interval, is_correct
 
 __all__ = ["Certification", "ValidationCertification", "default_radii"]
 
@@ -138,25 +133,26 @@ class Certification(VotingCallback):
 
     def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
         """See `VotingCallback.summarize`."""
-        prediction = torch.tensor([int(row["predict"]) for row in rows])
-        label = torch.tensor([int(row["label"]) for row in rows])
-        radius = torch.tensor([float(row["radius"]) for row in rows], dtype=torch.float64)
+        prediction = [int(row["predict"]) for row in rows]
+        correct = is_correct(prediction, [int(row["label"]) for row in rows])
+        radius = [float(row["radius"]) for row in rows]
         radii = self.radii
         if radii is None:
             radii = default_radii(self.procedure, self.noise, self.num_classes)
-        accuracies = certified_accuracy(prediction, radius, label, radii).tolist()
+        counts = certified_counts(correct, radius, radii)
+        accuracies = [int(count) / len(rows) for count in counts]
         metrics = {
             f"test/certified_acc@{short(r)}": share for r, share in zip(radii, accuracies, strict=True)
         }
-        metrics["test/abstention"] = float(abstention_rate(prediction))
+        metrics["test/abstention"] = abstention_rate(prediction)
         largest = largest_radius(self.procedure, self.noise, self.num_classes)
         metrics["test/largest_radius"] = largest
         if not isinstance(self.procedure, FixedRadius):  # its radii are r or 0: their mean means nothing
-            metrics["test/acr"] = float(average_certified_radius(prediction, radius, label))
-        bands = [accuracy_band(share, len(rows)) for share in accuracies]
+            metrics["test/acr"] = acr(correct, radius)
+        lows, highs = interval(counts, len(rows))
         curve = [
-            {"radius": r, "accuracy": share, "low": low, "high": high}
-            for r, share, (low, high) in zip(radii, accuracies, bands, strict=True)
+            {"radius": r, "accuracy": share, "low": float(low), "high": float(high)}
+            for r, share, low, high in zip(radii, accuracies, lows, highs, strict=True)
         ]
         facts = {
             "certified_accuracy": curve,

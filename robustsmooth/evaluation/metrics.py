@@ -1,19 +1,25 @@
-"""The functions of `functional` as metrics, which add up over batches and processes."""
+"""Statistics over images as metrics, which add up over batches and processes."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 
-from robustsmooth.evaluation.functional import abstention_rate, average_certified_radius, certified_accuracy
+from robustsmooth.statistics import abstention_rate, acr, certified_accuracy, is_correct
 
 __all__ = ["AbstentionRate", "AverageCertifiedRadius", "CertifiedAccuracy"]
 
 
+def _host(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
 class _Mean(Metric):
-    """A mean over images whose sum a function of (prediction, radius, label) gives per batch."""
+    """A mean over images whose mean over a batch `robustsmooth.statistics` gives."""
 
     is_differentiable = False
     higher_is_better = True
@@ -26,9 +32,9 @@ class _Mean(Metric):
         self.add_state("total", torch.zeros(entries, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
-    def _add(self, mean: Tensor, images: int) -> None:
+    def _add(self, mean: ArrayLike, images: int) -> None:
         if images:
-            self.total += mean.to(self.total.device) * images
+            self.total += torch.as_tensor(np.asarray(mean) * images, device=self.total.device)
             self.images += images
 
     def compute(self) -> Tensor:
@@ -37,7 +43,7 @@ class _Mean(Metric):
 
 
 class CertifiedAccuracy(_Mean):
-    """Share of all images correct with at least a certified radius; see `certified_accuracy`.
+    """Share of all images correct with at least a certified radius; `statistics.certified_accuracy`.
 
     Args:
         radii: The radii in question.
@@ -50,11 +56,12 @@ class CertifiedAccuracy(_Mean):
 
     def update(self, prediction: Tensor, radius: Tensor, label: Tensor) -> None:
         """Add images, ``(N,)`` each."""
-        self._add(certified_accuracy(prediction, radius, label, self.radii), len(prediction))
+        correct = is_correct(_host(prediction), _host(label))
+        self._add(certified_accuracy(correct, _host(radius), self.radii), len(prediction))
 
 
 class AverageCertifiedRadius(_Mean):
-    """ACR; see `average_certified_radius`.
+    """ACR; see `robustsmooth.statistics.acr`.
 
     Args:
         **kwargs: See `torchmetrics.Metric`.
@@ -65,7 +72,7 @@ class AverageCertifiedRadius(_Mean):
 
     def update(self, prediction: Tensor, radius: Tensor, label: Tensor) -> None:
         """Add images, ``(N,)`` each."""
-        self._add(average_certified_radius(prediction, radius, label), len(prediction))
+        self._add(acr(is_correct(_host(prediction), _host(label)), _host(radius)), len(prediction))
 
 
 class AbstentionRate(_Mean):
@@ -82,4 +89,4 @@ class AbstentionRate(_Mean):
 
     def update(self, prediction: Tensor) -> None:
         """Add images, ``(N,)``."""
-        self._add(abstention_rate(prediction), len(prediction))
+        self._add(abstention_rate(_host(prediction)), len(prediction))

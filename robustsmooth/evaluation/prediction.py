@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from rich.table import Table
 
-from robustsmooth.evaluation.functional import abstention_rate, accuracy_band
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
 from robustsmooth.smoothing import ABSTAIN, Finished, Predict, Predicted, unanimous
+from robustsmooth.statistics import abstention_rate, interval
 
 __all__ = ["Prediction"]
 
@@ -61,11 +60,11 @@ class Prediction(VotingCallback):
 
     def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
         """See `VotingCallback.summarize`."""
-        correct = sum(int(row["correct"]) for row in rows) / len(rows)
-        abstained = float(abstention_rate(torch.tensor([int(row["predict"]) for row in rows])))
-        low, high = accuracy_band(correct, len(rows))
+        hits = sum(int(row["correct"]) for row in rows)
+        correct, (low, high) = hits / len(rows), interval(hits, len(rows))
+        abstained = abstention_rate([int(row["predict"]) for row in rows])
         facts = {
-            "accuracy": {"accuracy": correct, "low": low, "high": high},
+            "accuracy": {"accuracy": correct, "low": float(low), "high": float(high)},
             "n": self.procedure.n,
             "alpha": self.procedure.alpha,
             "sigma": self.noise.sigma,

@@ -11,8 +11,8 @@ from robustsmooth.report.evaluations import Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.page import write_page
 from robustsmooth.report.runs import find_runs, label_runs
-from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Table, write_tables
+from robustsmooth.statistics import Method
 
 __all__ = ["build_tables", "write_report"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from robustsmooth.report.logs import ABSTAIN, Kind, Log, read_log
+from robustsmooth.report.logs import Kind, Log, read_log
 from robustsmooth.report.runs import Run
-from robustsmooth.report.statistics import largest_radius
+from robustsmooth.statistics import ABSTAIN, reachable_radius
 
 __all__ = [
     "Attack",
@@ -247,7 +247,7 @@ def _doubtful_facts(each: Certification) -> list[str]:
         isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha")
     ):
         return []
-    reachable = largest_radius(facts["sigma"], int(facts["n"]), facts["alpha"])
+    reachable = reachable_radius(int(facts["n"]), facts["alpha"], facts["sigma"])
     largest = float(each.counted.max())
     if largest <= 1.005 * reachable:  # logs are rounded to three digits
         return []

@@ -16,12 +16,9 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-__all__ = ["ABSTAIN", "Kind", "Log", "kind_of", "read_log", "seconds"]
+__all__ = ["Kind", "Log", "kind_of", "read_log", "seconds"]
 
 Kind = Literal["certify", "predict", "attack", "agreement", "timing", "smoothed_inference"]
-
-ABSTAIN = -1
-"""The prediction of a classifier that abstains; always counted as wrong."""
 
 FIELD_COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 INTEGERS = ("idx", "label", "predict", "correct")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.page import pictures_of
 from robustsmooth.report.runs import Run, find_runs, label_runs

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from robustsmooth.report.build import FORMATS, write_report
 from robustsmooth.report.record import record
-from robustsmooth.report.statistics import Method
+from robustsmooth.statistics import Method
 
 __all__ = ["ReportSweep"]
 

@@ -1,4 +1,4 @@
-"""Randomized smoothing itself: noise, votes, certificates and their statistics.
+"""Randomized smoothing itself: noise, votes and certificates; their statistics are `robustsmooth.statistics`.
 
 Pure torch and scipy; nothing here knows about training, files or configs.
 """
@@ -11,14 +11,6 @@ from robustsmooth.smoothing.addressing import (
     generator,
 )
 from robustsmooth.smoothing.ballots import Ballot, HardVote, SoftVote, TopVote
-from robustsmooth.smoothing.bounds import (
-    chernoff_interval,
-    clopper_pearson_lower,
-    clopper_pearson_upper,
-    dispersion_test,
-    majority_test,
-    randomized_clopper_pearson_lower,
-)
 from robustsmooth.smoothing.certificates import (
     ABSTAIN,
     Candidate,
@@ -56,9 +48,21 @@ from robustsmooth.smoothing.noise import (
     UniformNoise,
 )
 from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, tune
-from robustsmooth.smoothing.radii import linf_radius, reachable_radius
-from robustsmooth.smoothing.sequential import SequentialPlan, looks, sequential_plan, upper_boundaries
 from robustsmooth.smoothing.voting import RankVote, RunnerUpVote, SmoothedInference, running_votes
+from robustsmooth.statistics import (
+    SequentialPlan,
+    chernoff_interval,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    dispersion_test,
+    linf_radius,
+    looks,
+    majority_test,
+    randomized_clopper_pearson_lower,
+    reachable_radius,
+    sequential_plan,
+    upper_boundaries,
+)
 
 __all__ = [
     "ABSTAIN",

@@ -15,13 +15,12 @@ from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
 from torch import nn
 
+from robustsmooth import statistics
 from robustsmooth.evaluation import (
     Certification,
     EvaluationModule,
     Prediction,
     ValidationCertification,
-    average_certified_radius,
-    certified_accuracy,
     data_settings,
     default_radii,
 )
@@ -43,6 +42,7 @@ from robustsmooth.smoothing import (
     address,
     largest_radius,
 )
+from robustsmooth.statistics import certified_accuracy, is_correct
 
 FIELD = ["idx", "label", "predict", "radius", "correct", "time"]
 NOISE = GaussianNoise(0.25)
@@ -238,15 +238,14 @@ def test_metrics_are_logged_and_summed_up(make_trainer, network, tiny_data, tmp_
     trainer = make_trainer(callback, logger=logger)
     trainer.test(EvaluationModule(network), tiny_data(), verbose=False)
     rows = read_log(tmp_path / "certify.tsv").rows
-    prediction, radius, label = (
-        torch.tensor(rows[name].to_numpy()) for name in ("predict", "radius", "label")
-    )
-    accuracies = certified_accuracy(prediction, radius, label, [0.0, 0.1, 0.25]).tolist()
-    acr = float(average_certified_radius(prediction, radius, label))
+    prediction, radius, label = (rows[name].to_numpy() for name in ("predict", "radius", "label"))
+    correct = is_correct(prediction, label)
+    accuracies = certified_accuracy(correct, radius, [0.0, 0.1, 0.25]).tolist()
+    acr = statistics.acr(correct, radius)
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
     assert logged["test/acr"] == pytest.approx(acr)
     assert [logged[f"test/certified_acc@{r}"] for r in ("0.00", "0.10", "0.25")] == pytest.approx(accuracies)
-    assert logged["test/abstention"] == pytest.approx(float((prediction == -1).double().mean()))
+    assert logged["test/abstention"] == pytest.approx((prediction == -1).mean())
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
     for key in ("test/acr", "test/votes_per_image", "test/seconds_per_image", "test/largest_radius"):
         assert key in header.split(",")

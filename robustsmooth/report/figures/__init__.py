@@ -16,8 +16,8 @@ from robustsmooth.report.figures.measured import (
     inference_over_votings,
     training_curves,
 )
-from robustsmooth.report.statistics import Method
 from robustsmooth.report.tables import agreement_rows, by_guarantee
+from robustsmooth.statistics import Method
 
 __all__ = ["PALETTE", "Drawing", "draw_figures", "write_figures"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import Attack, Certification
 from robustsmooth.report.figures.certified import curve, radius_grid
 from robustsmooth.report.figures.drawing import (

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
 from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, line_style, percent_axes
-from robustsmooth.report.statistics import METHOD_TITLES, Method
+from robustsmooth.statistics import METHOD_TITLES, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

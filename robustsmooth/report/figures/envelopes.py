@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import Attack, Certification
 from robustsmooth.report.figures.attacked import attack_name
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of

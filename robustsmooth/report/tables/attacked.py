@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification, Evaluations
-from robustsmooth.report.logs import ABSTAIN
 from robustsmooth.report.runs import Run
-from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, apart_from_seed, differ_in_seed, known_facts
+from robustsmooth.statistics import ABSTAIN, Method
 
 __all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table", "distance_table"]
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
-from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     RUN,
@@ -18,6 +17,7 @@ from robustsmooth.report.tables.common import (
     known_facts,
     radius_key,
 )
+from robustsmooth.statistics import Method
 
 __all__ = [
     "certified_accuracy_table",
@@ -137,7 +137,7 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
         if guarantee == FIELD_GUARANTEE and all(
             isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha")
         ):
-            reachable = statistics.largest_radius(facts["sigma"], int(facts["n"]), facts["alpha"])
+            reachable = statistics.reachable_radius(int(facts["n"]), facts["alpha"], facts["sigma"])
         rows.append(
             {
                 "run": each.run.label,
@@ -187,7 +187,7 @@ def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] =
         dimension = each.run.facts.get("dimension", DIMENSIONS.get(str(each.run.facts.get("data"))))
         if dimension is None:
             continue
-        radii = [statistics.l2_radius_of_linf(budget / 255, int(dimension)) for budget in budgets]
+        radii = [statistics.l2_radius(budget / 255, int(dimension)) for budget in budgets]
         shares = statistics.certified_accuracy(each.correct, each.radius, radii)
         row: dict[str, Any] = {"run": each.run.label, **known_facts(each.run), "dimension": int(dimension)}
         row |= {f"linf@{budget}/255": float(share) for budget, share in zip(budgets, shares, strict=True)}

@@ -6,12 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import Measurement
-from robustsmooth.report.logs import ABSTAIN
-from robustsmooth.report.statistics import Method
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts
+from robustsmooth.statistics import ABSTAIN, Method
 
 __all__ = ["agreement_rows", "agreement_table", "inference_table", "prediction_table", "timing_table"]
 

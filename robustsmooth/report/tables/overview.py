@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 from robustsmooth.report.evaluations import FIELD_GUARANTEE, Evaluations
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import attack_rows

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from robustsmooth.smoothing.bounds import clopper_pearson_lower
 from robustsmooth.smoothing.certificates.base import (
     Case,
     Certificate,
@@ -15,7 +14,8 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
-from robustsmooth.smoothing.sequential import looks, sequential_plan
+from robustsmooth.statistics.bounds import clopper_pearson_lower
+from robustsmooth.statistics.sequential import looks, sequential_plan
 
 __all__ = ["FixedRadius", "TwoStage"]
 

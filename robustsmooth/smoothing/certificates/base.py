@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from robustsmooth.smoothing.ballots import Ballot, HardVote
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics import ABSTAIN
 
 __all__ = [
     "ABSTAIN",
@@ -40,9 +41,6 @@ __all__ = [
     "largest_radius",
     "unanimous",
 ]
-
-ABSTAIN = -1
-"""The prediction that is no class; always counted as wrong."""
 
 Counts = NDArray[np.int64]
 Record = TypeVar("Record")

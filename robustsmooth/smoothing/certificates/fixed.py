@@ -8,11 +8,6 @@ from scipy.special import ndtr, ndtri
 
 from robustsmooth.smoothing.addressing import address
 from robustsmooth.smoothing.ballots import Ballot, TopVote
-from robustsmooth.smoothing.bounds import (
-    clopper_pearson_lower,
-    clopper_pearson_upper,
-    randomized_clopper_pearson_lower,
-)
 from robustsmooth.smoothing.certificates.base import (
     Case,
     Certificate,
@@ -22,6 +17,11 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics.bounds import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    randomized_clopper_pearson_lower,
+)
 
 __all__ = ["Cohen", "TopKCertificate", "TopVotes", "TwoSided", "top_k_radius"]
 

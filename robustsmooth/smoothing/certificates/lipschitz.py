@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from robustsmooth.smoothing.ballots import SCORE_UNIT, Ballot, SoftVote
-from robustsmooth.smoothing.bounds import chernoff_interval
 from robustsmooth.smoothing.certificates.base import (
     Case,
     Certificate,
@@ -17,6 +16,7 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics.bounds import chernoff_interval
 
 __all__ = ["LBound", "l_bound"]
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from robustsmooth.smoothing.ballots import Ballot, HardVote
-from robustsmooth.smoothing.bounds import majority_test
 from robustsmooth.smoothing.certificates.base import (
     ABSTAIN,
     Case,
@@ -16,6 +15,7 @@ from robustsmooth.smoothing.certificates.base import (
     ranked,
     require_count,
 )
+from robustsmooth.statistics.bounds import majority_test
 
 __all__ = ["Predict", "Predicted", "Tally"]
 

@@ -4,7 +4,7 @@ import math
 
 from scipy.special import ndtri
 
-__all__ = ["linf_radius", "reachable_radius"]
+__all__ = ["l2_radius", "linf_radius", "reachable_radius"]
 
 
 def linf_radius(l2_radius: float, dimension: int) -> float:
@@ -22,6 +22,15 @@ def linf_radius(l2_radius: float, dimension: int) -> float:
     if dimension < 1:
         raise ValueError(f"`dimension` must be at least 1, got {dimension}")
     return l2_radius / math.sqrt(dimension)
+
+
+def l2_radius(linf_radius: float, dimension: int) -> float:
+    """The l2 radius that implies an l_inf radius, the inverse of `linf_radius`.
+
+    >>> round(l2_radius(2 / 255, 3 * 32 * 32), 3)
+    0.435
+    """
+    return linf_radius * math.sqrt(dimension)
 
 
 def reachable_radius(n: int, alpha: float, sigma: float) -> float:

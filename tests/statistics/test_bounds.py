@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from robustsmooth.smoothing import (
+from robustsmooth.statistics import (
     chernoff_interval,
     clopper_pearson_lower,
     clopper_pearson_upper,

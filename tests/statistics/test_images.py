@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustsmooth.report import statistics
+from robustsmooth import statistics
 
 logs = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])), min_size=1, max_size=30
@@ -22,6 +22,30 @@ def test_certified_accuracy_is_counting(rows, radii):
     correct, radius = zip(*rows, strict=True)
     expected = [sum(1 for c, r in rows if c and r >= at) / len(rows) for at in radii]
     assert statistics.certified_accuracy(correct, radius, radii).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 0, 1])), min_size=1))
+def test_an_abstention_is_never_correct(pairs):
+    prediction, label = zip(*pairs, strict=True)
+    assert statistics.is_correct(prediction, label).tolist() == [p == y and p != -1 for p, y in pairs]
+    assert statistics.abstention_rate(prediction) == sum(p == -1 for p in prediction) / len(pairs)
+
+
+def test_over_no_image_nothing_is_known():
+    """One rule for each number: NaN, never 0 or an error."""
+    assert math.isnan(statistics.acr([], []))
+    assert math.isnan(statistics.abstention_rate([]))
+    assert np.isnan(statistics.certified_accuracy([], [], [0.0])).all()
+    for numbers in (statistics.radius_statistics([], []), statistics.distance_statistics([], [])):
+        assert np.isnan(numbers).all()
+
+
+def test_columns_of_unequal_length_are_refused():
+    for function in (statistics.acr, statistics.radius_statistics):
+        with pytest.raises(ValueError, match="one entry per image"):
+            function([1, 0], [0.5])
+    with pytest.raises(ValueError, match="one entry per image"):
+        statistics.is_correct([1], [1, 1])
 
 
 @given(logs)
@@ -96,12 +120,12 @@ def test_paired_acr_is_scipys_t_interval():
 
 @pytest.mark.parametrize(("n", "expected"), [(100, 1.50), (1000, 2.46), (10_000, 3.20), (100_000, 3.81)])
 def test_largest_radius_is_the_fields(n, expected):
-    assert statistics.largest_radius(1.0, n, 0.001) == pytest.approx(expected, abs=0.005)
-    assert statistics.largest_radius(0.25, n, 0.001) == pytest.approx(expected / 4, abs=0.002)
+    assert statistics.reachable_radius(n, 0.001, 1.0) == pytest.approx(expected, abs=0.005)
+    assert statistics.reachable_radius(n, 0.001, 0.25) == pytest.approx(expected / 4, abs=0.002)
 
 
 def test_linf_radius_is_the_papers():
-    assert statistics.l2_radius_of_linf(2 / 255, 3 * 32 * 32) == pytest.approx(0.435, abs=5e-4)
+    assert statistics.l2_radius(2 / 255, 3 * 32 * 32) == pytest.approx(0.435, abs=5e-4)
 
 
 def test_envelope_is_the_best_at_each_point():
@@ -120,6 +144,16 @@ def test_attack_curve_is_counting_and_never_falls(rows):
     expected = [sum(1 for d, s in rows if s and d <= at) / len(rows) for at in grid]
     assert curve.tolist() == pytest.approx(expected)
     assert np.all(np.diff(curve) >= 0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=30))
+def test_the_median_is_numpys_with_failures_at_infinity(pairs):
+    distance, success = zip(*pairs, strict=True)
+    with np.errstate(invalid="ignore"):
+        median = np.median([length if won else np.inf for length, won in pairs])
+    found = statistics.distance_statistics(distance, success)
+    assert found.median == (pytest.approx(median) if np.isfinite(median) else math.inf)
+    assert found.success == pytest.approx(sum(success) / len(pairs))
 
 
 def test_a_failed_attack_is_beyond_every_success():

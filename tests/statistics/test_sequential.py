@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustsmooth.smoothing import looks, sequential_plan, upper_boundaries
+from robustsmooth.statistics import looks, sequential_plan, upper_boundaries
 
 
 def exact_chance_of_accepting(p, plan, boundaries):

@@ -1,20 +1,29 @@
-"""The numbers of a report, as pure functions of arrays (NumPy in, NumPy or floats out).
+"""What is said about a set of images, as pure functions of arrays (NumPy in, NumPy or floats out).
 
-Everywhere: ``correct`` is 1 where the prediction is the label (an abstention is wrong), ``radius`` is
-the certified radius, 0 on abstention, and a mean runs over *all* images.
+Everywhere: ``correct`` is 1 where the prediction is the label (an abstention is wrong, see `is_correct`),
+``radius`` is the certified radius, 0 on abstention, and a mean runs over *all* images. Over no image at all
+each of these numbers is NaN, "not known"; a median that is infinite lies beyond what was found.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import betainc, ndtri, stdtrit
+
+from robustsmooth.statistics.bounds import clopper_pearson_lower, clopper_pearson_upper, majority_test
 
 __all__ = [
+    "ABSTAIN",
+    "METHOD_TITLES",
     "Contradiction",
+    "Distances",
+    "Method",
     "Paired",
+    "Radii",
+    "abstention_rate",
     "acr",
     "agreement",
     "attack_curve",
@@ -25,22 +34,63 @@ __all__ = [
     "envelope",
     "exceedance",
     "interval",
-    "l2_radius_of_linf",
-    "largest_radius",
-    "mean_and_std",
+    "is_correct",
     "mcnemar",
     "paired_acr",
     "radius_statistics",
 ]
+
+ABSTAIN = -1
+"""The prediction that is no class; always counted as wrong."""
 
 Array = NDArray[np.float64]
 Method = Literal["clopper_pearson", "wilson"]
 METHOD_TITLES = {"clopper_pearson": "Clopper-Pearson", "wilson": "Wilson"}
 
 
+def is_correct(prediction: ArrayLike, label: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each prediction is the label; an abstention never is.
+
+    Args:
+        prediction: ``(N,)`` classes, `ABSTAIN` where there is none.
+        label: ``(N,)`` classes.
+
+    Raises:
+        ValueError: If there is not one label per prediction.
+    """
+    answers, labels = np.asarray(prediction), np.asarray(label)
+    _same_images(prediction=answers, label=labels)
+    return (answers == labels) & (answers != ABSTAIN)
+
+
+def abstention_rate(prediction: ArrayLike) -> float:
+    """Share of images without an answer, of ``(N,)`` predictions."""
+    return _mean(np.asarray(prediction) == ABSTAIN)
+
+
+def _mean(values: NDArray) -> float:
+    return float(np.mean(values)) if values.size else float("nan")
+
+
+def _same_images(**columns: NDArray) -> None:
+    if len({column.shape for column in columns.values()}) > 1 or any(c.ndim != 1 for c in columns.values()):
+        names = " and ".join(f"`{name}`" for name in columns)
+        shapes = " and ".join(str(column.shape) for column in columns.values())
+        raise ValueError(f"{names} must have one entry per image, got shapes {shapes}")
+
+
+def _counted(correct: ArrayLike, radius: ArrayLike) -> Array:
+    """``radius * correct`` of each image."""
+    hits, radii = np.asarray(correct, bool), np.asarray(radius, float)
+    _same_images(correct=hits, radius=radii)
+    return np.where(hits, radii, 0.0)
+
+
 def certified_counts(correct: ArrayLike, radius: ArrayLike, radii: ArrayLike) -> NDArray[np.int64]:
     """How many images are correct with a radius of at least r, for each r of `radii`."""
-    certified = np.sort(np.asarray(radius, float)[np.asarray(correct, bool)])
+    hits, known = np.asarray(correct, bool), np.asarray(radius, float)
+    _same_images(correct=hits, radius=known)
+    certified = np.sort(known[hits])
     return len(certified) - np.searchsorted(certified, np.asarray(radii, float), side="left")
 
 
@@ -79,12 +129,9 @@ def interval(
     hits = np.asarray(successes, float)
     tail = (1 - level) / 2
     if method == "clopper_pearson":
-        with np.errstate(invalid="ignore"):
-            low = np.where(hits <= 0, 0.0, stats.beta.ppf(tail, hits, count - hits + 1))
-            high = np.where(hits >= count, 1.0, stats.beta.isf(tail, hits + 1, count - hits))
-        return low, high
+        return clopper_pearson_lower(hits, count, tail), clopper_pearson_upper(hits, count, tail)
     if method == "wilson":
-        z = stats.norm.isf(tail)
+        z = -ndtri(tail)
         share = hits / count
         centre = (share + z * z / (2 * count)) / (1 + z * z / count)
         half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
@@ -93,38 +140,27 @@ def interval(
 
 
 def acr(correct: ArrayLike, radius: ArrayLike) -> float:
-    """Average certified radius: the mean over all images of ``radius * correct`` (Zhai et al. 2020)."""
-    counted = np.asarray(radius, float) * np.asarray(correct, bool)
-    return float(counted.mean()) if counted.size else float("nan")
+    """Average certified radius: the mean over all images of ``radius * correct`` (Zhai et al. 2020).
 
-
-def radius_statistics(correct: ArrayLike, radius: ArrayLike) -> tuple[float, float, float]:
-    """Median, mean and maximum over all images of the radius, 0 where wrong (HeatSmoothing, Table 4).
-
-    The mean is the ACR.
+    It rewards a classifier that is very sure of a few easy images; read it beside the whole curve.
     """
-    counted = np.asarray(radius, float) * np.asarray(correct, bool)
+    return _mean(_counted(correct, radius))
+
+
+class Radii(NamedTuple):
+    """Of the certified radii of all images, 0 where wrong; the mean is the ACR."""
+
+    median: float
+    mean: float
+    largest: float
+
+
+def radius_statistics(correct: ArrayLike, radius: ArrayLike) -> Radii:
+    """Median, mean and maximum over all images of the radius, 0 where wrong (HeatSmoothing, Table 4)."""
+    counted = _counted(correct, radius)
     if not counted.size:
-        return (float("nan"),) * 3
-    return float(np.median(counted)), float(counted.mean()), float(counted.max())
-
-
-def largest_radius(sigma: float, n: int, alpha: float) -> float:
-    """The largest radius that n votes can certify: all n agree, ``sigma * Phi^-1(alpha^(1/n))``.
-
-    >>> round(largest_radius(1.0, 100_000, 0.001), 2)
-    3.81
-    """
-    return float(sigma * stats.norm.ppf(alpha ** (1 / n)))
-
-
-def l2_radius_of_linf(linf: float, dimension: int) -> float:
-    """The l2 radius that implies an l_inf radius: ``linf * sqrt(d)`` (Salman et al. 2019, Table 3).
-
-    >>> round(l2_radius_of_linf(2 / 255, 3 * 32 * 32), 3)
-    0.435
-    """
-    return float(linf * np.sqrt(dimension))
+        return Radii(float("nan"), float("nan"), float("nan"))
+    return Radii(float(np.median(counted)), float(counted.mean()), float(counted.max()))
 
 
 def envelope(curves: Sequence[ArrayLike]) -> Array:
@@ -168,8 +204,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> Paired:
             f"`first` and `second` must be outcomes on the same images, got {a.size} and {b.size}"
         )
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    differing = only_first + only_second
-    p_value = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+    p_value = float(majority_test(only_first, only_first + only_second))
     return Paired(int(a.size), only_first, only_second, p_value)
 
 
@@ -183,7 +218,8 @@ def paired_acr(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> tupl
     mean = float(difference.mean())
     if len(difference) < 2:
         return mean, float("nan"), float("nan")
-    half = float(stats.t.isf((1 - level) / 2, len(difference) - 1) * stats.sem(difference))
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    half = float(stdtrit(len(difference) - 1, (1 + level) / 2) * error)
     return mean, mean - half, mean + half
 
 
@@ -198,20 +234,27 @@ def attack_curve(distance: ArrayLike, success: ArrayLike, distances: ArrayLike) 
     return found / max(np.size(distance), 1)
 
 
-def distance_statistics(distance: ArrayLike, success: ArrayLike) -> tuple[float, float, float]:
-    """Median over all images, mean over the successes, share of successes (HeatSmoothing, Tables 3 and 5).
+class Distances(NamedTuple):
+    """Of adversarial examples: median over all images, mean over the successes, share of successes."""
 
-    In the median a failure is farther than any success, so it may be infinite: "beyond the budget".
+    median: float
+    mean: float
+    success: float
+
+
+def distance_statistics(distance: ArrayLike, success: ArrayLike) -> Distances:
+    """What the distances of attacks say (HeatSmoothing, Tables 3 and 5).
+
+    In the median a failure is farther than any success: it is infinite, beyond what was found, when half of
+    the attacks fail. The mean is NaN when all do.
     """
     won = np.asarray(success, bool)
     if not won.size:
-        return (float("nan"),) * 3
+        return Distances(float("nan"), float("nan"), float("nan"))
     reached = np.where(won, np.asarray(distance, float), np.inf)
-    # The lower middle value where the two middle ones are finite and infinite would be inf either way.
+    # The mean of the two middle values; inf where one of them is.
     middle = np.sort(reached)[[(won.size - 1) // 2, won.size // 2]]
-    median = float(middle.mean()) if np.all(np.isfinite(middle)) else float("inf")
-    mean = float(reached[won].mean()) if won.any() else float("nan")
-    return median, mean, float(won.mean())
+    return Distances(float(middle.mean()), _mean(reached[won]), float(won.mean()))
 
 
 @dataclass(frozen=True)
@@ -238,8 +281,10 @@ def contradiction(certified: ArrayLike, broken: ArrayLike, alpha: float) -> Cont
         alpha: Probability that one image is counted by error: that of the certificate plus that of PREDICT.
     """
     sure = np.asarray(certified, bool)
-    hits = int((sure & np.asarray(broken, bool)).sum())
-    return Contradiction(int(sure.sum()), hits, float(stats.binom.sf(hits - 1, int(sure.sum()), alpha)))
+    images, hits = int(sure.sum()), int((sure & np.asarray(broken, bool)).sum())
+    # P(X >= hits) for X ~ Binomial(images, alpha)
+    probability = float(betainc(hits, images - hits + 1, min(1.0, alpha))) if hits else 1.0
+    return Contradiction(images, hits, probability)
 
 
 def agreement(single: ArrayLike, vote: ArrayLike, label: ArrayLike | None = None) -> tuple[float, int]:
@@ -255,11 +300,4 @@ def agreement(single: ArrayLike, vote: ArrayLike, label: ArrayLike | None = None
     """
     one, other = np.asarray(single), np.asarray(vote)
     counted = np.ones(one.shape, bool) if label is None else one == np.asarray(label)
-    share = float((one == other)[counted].mean()) if counted.any() else float("nan")
-    return share, int(counted.sum())
-
-
-def mean_and_std(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation over seeds; the latter is NaN for a single run."""
-    known = np.asarray(values, float)
-    return float(known.mean()), float(known.std(ddof=1)) if known.size > 1 else float("nan")
+    return _mean((one == other)[counted]), int(counted.sum())
