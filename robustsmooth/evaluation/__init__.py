@@ -1,10 +1,15 @@
 """Callbacks that certify, attack and measure inside ``trainer.test``, and the logs that they write."""
 
 from robustsmooth.evaluation.agreement import Agreement
-from robustsmooth.evaluation.attack import AttackEvaluation
-from robustsmooth.evaluation.attack_images import ImageStore
-from robustsmooth.evaluation.attack_summary import beneath_certified, read_certified
-from robustsmooth.evaluation.attack_target import SinglePass, SmoothedVote, Target
+from robustsmooth.evaluation.attack import (
+    AttackEvaluation,
+    ImageStore,
+    SinglePass,
+    SmoothedVote,
+    Target,
+    beneath_certified,
+    read_certified,
+)
 from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
 from robustsmooth.evaluation.context import data_settings, fingerprint
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy

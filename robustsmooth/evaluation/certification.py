@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from robustsmooth.data import Batch
-from robustsmooth.evaluation.attack_summary import short
+from robustsmooth.evaluation.attack.summary import short
 from robustsmooth.evaluation.context import network_of
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from robustsmooth.attacks import Attack, Norm
-from robustsmooth.evaluation.attack_summary import short
+from robustsmooth.evaluation.attack.summary import short
 
 __all__ = ["AttackPlan", "Variant"]
 

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from robustsmooth.attacks import Attack, distance
 from robustsmooth.attacks.geometry import displace, quantize
 from robustsmooth.data import Batch
-from robustsmooth.evaluation.attack_images import ImageStore, draw_grid
-from robustsmooth.evaluation.attack_plan import AttackPlan, Variant
-from robustsmooth.evaluation.attack_summary import (
+from robustsmooth.evaluation.attack.images import ImageStore, draw_grid
+from robustsmooth.evaluation.attack.plan import AttackPlan, Variant
+from robustsmooth.evaluation.attack.summary import (
     CertifiedLog,
     beneath_certified,
     short,
     summarize_variant,
     table_of,
 )
-from robustsmooth.evaluation.attack_target import Decision, SinglePass, Target
+from robustsmooth.evaluation.attack.target import Decision, SinglePass, Target
 from robustsmooth.evaluation.context import fingerprint, gather, image_shape, images_here, network_of
 from robustsmooth.evaluation.progress import VotingProgress
 from robustsmooth.evaluation.records import RecordLog

@@ -289,7 +289,7 @@ def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen
     attack, tiny_data, monkeypatch
 ):
     tuned = Tuning(64, Numerics(channels_last=False), 1.0)  # without passes on images of its own
-    monkeypatch.setattr("robustsmooth.evaluation.attack_target.tune", lambda *_, **__: tuned)
+    monkeypatch.setattr("robustsmooth.evaluation.attack.target.tune", lambda *_, **__: tuned)
     attacked, decided = [], []
 
     class Spy(TinyConvolution):
@@ -339,8 +339,8 @@ class RandomInside(TinyConvolution):
 
 
 def test_networks_that_are_random_inside_get_a_pass_per_copy(attack, monkeypatch):
-    for module in ("attack", "attack_target"):
-        monkeypatch.setattr(f"robustsmooth.evaluation.{module}.is_random", lambda network: True)
+    for module in ("evaluation", "target"):
+        monkeypatch.setattr(f"robustsmooth.evaluation.attack.{module}.is_random", lambda network: True)
     epgd = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=4)
     callback, path = attack("a", epgd, SinglePass(), network=RandomInside().eval())
     assert callback.plan.attack.copies_per_pass == 1

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import binom
 
 from robustsmooth.evaluation import beneath_certified, read_certified
-from robustsmooth.evaluation.attack_summary import CertifiedLog, summarize_variant
+from robustsmooth.evaluation.attack.summary import CertifiedLog, summarize_variant
 
 
 def rows(*columns):
