@@ -3,23 +3,25 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUNS   := multirun/quickstart
+CONSTRAINTS ?= -c constraints.txt  # the tested versions; `make test CONSTRAINTS=` takes the newest
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full lint format type clean
+.PHONY: help install run test test-full lint format type docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/pip:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"robustsmooth needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}; name another one: make PYTHON=python3.12 ..." if not (3, 11) <= v[:2] <= (3, 12) else 0)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"robustsmooth needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; name another one: make PYTHON=python3.12 ..." if v < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/pip pyproject.toml constraints.txt $(wildcard hydra_plugins/*/*.py)  # the plugin is copied
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 install: $(VENV)/.installed-dev ## Make a virtual environment with everything for development
@@ -48,6 +50,9 @@ format: $(VENV)/.installed-dev ## Rewrite the code in the project's style
 type: $(VENV)/.installed-dev ## Check the type annotations
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-dev ## Build the documentation site into site/; a broken link or an undocumented name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean: ## Remove the virtual environment, caches and build products (runs stay)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,8 +15,9 @@ _LINE_EVERY = 60.0  # seconds, where there is no terminal to draw on
 def duration(seconds: float) -> str:
     """Seconds as people say them.
 
-    >>> duration(0.4), duration(75), duration(7384)
-    ('1 s', '1:15 min', '2:03 h')
+    Examples:
+        >>> duration(0.4), duration(75), duration(7384)
+        ('1 s', '1:15 min', '2:03 h')
     """
     whole = max(1, round(seconds))
     if whole < 60:

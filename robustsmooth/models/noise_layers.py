@@ -144,7 +144,7 @@ class NoiseLayers:
     Raises:
         ValueError: If no noise is given.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
         >>> noisy = NoiseLayers(weight=ParametricNoise, layers=["0"])(network)
         >>> [type(layer).__name__ for layer in noisy]

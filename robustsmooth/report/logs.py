@@ -68,8 +68,9 @@ def seconds(text: str) -> float:
     Returns:
         Seconds; NaN when the text is neither.
 
-    >>> seconds("0:01:05.5"), seconds("12.25"), seconds("1 day, 0:00:01")
-    (65.5, 12.25, 86401.0)
+    Examples:
+        >>> seconds("0:01:05.5"), seconds("12.25"), seconds("1 day, 0:00:01")
+        (65.5, 12.25, 86401.0)
     """
     try:
         hours, minutes, rest = text.split(":")

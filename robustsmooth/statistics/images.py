@@ -97,8 +97,9 @@ def certified_counts(correct: ArrayLike, radius: ArrayLike, radii: ArrayLike) ->
 def certified_accuracy(correct: ArrayLike, radius: ArrayLike, radii: ArrayLike) -> Array:
     """Share of all images that are correct with ``radius >= r``, for each r of `radii`.
 
-    >>> certified_accuracy([1, 1, 0, 1], [0.5, 0.25, 1.0, 0.0], [0.0, 0.25, 0.3, 1.0]).tolist()
-    [0.75, 0.5, 0.25, 0.0]
+    Examples:
+        >>> certified_accuracy([1, 1, 0, 1], [0.5, 0.25, 1.0, 0.0], [0.0, 0.25, 0.3, 1.0]).tolist()
+        [0.75, 0.5, 0.25, 0.0]
     """
     count = np.size(correct)
     counts = certified_counts(correct, radius, radii)

@@ -16,8 +16,9 @@ def linf_radius(l2_radius: float, dimension: int) -> float:
         l2_radius: Certified l2 radius.
         dimension: Number of pixel values d, channels included.
 
-    >>> linf_radius(0.55, 3 * 32 * 32) > 2 / 255
-    True
+    Examples:
+        >>> linf_radius(0.55, 3 * 32 * 32) > 2 / 255
+        True
     """
     if dimension < 1:
         raise ValueError(f"`dimension` must be at least 1, got {dimension}")
@@ -27,8 +28,9 @@ def linf_radius(l2_radius: float, dimension: int) -> float:
 def l2_radius(linf_radius: float, dimension: int) -> float:
     """The l2 radius that implies an l_inf radius, the inverse of `linf_radius`.
 
-    >>> round(l2_radius(2 / 255, 3 * 32 * 32), 3)
-    0.435
+    Examples:
+        >>> round(l2_radius(2 / 255, 3 * 32 * 32), 3)
+        0.435
     """
     return linf_radius * math.sqrt(dimension)
 
@@ -36,7 +38,8 @@ def l2_radius(linf_radius: float, dimension: int) -> float:
 def reachable_radius(n: int, alpha: float, sigma: float) -> float:
     """The largest l2 radius that n unanimous votes certify: sigma Phi^-1(alpha^(1/n)).
 
-    >>> [round(reachable_radius(n, 0.001, 1.0), 2) for n in (100, 1000, 10_000, 100_000)]
-    [1.5, 2.46, 3.2, 3.81]
+    Examples:
+        >>> [round(reachable_radius(n, 0.001, 1.0), 2) for n in (100, 1000, 10_000, 100_000)]
+        [1.5, 2.46, 3.2, 3.81]
     """
     return max(0.0, sigma * float(ndtri(alpha ** (1 / n))))

@@ -196,8 +196,9 @@ def beneath_certified(
 def short(epsilon: float) -> str:
     """A budget or a radius in a name: two digits where they do.
 
-    >>> short(0.5), short(8 / 255)
-    ('0.50', '0.03137')
+    Examples:
+        >>> short(0.5), short(8 / 255)
+        ('0.50', '0.03137')
     """
     return f"{epsilon:.2f}" if math.isclose(epsilon, round(epsilon, 2), abs_tol=1e-9) else f"{epsilon:.4g}"
 

@@ -283,8 +283,9 @@ def unanimous(procedure: Procedure, noise: Noise, num_classes: int = 10) -> Any:
 def largest_radius(certificate: Certificate, noise: Noise, num_classes: int = 10) -> float:
     """The largest radius that the setting can certify, whatever the classifier; 0.0 if none.
 
-    >>> from robustsmooth.smoothing import Cohen, GaussianNoise
-    >>> round(largest_radius(Cohen(n=1000, alpha=0.001), GaussianNoise(1.0)), 2)
-    2.46
+    Examples:
+        >>> from robustsmooth.smoothing import Cohen, GaussianNoise
+        >>> round(largest_radius(Cohen(n=1000, alpha=0.001), GaussianNoise(1.0)), 2)
+        2.46
     """
     return float(unanimous(certificate, noise, num_classes).radius)
