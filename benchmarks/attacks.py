@@ -127,7 +127,7 @@ def minimum_contestants(more_steps: int, carlini_wagner: bool) -> dict[str, Run]
     for steps in (STEPS, more_steps):
         result |= {
             f"robustsmooth DDN, {steps} steps": ours(DDN(steps=steps, levels=None)),
-            f"robustsmooth DDN, {steps} steps, 8 bits": ours(DDN(steps=steps)),
+            f"robustsmooth DDN, {steps} steps, 8 bits": ours(DDN(steps=steps, levels=256)),
             f"foolbox DDN, {steps} steps": foolbox_run(
                 lambda fb, steps=steps: fb.attacks.DDNAttack(steps=steps), None
             ),

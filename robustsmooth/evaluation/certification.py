@@ -121,6 +121,11 @@ class Certification(VotingCallback):
             "guarantee": record.guarantee,
         }
 
+    @property
+    def _claim(self) -> str:
+        """What is said of the radii."""
+        return "estimated" if self.procedure.is_estimate else "certified"
+
     def weakness(self) -> str | None:
         """See `VotingCallback.weakness`."""
         if largest_radius(self.procedure, self.noise, self.num_classes) > 0:
@@ -142,7 +147,7 @@ class Certification(VotingCallback):
         counts = certified_counts(correct, radius, radii)
         accuracies = [int(count) / len(rows) for count in counts]
         metrics = {
-            f"test/certified_acc@{short(r)}": share for r, share in zip(radii, accuracies, strict=True)
+            f"test/{self._claim}_acc@{short(r)}": share for r, share in zip(radii, accuracies, strict=True)
         }
         metrics["test/abstention"] = abstention_rate(prediction)
         largest = largest_radius(self.procedure, self.noise, self.num_classes)
@@ -167,9 +172,9 @@ class Certification(VotingCallback):
 
     def report(self, summary: Mapping[str, Any]) -> tuple[Table, list[str]]:
         """See `VotingCallback.report`."""
-        table = Table(title=f"{summary['images']} images certified", title_justify="left")
+        table = Table(title=f"{summary['images']} images {self._claim}", title_justify="left")
         table.add_column("radius", justify="right")
-        table.add_column("certified accuracy", justify="right")
+        table.add_column(f"{self._claim} accuracy", justify="right")
         table.add_column("95 % band over images")
         for point in summary["certified_accuracy"]:
             band = f"{point['low']:.1%} to {point['high']:.1%}"

@@ -57,8 +57,10 @@ class Certification:
     seconds: float
 
     @property
-    def kind(self) -> Literal["certificate", "assumption"]:
-        """Whether the radii hold with probability 1 - alpha, or only if an assumption does."""
+    def kind(self) -> Literal["certificate", "assumption", "estimate"]:
+        """Whether the radii hold with probability 1 - alpha, only if an assumption does, or are estimates."""
+        if self.guarantee.endswith("-estimate"):
+            return "estimate"
         return "assumption" if "assumed" in self.guarantee else "certificate"
 
     @property

@@ -12,13 +12,14 @@ import pandas as pd
 
 __all__ = ["Column", "Table", "plain_rows", "write_tables"]
 
-ColumnKind = Literal["fact", "measurement", "certificate", "assumption", "empirical"]
+ColumnKind = Literal["fact", "measurement", "certificate", "assumption", "estimate", "empirical"]
 
 KIND_TITLES = {
     "fact": "",
     "measurement": "",
     "certificate": "certified",
     "assumption": "if the assumption holds",
+    "estimate": "estimated, no guarantee",
     "empirical": "empirical",
 }
 """What a column's heading says of the guarantee of its numbers."""
@@ -104,7 +105,11 @@ class Table:
         """All keys of the rows, unrounded; the guarantee of a column is part of its name."""
         names: dict[str, str] = {}
         for column in self.used:
-            prefix = f"{column.kind}/" if column.kind in ("certificate", "assumption", "empirical") else ""
+            prefix = (
+                f"{column.kind}/"
+                if column.kind in ("certificate", "assumption", "estimate", "empirical")
+                else ""
+            )
             for key in filter(None, (column.key, column.low, column.high)):
                 names[key] = prefix + key
         return pd.DataFrame([{names[key]: row.get(key) for key in names} for row in self.rows])

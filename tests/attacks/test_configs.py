@@ -25,6 +25,7 @@ NAMED = {
     "ddn": (DDN, "l2", Plain),
     "smoothadv_pgd": (PGD, "l2", PlugIn),
     "smoothadv_ddn": (DDN, "l2", PlugIn),
+    "pgd_noisy": (PGD, "linf", Expectation),
     "epgd": (PGD, "linf", Expectation),
     "stein": (PGD, "l2", Stein),
     "carlini_wagner": (CarliniWagner, "l2", Plain),
@@ -52,6 +53,14 @@ def test_any_optimiser_goes_with_any_objective(compose, name, objective):
     attack = instantiate(compose("train", f"attack={name}", f"attack/objective={objective}").attack)
     assert type(attack) is NAMED[name][0]
     assert type(attack.objective).__name__.lower() == objective.replace("_", "")
+
+
+def test_the_attacker_of_cpni_meets_one_new_noise_per_pass(compose):
+    """Nemcovsky et al., section 3.4; EPGD is the same with eight."""
+    for name, copies in (("pgd_noisy", 1), ("epgd", 8)):
+        attack = instantiate(compose("train", f"attack={name}", "attack.epsilon=0.1").attack)
+        assert (attack.num_noise, attack.fixed_noise, attack.sigma) == (copies, False, None)
+        assert attack.step_size == pytest.approx(0.025)
 
 
 def test_epgds_step_is_a_quarter_of_its_budget(compose):

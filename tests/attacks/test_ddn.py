@@ -1,3 +1,6 @@
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -55,7 +58,9 @@ def test_quantised_points_lie_on_the_grid_and_in_the_ball(randomness):
     images = torch.randint(0, 256, (16, 1, 4, 5), generator=source) / 255
     labels = problem.network(images).argmax(1)
     for epsilon in (0.005, 0.05, 0.5, None):
-        points = DDN(epsilon=epsilon, steps=30)(problem.network, images, labels, randomness=randomness(16))
+        points = DDN(epsilon=epsilon, steps=30, levels=256)(
+            problem.network, images, labels, randomness=randomness(16)
+        )
         levels = points.double() * 255
         assert float((levels - levels.round()).abs().max()) < 1e-4
         if epsilon is not None:
@@ -70,7 +75,9 @@ def test_rounding_would_break_the_budget_without_care():
         layer.weight.copy_(torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]]))
         layer.bias.zero_()
     epsilon = 0.6 * 3**0.5 / 255
-    points = DDN(epsilon=epsilon, steps=5)(layer, images, labels, randomness=BatchRandomness(0, "attack"))
+    points = DDN(epsilon=epsilon, steps=5, levels=256)(
+        layer, images, labels, randomness=BatchRandomness(0, "attack")
+    )
     assert float(distance(points - images, "l2")) <= epsilon
 
 
@@ -123,6 +130,27 @@ def test_the_smoothed_classifiers_closest_point(linear, randomness):
     points = attack(linear.network, linear.images[few], linear.labels[few], randomness=randomness(4))
     lengths = distance(points - linear.images[few], "l2")
     torch.testing.assert_close(lengths, linear.distances[few], rtol=0.05, atol=0.005)
+
+
+def test_budgets_of_smoothadv_ddn_differ():
+    """With a first norm of 1 and 5 % a step, two steps never reached a budget above 1.1 (Salman et al.'s grid)."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(400, 10))
+    images = torch.rand(8, 1, 20, 20)
+    labels = network(images).argmax(1)
+    published = DDN(epsilon=1.0, steps=2, init_norm=None, on_failure="clean", levels=256)
+    found = [
+        published.with_epsilon(epsilon)(network, images, labels, randomness=BatchRandomness(0, "attack"))
+        for epsilon in (0.25, 0.5, 1.0, 2.0, 4.0)
+    ]
+    for first, second in itertools.combinations(found, 2):
+        assert not torch.equal(first, second)
+    fixed = replace(published, init_norm=1.0)
+    small, large = (
+        fixed.with_epsilon(epsilon)(network, images, labels, randomness=BatchRandomness(0, "attack"))
+        for epsilon in (2.0, 4.0)
+    )
+    assert torch.equal(small, large)  # what the option does
 
 
 def test_its_norm_starts_and_changes_as_told(linear, randomness):

@@ -387,6 +387,21 @@ def test_the_l_bound_of_votes_pays_for_every_class():
     assert (record.votes, record.guarantee) == (n, "l2-lbound-certificate")
 
 
+def test_the_estimated_l_bound_is_the_papers_number_and_no_certificate():
+    """HeatSmoothing's tables of stochastic models put the mean itself into Theorem 3."""
+    shares = np.array([0.7, 0.2, 0.1])
+
+    def vote(request):
+        return np.floor(shares * SCORE_UNIT).astype(np.int64) * request.votes
+
+    certificate = LBound(scores="estimate", n=1000)
+    record = drive(certificate, Case(NOISE, 3), vote)
+    assert record.radius == pytest.approx(l_bound(0.7 - 0.2, SIGMA), abs=1e-6)
+    assert (record.guarantee, record.outcome, record.votes) == ("l2-lbound-estimate", "estimated", 1000)
+    assert certificate.is_estimate
+    assert not any(each.is_estimate for each in CERTIFICATES.values())
+
+
 def test_the_l_bound_never_exceeds_the_linear_classifiers_radius():
     # f = 1[z > 0] smoothed is Phi(z / sigma); the bound is tight at the edge.
     for z in (0.001, 0.1, 0.5, 2.0):
@@ -402,6 +417,17 @@ def test_predict_abstains_by_the_test_of_the_two_top_counts():
     torn = drive(Predict(n=100), Case(NOISE, 3), votes_of(50, 40, 10))
     assert torn.prediction == ABSTAIN
     assert drive(Predict(n=100), Case(NOISE, 1), votes_of(1)).prediction == 0
+
+
+def test_without_alpha_predict_is_the_plurality_vote():
+    """4 : 3 : 1 has a p-value of 1, so no alpha below 1 lets the test answer."""
+    votes = votes_of(4, 3, 1)
+    assert drive(Predict(n=8, alpha=0.9999), Case(NOISE, 3), votes).prediction == ABSTAIN
+    record = drive(Predict(n=8, alpha=None), Case(NOISE, 3), votes)
+    assert (record.prediction, record.alpha) == (0, 1.0)
+    assert drive(Predict(n=8, alpha=None), Case(NOISE, 3), votes_of(2, 3, 3)).prediction == 1  # a tie
+    silent = Predict(n=8, alpha=None).decide(np.zeros(3, dtype=np.int64), sigma=0.25)  # the network said NaN
+    assert silent.prediction == ABSTAIN
 
 
 def test_predict_is_wrong_at_most_alpha_often():
@@ -451,7 +477,7 @@ def test_a_record_is_frozen():
         (lambda: FixedRadius(radius=0.5, growth=1), "`growth` must be above 1"),
         (lambda: TwoStage(cost=0), "`cost` must be positive"),
         (lambda: TwoStage(candidate="clean", n0=0), "`candidate` must be votes"),
-        (lambda: LBound(scores="guessed"), "`scores` must be exact, assumed or monte_carlo"),
+        (lambda: LBound(scores="guessed"), "`scores` must be exact, assumed, monte_carlo or estimate"),
         (lambda: LBound(scores="monte_carlo"), "`n` must be a whole number"),
         (lambda: LBound(n=10), "`n` must be 0 for scores=assumed"),
         (lambda: Predict(alpha=0), "`alpha` must be in"),

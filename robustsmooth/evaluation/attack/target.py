@@ -148,7 +148,8 @@ class SmoothedVote(Target):
         self, smoothing: Noise, prediction: Predict, numerics: Numerics | None = None, seed: int = 0
     ) -> None:
         self.noise, self.sigma = smoothing, smoothing.sigma
-        self.votes, self.alpha = prediction.n, prediction.alpha
+        # A plurality vote promises nothing about its answers.
+        self.votes, self.alpha = prediction.n, 1.0 if prediction.alpha is None else prediction.alpha
         self.prediction = replace(prediction, purpose="attack/decide")  # the attack's is "attack"
         self.numerics, self.seed = numerics or Numerics(), seed
 

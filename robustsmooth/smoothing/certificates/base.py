@@ -128,7 +128,7 @@ class Certified:
         votes: Votes used, the selection included.
         guarantee: What kind of statement the radius is. Kinds are never compared or averaged.
         outcome: ``certified``; ``abstained`` (not enough evidence); ``refuted`` (evidence of the
-            contrary).
+            contrary); ``estimated`` (a number without a guarantee).
         alpha: The statement fails with at most this probability over the votes; 0 if no chance is involved.
         sigma: The noise level.
         candidate: The class that was put to the test.
@@ -142,7 +142,7 @@ class Certified:
     p_a_lower: float
     votes: int
     guarantee: str
-    outcome: Literal["certified", "abstained", "refuted"]
+    outcome: Literal["certified", "abstained", "refuted", "estimated"]
     alpha: float
     sigma: float
     candidate: int
@@ -193,6 +193,11 @@ class Certificate(Procedure):
         return f"{noise.norm}-certificate"
 
     @property
+    def is_estimate(self) -> bool:
+        """Whether the radius is a number without a guarantee, which nothing may call certified."""
+        return False
+
+    @property
     def selection_votes(self) -> int:
         """Votes that the candidate costs."""
         return 1 if self.candidate == "clean" else self.n0
@@ -224,13 +229,14 @@ class Certificate(Procedure):
     ) -> Certified:
         """The record: certified where the radius is positive, else an abstention."""
         certified = radius > 0
+        proved: Literal["certified", "estimated"] = "estimated" if self.is_estimate else "certified"
         return Certified(
             prediction=candidate if certified else ABSTAIN,
             radius=float(radius) if certified else 0.0,
             p_a_lower=float(p_a_lower),
             votes=int(votes),
             guarantee=self.guarantee(case.noise),
-            outcome="certified" if certified else "refuted" if refuted else "abstained",
+            outcome=proved if certified else "refuted" if refuted else "abstained",
             alpha=self.alpha,
             sigma=case.noise.sigma,
             candidate=int(candidate),

@@ -46,21 +46,24 @@ class LBound(Certificate):
       that assumption, which nothing here checks.
     * ``monte_carlo``: the average of n noisy softmax scores, each class with a confidence interval
       at alpha / K. Holds for any network with probability 1 - alpha.
+    * ``estimate``: the same average, put into the formula as if it were exact. That is what the paper's
+      tables have for stochastic models; it is an estimate, above the truth as often as below, and no
+      certificate.
 
     For k > 1 the statement is about the set of the k largest scores; the prediction is the label where the
     set holds it, and the largest score's class where not.
 
     Args:
-        scores: Which of the three.
+        scores: Which of the four.
         k: Size of the set of classes that must stay.
-        n: Noisy votes for ``monte_carlo``; 0 otherwise.
+        n: Noisy votes for ``monte_carlo`` and ``estimate``; 0 otherwise.
         alpha: Probability that the ``monte_carlo`` statement is wrong.
         n0: 0; no votes are spent on a selection.
         candidate: ``clean``; the scores themselves say which class it is.
         batch_size: See `Procedure`.
     """
 
-    scores: Literal["exact", "assumed", "monte_carlo"] = "assumed"
+    scores: Literal["exact", "assumed", "monte_carlo", "estimate"] = "assumed"
     k: int = 1
     n: int = 0
     n0: int = 0
@@ -70,14 +73,24 @@ class LBound(Certificate):
         """Check the arguments."""
         super().__post_init__()
         require_count("k", self.k)
-        if self.scores not in ("exact", "assumed", "monte_carlo"):
-            raise ValueError(f"`scores` must be exact, assumed or monte_carlo, got {self.scores!r}")
+        if self.scores not in ("exact", "assumed", "monte_carlo", "estimate"):
+            raise ValueError(f"`scores` must be exact, assumed, monte_carlo or estimate, got {self.scores!r}")
         if self.candidate != "clean":
             raise ValueError(f"`candidate` must be clean for an L-bound, got {self.candidate!r}")
-        if self.scores == "monte_carlo":
+        if self.averages:
             require_count("n", self.n)
         elif self.n != 0:
             raise ValueError(f"`n` must be 0 for scores={self.scores} (a single pass), got {self.n}")
+
+    @property
+    def averages(self) -> bool:
+        """Whether the scores are averages over noise."""
+        return self.scores in ("monte_carlo", "estimate")
+
+    @property
+    def is_estimate(self) -> bool:
+        """See `Certificate.is_estimate`."""
+        return self.scores == "estimate"
 
     @property
     def max_votes(self) -> int:
@@ -99,11 +112,13 @@ class LBound(Certificate):
             raise ValueError("the L-bound needs Gaussian noise with its sigma; choose smoothing=gaussian")
         if self.k >= case.num_classes:
             raise ValueError(f"`k` must be below the number of classes ({case.num_classes}), got {self.k}")
-        if self.scores == "monte_carlo":
+        if self.averages:
             total = yield Request("estimate", self.n)
             # The rounded scores are the certified function: values in [0, 1] like any other.
             mean = total / (self.n * SCORE_UNIT)
-            lower, upper = chernoff_interval(np.minimum(mean, 1.0), self.n, self.alpha / case.num_classes)
+            lower = upper = mean
+            if self.scores == "monte_carlo":
+                lower, upper = chernoff_interval(np.minimum(mean, 1.0), self.n, self.alpha / case.num_classes)
         else:
             total = yield Request("clean", 1, noisy=False)
             mean = total / SCORE_UNIT

@@ -28,7 +28,8 @@ class Predicted:
         prediction: The class, `ABSTAIN` where the votes do not decide.
         p_value: Of the test that the two top classes are equally probable.
         votes: Votes used.
-        alpha: An answer that is not the most probable class has at most this probability.
+        alpha: An answer that is not the most probable class has at most this probability; 1 for a plain
+            plurality vote, which promises nothing.
         sigma: The noise level.
         counts: ``((class, votes), ...)``, most votes first, classes without votes left out.
     """
@@ -45,25 +46,27 @@ class Predicted:
 class Predict(Procedure):
     """PREDICT (Cohen et al. 2019, section 3.2.1): the class with most votes, or an abstention.
 
-    Abstains unless a two-sided binomial test of the two top counts rejects a tie at level alpha.
+    Abstains unless a two-sided binomial test of the two top counts rejects a tie at level alpha. Without
+    alpha it is the plain plurality vote (prediction smoothing of Nemcovsky et al., eq. 8): it never abstains,
+    ties go to the lower class, and nothing is promised about the answer.
 
     Args:
         n: Votes.
-        alpha: Probability that the answer is not the most probable class, in (0, 1).
+        alpha: Probability that the answer is not the most probable class, in (0, 1); None for the plurality.
         purpose: Names the stream of noise, so that it is fresh where others are drawn for the same image.
         batch_size: See `Procedure`.
     """
 
     n: int = 1000
-    alpha: float = 0.001
+    alpha: float | None = 0.001
     purpose: str = "predict"
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
         require_count("n", self.n)
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"`alpha` must be in (0, 1), got {self.alpha}")
+        if self.alpha is not None and not 0 < self.alpha < 1:
+            raise ValueError(f"`alpha` must be in (0, 1), or null for a plurality vote, got {self.alpha}")
 
     @property
     def max_votes(self) -> int:
@@ -79,11 +82,12 @@ class Predict(Procedure):
         """The answer that `counts` ``(K,)`` give."""
         second, first = np.sort(counts)[-2:] if len(counts) > 1 else (0, counts[0])
         p_value = float(majority_test(first, first + second))
+        undecided = first == 0 or (self.alpha is not None and p_value > self.alpha)
         return Predicted(
-            prediction=int(counts.argmax()) if p_value <= self.alpha else ABSTAIN,
+            prediction=ABSTAIN if undecided else int(counts.argmax()),
             p_value=p_value,
             votes=self.n,
-            alpha=self.alpha,
+            alpha=1.0 if self.alpha is None else self.alpha,
             sigma=sigma,
             counts=ranked(counts),
         )
