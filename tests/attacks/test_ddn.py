@@ -133,7 +133,7 @@ def test_the_smoothed_classifiers_closest_point(linear, randomness):
 
 
 def test_budgets_of_smoothadv_ddn_differ():
-    """With a first norm of 1 and 5 % a step, two steps never reached a budget above 1.1 (Salman et al.'s grid)."""
+    """With a first norm of 1 and 5 % a step, two steps never reach a budget above 1.1."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(400, 10))
     images = torch.rand(8, 1, 20, 20)
