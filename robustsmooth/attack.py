@@ -65,6 +65,7 @@ def _source(cfg: DictConfig) -> tuple[Any, float | None]:
             "data": cfg.data,
             "smoothing": {"sigma": None},
             "seed": cfg.seed,
+            "trust": cfg.trust,
         }
     )
     run = open_run(alone, needs_sigma=False)

@@ -198,7 +198,7 @@ def _is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
-def nested(command_line: str, checkpoint: Path, folder: Path) -> Callable[[], Any]:
+def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[str] = ()) -> Callable[[], Any]:
     """Another command inside this one, on this run's checkpoint: composed now, run when it is called.
 
     Args:
@@ -206,6 +206,7 @@ def nested(command_line: str, checkpoint: Path, folder: Path) -> Callable[[], An
             ``checkpoint={run}/checkpoints/best.ckpt`` for another network than the last epoch's.
         checkpoint: The run folder that the command evaluates.
         folder: Where it writes.
+        trust: What the checkpoint's config may name, because this run's config has named it already.
 
     Returns:
         A function that runs it and returns what the command's function returns.
@@ -219,7 +220,7 @@ def nested(command_line: str, checkpoint: Path, folder: Path) -> Callable[[], An
         raise ValueError(
             f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
         )
-    places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}"]
+    places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}", f"trust=[{','.join(trust)}]"]
     cfg = hydra.compose(
         config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
     )

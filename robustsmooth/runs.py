@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from robustsmooth.instantiation import instantiate
 from robustsmooth.methods.callbacks import EpochTimer
 from robustsmooth.models import read_checkpoint, sanity_check
 from robustsmooth.smoothing.addressing import address
+from robustsmooth.trust import plain, trusted
 
 __all__ = [
     "Run",
@@ -79,9 +80,11 @@ def saved_config(checkpoint: Path) -> dict[str, Any] | None:
         ValueError: If the file is truncated or damaged.
     """
     if checkpoint.suffix == ".safetensors":
-        return read_checkpoint(checkpoint).config or None
-    ours = _read(checkpoint).get("robustsmooth")
-    return ours["config"] if isinstance(ours, dict) else None
+        config: Any = read_checkpoint(checkpoint).config or None
+    else:
+        ours = _read(checkpoint).get("robustsmooth")
+        config = ours.get("config") if isinstance(ours, dict) else None
+    return None if config is None else plain(config, checkpoint)
 
 
 def resume_from(folder: Path, cfg: DictConfig) -> str | None:
@@ -200,9 +203,9 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     for part in ("data", "model"):
-        cfg[part] = _as_trained(cfg[part], training.get(part), part, checkpoint)
+        cfg[part] = _as_trained(cfg[part], training.get(part), part, checkpoint, cfg.get("trust", ()))
     if cfg.get("smoothing") is not None and "sigma" in cfg.smoothing and cfg.smoothing.sigma is None:
-        cfg.smoothing.sigma = (training.get("method") or {}).get("sigma") or None
+        cfg.smoothing.sigma = _trained_sigma(training)
         if cfg.smoothing.sigma is None and needs_sigma:
             raise ValueError(
                 "this network was trained without noise; give smoothing.sigma=0.25 or another level"
@@ -221,11 +224,12 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     return Run(network, datamodule, training, checkpoint, seed)
 
 
-def open_network(checkpoint: str | Path) -> nn.Module:
+def open_network(checkpoint: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     """The network of a training run, in eval mode: logits of images in [0, 1].
 
     Args:
         checkpoint: A run folder or a checkpoint file.
+        trust: Constructors that its config may name, beside our own; see `robustsmooth.trust`.
 
     Raises:
         ValueError: If it is missing or damaged, or does not say which network it is for.
@@ -234,8 +238,16 @@ def open_network(checkpoint: str | Path) -> nn.Module:
     training = saved_config(path)
     if not training:
         raise ValueError(f"`{path}` does not say which model it was trained with; give a run of ours")
-    network: nn.Module = instantiate(_trained(training["model"], path))
+    model = trusted(training["model"], path, trust)
+    network: nn.Module = instantiate(_trained(model, path))
     return network.eval()
+
+
+def _trained_sigma(training: Mapping[str, Any]) -> float | None:
+    """The noise level of a training; None if it had none."""
+    method = training.get("method")
+    sigma = method.get("sigma") if isinstance(method, Mapping) else None
+    return sigma if isinstance(sigma, int | float) and sigma else None
 
 
 def _trained(model: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
@@ -244,7 +256,9 @@ def _trained(model: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
     return {**model, "checkpoint": str(checkpoint), **new_head}
 
 
-def _as_trained(given: DictConfig, trained: Any, part: str, checkpoint: Path) -> DictConfig:
+def _as_trained(
+    given: DictConfig, trained: Any, part: str, checkpoint: Path, trust: Sequence[str]
+) -> DictConfig:
     """The given choice; or the trained one under the values that were given."""
     if "_target_" in given:
         return given
@@ -253,7 +267,8 @@ def _as_trained(given: DictConfig, trained: Any, part: str, checkpoint: Path) ->
             f"`{checkpoint}` does not say which {part} it was trained with; give {part}=..., such as "
             + {"data": "data=cifar10", "model": "model=cifar_resnet110 model.normalization=cifar10"}[part]
         )
-    merged = OmegaConf.merge(OmegaConf.create(trained), _without_nulls(given))
+    known = OmegaConf.create(trusted(trained, checkpoint, trust))
+    merged = OmegaConf.merge(known, _without_nulls(given))
     assert isinstance(merged, DictConfig)
     return merged
 

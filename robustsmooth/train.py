@@ -24,6 +24,7 @@ def train(cfg: DictConfig) -> float | None:
     from robustsmooth.models import sanity_check
     from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
+    from robustsmooth.trust import targets
 
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:  # a folder of images says it itself
@@ -34,7 +35,8 @@ def train(cfg: DictConfig) -> float | None:
         print(f"already trained to epoch {cfg.trainer.max_epochs}")
     # An experiment sets to null what the one that it builds on evaluates.
     lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
-    evaluations = [nested(line, checkpoint=folder, folder=folder / name) for name, line in lines.items()]
+    own = sorted({*targets(cfg.data), *targets(cfg.model)})
+    evaluations = [nested(line, folder, folder / name, trust=own) for name, line in lines.items()]
     new = [name for name in lines if not (folder / name / "summary.json").exists()]
     with ExitStack() as stack:
         loggers = stack.enter_context(loggers_for(cfg, folder)) if unfinished or new else []

@@ -1,0 +1,121 @@
+"""What a config that comes out of a file may ask for.
+
+A checkpoint carries the config of its training, by which its network and its data are built again. Whoever
+made the file wrote that config, and a ``_target_`` in it may name any function of any installed package. So
+only the constructors listed here are called on behalf of a file; others are called when the user names them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+__all__ = ["TRUSTED", "plain", "targets", "trusted"]
+
+TRUSTED = frozenset(
+    f"robustsmooth.{name}"
+    for name in (
+        "data.CIFAR100DataModule",
+        "data.CIFAR10DataModule",
+        "data.CropAndFlip",
+        "data.DigitsDataModule",
+        "data.FashionMNISTDataModule",
+        "data.ImageFolderDataModule",
+        "data.MNISTDataModule",
+        "data.RandomResizedCrop",
+        "data.Subset",
+        "data.UnlabeledImages",
+        "data.WithoutLabels",
+        "models.CifarResNet",
+        "models.NoiseLayers",
+        "models.ParametricNoise",
+        "models.SmallCNN",
+        "models.WideResNet",
+        "models.build_classifier",
+        "models.resnet32x32",
+        "models.timm_network",
+        "models.torchvision_network",
+    )
+)
+"""What networks and data sets are made of. They read what their arguments name, and execute nothing."""
+
+_OVERRULED = {"checkpoint": None, "download": False}
+"""Arguments that would fetch or read further files: a file does not decide about them."""
+
+
+def plain(config: Any, place: object) -> dict[str, Any]:
+    """A copy of a file's config, made of mappings, lists, texts, numbers, booleans and nulls only.
+
+    Args:
+        config: What the file has.
+        place: The file, for messages.
+
+    Raises:
+        ValueError: If it is no mapping, or has a value of another type.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"the config in `{place}` is damaged: it is no mapping; use another file")
+    return {str(key): _plain(value, place) for key, value in config.items()}
+
+
+def _plain(value: Any, place: object) -> Any:
+    if isinstance(value, Mapping):
+        return plain(value, place)
+    if isinstance(value, list | tuple):
+        return [_plain(part, place) for part in value]
+    if value is not None and type(value) not in (bool, int, float, str):
+        raise ValueError(
+            f"the config in `{place}` is damaged: it has a value of type {type(value).__name__}; "
+            "use another file"
+        )
+    return value
+
+
+def trusted(config: Any, place: object, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a file's config that objects are to be built from, or a refusal.
+
+    Args:
+        config: Such as the config's ``model``.
+        place: The file, for messages.
+        trust: Names of further constructors, which the user vouches for.
+
+    Returns:
+        A copy that names nothing but trusted constructors, and reads and downloads nothing by itself: every
+        ``checkpoint`` in it is null and every ``download`` false.
+
+    Raises:
+        ValueError: If it names another constructor or has an interpolation; or as in `plain`.
+    """
+    copy = plain(config, place)
+    foreign = {name for name in targets(copy) if name not in TRUSTED and name not in trust}
+    if foreign:
+        raise ValueError(
+            f"the config in `{place}` wants to call {', '.join(sorted(foreign))}, which is not one of "
+            "robustsmooth's constructors and could do anything; if you know this file and this code, add "
+            f"'trust=[{','.join(sorted({*foreign, *trust}))}]' to the command line"
+        )
+    result: dict[str, Any] = _without_side_effects(copy, place)
+    return result
+
+
+def _without_side_effects(value: Any, place: object) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _OVERRULED[key] if key in _OVERRULED else _without_side_effects(part, place)
+            for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_side_effects(part, place) for part in value]
+    if isinstance(value, str) and "${" in value:
+        raise ValueError(f"the config in `{place}` has the interpolation {value}; use another file")
+    return value
+
+
+def targets(config: Any) -> Iterator[str]:
+    """The names of all constructors in a config."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield str(config["_target_"])
+        config = config.values()
+    if isinstance(config, str) or not isinstance(config, Iterable):
+        return
+    for value in config:
+        yield from targets(value)
