@@ -79,6 +79,13 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
     "adversarial": (("method=adversarial",), "2T + 3", _attacked),
     "vanilla_smoothed": (("method=vanilla_smoothed",), "2T + 3", _attacked),
     "smoothadv": (("method=smoothadv", "method.copies=2", "attack.steps=4"), "m(2T + 3)", _attacked),
+    "stability": (("method=stability",), "3m + 3", lambda cfg: Passes(weights=(1, cfg.method.copies))),
+    "consistency": (("method=consistency",), "3m", lambda cfg: Passes(weights=(cfg.method.copies,))),
+    "consistency, smoothadv": (
+        ("method=smoothadv", "loss=consistency", "method.copies=2", "attack.steps=4"),
+        "m(2T + 3)",
+        _attacked,
+    ),
     "macer": (("method=macer",), "3k", lambda cfg: Passes(weights=(cfg.method.copies,))),
     "sodm": (
         ("method=sodm", "method/mapping=softmax"),

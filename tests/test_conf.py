@@ -30,7 +30,7 @@ def nodes(cfg, path=""):
     if OmegaConf.is_config(cfg):
         cfg = OmegaConf.to_container(cfg, resolve=False)
     if isinstance(cfg, dict):
-        if "_target_" in cfg:
+        if not str(cfg.get("_target_", "$")).startswith("$"):  # another node's target is bound there
             yield path, cfg
         for key, value in cfg.items():
             yield from nodes(value, f"{path}.{key}")
@@ -125,7 +125,8 @@ def test_every_choice_of_training_binds(group):
 
 
 @pytest.mark.parametrize(
-    ("command", "group"), [("certify", "certificate"), ("certify", "smoothing"), ("attack", "attack")]
+    ("command", "group"),
+    [("certify", "certificate"), ("certify", "smoothing"), ("train", "smoothing"), ("attack", "attack")],
 )
 def test_every_choice_of_evaluation_binds(command, group):
     for choice in choices(group):
@@ -138,6 +139,7 @@ def test_every_choice_of_evaluation_binds(command, group):
     [
         ("attack", "attack=pgd_l2", "attack/objective"),
         ("train", "method=sodm", "method/mapping"),
+        ("train", "method=gaussian", "loss/term"),
         ("train", "method=cpni", "noise_layers"),
         ("measure", "seed=0", "measure"),
         ("illustrate", "seed=0", "illustration"),
@@ -155,6 +157,8 @@ def test_every_nested_choice_binds(command, context, group):
         chosen = f"experiment={inner}/{choice}" if outer == "experiment" else f"{group}={choice}"
         if group == "noise_layers":
             chosen = f"noise_layers@model.noise_layers={choice}"
+        elif group == "loss/term":
+            chosen = f"+loss/term@loss.terms.another={choice}"
         for path, node in nodes(composed(command, context, chosen)):
             binds(path, node)
 

@@ -1,18 +1,26 @@
 """Pure training losses: tensors in, scalars out; one file per paper."""
 
 from robustsmooth.losses.averaging import at_least_float32, log_average, log_mean_exp
+from robustsmooth.losses.consistency import Consistency
+from robustsmooth.losses.copies import CopiesLoss, CrossEntropy, Terms, mean_terms
 from robustsmooth.losses.heat import HeatLoss, directions, fidelity, gaussian_probes, jacobian_penalty
 from robustsmooth.losses.heat_line import boundary_distance, heat_steps
 from robustsmooth.losses.macer import MACERLoss, radius_hinge
 from robustsmooth.losses.mappings import DynamicMapping, SoftmaxMapping, ZeroOneMapping
 from robustsmooth.losses.sodm import SODMLoss, radius_slope, softmax_radius_slope
+from robustsmooth.losses.stability import Stability
 
 __all__ = [
+    "Consistency",
+    "CopiesLoss",
+    "CrossEntropy",
     "DynamicMapping",
     "HeatLoss",
     "MACERLoss",
     "SODMLoss",
     "SoftmaxMapping",
+    "Stability",
+    "Terms",
     "ZeroOneMapping",
     "at_least_float32",
     "boundary_distance",
@@ -23,6 +31,7 @@ __all__ = [
     "jacobian_penalty",
     "log_average",
     "log_mean_exp",
+    "mean_terms",
     "radius_hinge",
     "radius_slope",
     "softmax_radius_slope",

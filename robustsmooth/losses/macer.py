@@ -52,6 +52,8 @@ class MACERLoss:
     robust_weight: float = 12.0
     inverse_temperature: float = 16.0
     margin: float = 8.0
+    needs_clean = False
+    min_copies = 1
 
     def __post_init__(self) -> None:
         if self.robust_weight < 0:
@@ -60,24 +62,14 @@ class MACERLoss:
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
 
-    def __call__(self, logits: Tensor, labels: Tensor, *, sigma: float) -> dict[str, Tensor]:
-        """Evaluate the loss.
-
-        Args:
-            logits: The network's output on the noisy copies, ``(copies, B, K)``.
-            labels: ``(B,)``.
-            sigma: Standard deviation of the noise, pixel units.
-
-        Returns:
-            ``loss``, and its terms ``classification`` and ``robustness`` (which is weighted), scalars.
-        """
+    def __call__(
+        self, logits: Tensor, labels: Tensor, *, sigma: float, clean: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See `CopiesLoss`: the terms ``classification`` and ``robustness``, which is weighted."""
         logits = at_least_float32(logits)
-        classification = nll_loss(log_average(logits), labels)
         probabilities = softmax(self.inverse_temperature * logits, dim=2).mean(dim=0)
         hinge = radius_hinge(probabilities, labels, self.margin)
-        robustness = self.robust_weight * sigma / 2 * hinge.mean()
         return {
-            "loss": classification + robustness,
-            "classification": classification,
-            "robustness": robustness,
+            "classification": nll_loss(log_average(logits), labels, reduction="none"),
+            "robustness": self.robust_weight * sigma / 2 * hinge,
         }

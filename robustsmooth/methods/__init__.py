@@ -6,8 +6,8 @@ from robustsmooth.methods.callbacks import NamedCheckpoint
 from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.methods.gaussian import GaussianModule
 from robustsmooth.methods.heat import HeatSmoothingModule
-from robustsmooth.methods.macer import MACERModule
 from robustsmooth.methods.natural import NaturalModule
+from robustsmooth.methods.noisy import copies_loss, noisy_logits, require_copies, require_noise
 from robustsmooth.methods.progress import TrainingProgress
 from robustsmooth.methods.smoothadv import SmoothAdvModule
 from robustsmooth.methods.sodm import SODMModule
@@ -18,10 +18,13 @@ __all__ = [
     "ClassificationModule",
     "GaussianModule",
     "HeatSmoothingModule",
-    "MACERModule",
     "NamedCheckpoint",
     "NaturalModule",
     "SODMModule",
     "SmoothAdvModule",
     "TrainingProgress",
+    "copies_loss",
+    "noisy_logits",
+    "require_copies",
+    "require_noise",
 ]

@@ -3,11 +3,12 @@
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
+from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.noisy import copies_loss, require_copies
 
 __all__ = ["AdversarialModule", "require_untargeted"]
 
@@ -19,26 +20,28 @@ def require_untargeted(attack: Attack) -> None:
 
 
 class AdversarialModule(ClassificationModule):
-    """Cross-entropy on adversarial images of the network itself, without noise.
+    """A loss of adversarial images of the network itself, without noise; cross-entropy by default.
 
     The attack sees the network in eval mode; the training step that follows is in train mode.
 
     Args:
         *args: As in `ClassificationModule`.
         attack: Makes the images, such as PGD in an l2 or linf ball.
+        loss: What is minimised on them, one copy of each; cross-entropy if None.
         **kwargs: As in `ClassificationModule`.
 
     Raises:
-        ValueError: If the attack is a targeted one.
+        ValueError: If the attack is a targeted one, or the loss needs several copies.
     """
 
-    def __init__(self, *args: Any, attack: Attack, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, attack: Attack, loss: CopiesLoss | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_untargeted(attack)
         self.attack = attack
+        self.loss = loss or CrossEntropy()
+        require_copies("copies", 1, self.loss)
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean cross-entropy of the attacked batch."""
+        """Mean loss of the attacked batch."""
         images = self.attack(self.network, batch.images, batch.labels, randomness=self.randomness("attack"))
-        logits = self.network(images)
-        return {"loss": functional.cross_entropy(logits, batch.labels), "logits": logits}
+        return copies_loss(self.network, self.loss, images, None, batch.labels, sigma=self.sigma)

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from robustsmooth.data import UNLABELED, Batch
+from robustsmooth.smoothing import GaussianNoise, Noise, NoNoise
 from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness, address
 
 __all__ = ["ClassificationModule"]
@@ -38,11 +39,13 @@ class ClassificationModule(pl.LightningModule):
         optimizer: Makes the optimiser from the parameters (a partial).
         scheduler: Makes the schedule from the optimiser (a partial); constant rate if None.
         sigma: Noise level of training and validation, in pixel units; 0 for none.
+        noise: Makes the noise of that level (a partial); the ``smoothing`` group gives it. `self.noise` is
+            what came of it, `NoNoise` where sigma is 0.
         scheduler_interval: Whether the schedule counts epochs or optimiser steps.
         seed: The run's seed.
 
     Raises:
-        ValueError: If `sigma` is negative or not finite.
+        ValueError: If `sigma` is negative or not finite, or the noise has a level of its own.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ClassificationModule(pl.LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         *,
         sigma: float = 0.0,
+        noise: Callable[..., Noise] = GaussianNoise,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         seed: int = 0,
     ) -> None:
@@ -62,7 +66,13 @@ class ClassificationModule(pl.LightningModule):
         self.optimizer_partial = optimizer
         self.scheduler_partial = scheduler
         self.scheduler_interval = scheduler_interval
+        own = getattr(noise, "keywords", {}).get("sigma")
+        if own:  # 0.0 in smoothing=none
+            raise ValueError(
+                f"`smoothing.sigma` has no effect in training, got {own}; set method.sigma={own}"
+            )
         self.sigma = float(sigma)
+        self.noise = noise(sigma=self.sigma) if sigma > 0 else NoNoise()
         self.seed = seed
         self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
         classes: Any = network.num_classes
@@ -102,6 +112,17 @@ class ClassificationModule(pl.LightningModule):
     def randomness(self, purpose: str) -> BatchRandomness:
         """Random numbers of this training step and rank for one purpose."""
         return BatchRandomness(self.seed, f"train/{purpose}", *self._place)
+
+    def noises(self, images: Tensor, copies: int = 1, purpose: str = "noise", draw: int = 0) -> Tensor:
+        """Noise of the training level for a batch, ``(copies, B, C, H, W)``.
+
+        Args:
+            images: ``(B, C, H, W)``.
+            copies: Noises per image.
+            purpose: Noises of two purposes are independent; one purpose has the same ones again.
+            draw: Tells several draws of one purpose apart.
+        """
+        return self.noise.draw(images, copies, self.randomness(purpose), draw)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the global generators for this step, for layers that draw from them."""
@@ -161,8 +182,8 @@ class ClassificationModule(pl.LightningModule):
         self.val_top5.update(logits, labels)
         metrics = {"val/loss": self.val_loss, "val/top1": self.val_top1, "val/top5": self.val_top5}
         if self.sigma > 0:
-            noise = ImageRandomness(self.seed, "validation/noise", indices).normal(images)[0]
-            logits = self.network(images + self.sigma * noise)
+            noise = self.noise.draw(images, 1, ImageRandomness(self.seed, "validation/noise", indices))[0]
+            logits = self.network(images + noise)
         self.val_noisy_top1.update(logits, labels)
         self.log_dict({**metrics, "val/noisy_top1": self.val_noisy_top1}, on_step=False, on_epoch=True)
 

@@ -5,13 +5,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
+from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.adversarial import require_untargeted
 from robustsmooth.methods.base import ClassificationModule, Parameters
+from robustsmooth.methods.noisy import copies_loss, require_copies
 from robustsmooth.models.noise_layers import is_random, noise_parameters, noises
 
 __all__ = ["CPNIModule"]
@@ -20,8 +21,8 @@ __all__ = ["CPNIModule"]
 class CPNIModule(ClassificationModule):
     r"""Adversarial training as in PNI (He et al. 2019) and CPNI (Nemcovsky et al.).
 
-    The noise is in the network (``model.noise_layers``); this module is the training. With w the
-    weight of adversarial examples, ``mixture="both"`` minimises (CPNI, eq. 6)
+    The noise is in the network (``model.noise_layers``); this module is the training. With L the loss
+    and w the weight of adversarial examples, ``mixture="both"`` minimises (CPNI, eq. 6)
 
     .. math:: (1 - w) L(x + \sigma\xi) + w L(\hat x + \sigma\xi')
 
@@ -39,6 +40,7 @@ class CPNIModule(ClassificationModule):
     Args:
         *args: As in `ClassificationModule`.
         attack: Makes the adversarial images.
+        loss: L, of one copy of each image; cross-entropy if None.
         adversarial_weight: w, in [0, 1].
         mixture: Whether the loss sees every image both ways or one way, drawn by lot.
         labels: What the attack moves away from: the ``true`` labels, or the network's own
@@ -55,6 +57,7 @@ class CPNIModule(ClassificationModule):
         self,
         *args: Any,
         attack: Attack,
+        loss: CopiesLoss | None = None,
         adversarial_weight: float = 0.5,
         mixture: Literal["both", "either"] = "both",
         labels: Literal["true", "predicted"] = "true",
@@ -71,6 +74,8 @@ class CPNIModule(ClassificationModule):
         if noise_weight_decay is not None and noise_weight_decay < 0:
             raise ValueError(f"`method.noise_weight_decay` must be at least 0, got {noise_weight_decay}")
         require_untargeted(attack)
+        self.loss = loss or CrossEntropy()
+        require_copies("copies", 1, self.loss)
         self.attack = dataclasses.replace(
             attack,
             sigma=self.sigma if attack.sigma is None else attack.sigma,
@@ -111,17 +116,15 @@ class CPNIModule(ClassificationModule):
     def _both(self, batch: Batch) -> dict[str, Tensor]:
         adversarial = self._attacked(batch.images, batch.labels)
         # Two passes, as published: two draws of the network's noise, two batches for BatchNorm.
-        logits = self.network(self._noisy(batch.images, draw=0))
-        adversarial_logits = self.network(self._noisy(adversarial, draw=1))
-        clean_loss = functional.cross_entropy(logits, batch.labels)
-        adversarial_loss = functional.cross_entropy(adversarial_logits, batch.labels)
-        self.train_adversarial_top1.update(adversarial_logits.detach(), batch.labels)
+        clean = self._losses(batch.images, batch.labels, draw=0)
+        attacked = self._losses(adversarial, batch.labels, draw=1)
+        self.train_adversarial_top1.update(attacked["logits"].detach(), batch.labels)
         weight = self.adversarial_weight
         return {
-            "loss": (1 - weight) * clean_loss + weight * adversarial_loss,
-            "logits": logits,
-            "clean_loss": clean_loss,
-            "adversarial_loss": adversarial_loss,
+            "loss": (1 - weight) * clean["loss"] + weight * attacked["loss"],
+            "logits": clean["logits"],
+            "clean_loss": clean["loss"],
+            "adversarial_loss": attacked["loss"],
         }
 
     def _either(self, batch: Batch) -> dict[str, Tensor]:
@@ -130,10 +133,10 @@ class CPNIModule(ClassificationModule):
         images = batch.images.clone()
         if chosen.any():
             images[chosen] = self._attacked(batch.images[chosen], batch.labels[chosen])
-        logits = self.network(self._noisy(images, draw=0))
+        result = self._losses(images, batch.labels, draw=0)
         if chosen.any():
-            self.train_adversarial_top1.update(logits[chosen].detach(), batch.labels[chosen])
-        return {"loss": functional.cross_entropy(logits, batch.labels), "logits": logits}
+            self.train_adversarial_top1.update(result["logits"][chosen].detach(), batch.labels[chosen])
+        return result
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         if self.labels == "predicted":
@@ -150,7 +153,7 @@ class CPNIModule(ClassificationModule):
         finally:
             self.network.train(training)
 
-    def _noisy(self, images: Tensor, draw: int) -> Tensor:
-        if self.sigma == 0:
-            return images
-        return images + self.sigma * self.randomness("noise").normal(images, draw=draw)[0]
+    def _losses(self, images: Tensor, labels: Tensor, draw: int) -> dict[str, Tensor]:
+        """The loss of one noisy copy of each image."""
+        noises = self.noises(images, draw=draw) if self.sigma > 0 else None
+        return copies_loss(self.network, self.loss, images, noises, labels, sigma=self.sigma)

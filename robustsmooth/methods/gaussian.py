@@ -1,45 +1,46 @@
-"""Gaussian augmentation (Cohen et al. 2019, section 3.3)."""
+"""Training on noisy copies: Gaussian augmentation, and every loss of noisy copies."""
 
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 
 from robustsmooth.data import Batch
+from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.noisy import copies_loss, require_copies
 
 __all__ = ["GaussianModule"]
 
 
 class GaussianModule(ClassificationModule):
-    """Cross-entropy on images with Gaussian noise, fresh in every step.
+    """A loss of noisy copies of the images, the noise fresh in every step.
 
-    The noisy images are not clamped to [0, 1]: the certificate is for unclamped noise.
+    With cross-entropy it is Gaussian augmentation (Cohen et al. 2019, section 3.3), with other losses
+    MACER, Stability training and Consistency. The noisy images are not clamped to [0, 1]: the
+    certificate is for unclamped noise.
 
     Args:
         *args: As in `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
-        copies: Noisy copies of each image in a step (1 in the paper); the loss is their mean.
+        loss: What is minimised; cross-entropy if None.
+        copies: Noisy copies of each image in a step (1 in Cohen et al.).
         **kwargs: As in `ClassificationModule`.
 
     Raises:
-        ValueError: If `sigma` is not positive or `copies` is below 1.
+        ValueError: If `sigma` is not positive or there are too few copies.
     """
 
-    def __init__(self, *args: Any, sigma: float, copies: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sigma: float, loss: CopiesLoss | None = None, copies: int = 1, **kwargs: Any
+    ) -> None:
         super().__init__(*args, sigma=sigma, **kwargs)
         if sigma <= 0:
             raise ValueError(f"`method.sigma` must be positive, got {sigma}; method=natural has no noise")
-        if copies < 1:
-            raise ValueError(f"`method.copies` must be at least 1, got {copies}")
+        self.loss = loss or CrossEntropy()
+        require_copies("copies", copies, self.loss)
         self.copies = copies
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean cross-entropy over the noisy copies of the batch."""
-        noise = self.sigma * self.randomness("noise").normal(batch.images, self.copies)
-        logits = self.network((batch.images + noise).flatten(0, 1))
-        labels = batch.labels.repeat(self.copies)
-        return {
-            "loss": functional.cross_entropy(logits, labels),
-            "logits": logits[: len(batch.images)],
-        }
+        """The loss over the noisy copies of the batch."""
+        noises = self.noises(batch.images, self.copies)
+        return copies_loss(self.network, self.loss, batch.images, noises, batch.labels, sigma=self.sigma)

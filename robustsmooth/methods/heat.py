@@ -113,7 +113,7 @@ class HeatSmoothingModule(ClassificationModule):
         if self.noise_probability == 0:
             return images
         chosen = self.randomness("noisy").uniform(images[:, :1, :1, :1])[0] < self.noise_probability
-        return images + self.sigma * chosen * self.randomness("noise").normal(images)[0]
+        return images + chosen * self.noises(images)[0]
 
     # ------------------------------------------------------------------ time steps
 

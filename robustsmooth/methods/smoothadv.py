@@ -1,17 +1,16 @@
 """SmoothAdv: adversarial training of the smoothed classifier (Salman et al. 2019)."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import UNLABELED, Batch
+from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.adversarial import require_untargeted
 from robustsmooth.methods.base import ClassificationModule
-from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
+from robustsmooth.methods.noisy import copies_loss, require_copies, require_noise
 
 __all__ = ["SmoothAdvModule"]
 
@@ -38,11 +37,13 @@ class SmoothAdvModule(ClassificationModule):
         *args: As in `ClassificationModule`; for fine-tuning, a pre-trained network.
         sigma: Noise level in pixel units; positive.
         attack: Perturbs the images; must have an ``epsilon``.
+        loss: What is minimised on the noisy copies of the attacked images; cross-entropy if None. Any loss
+            of noisy copies goes, such as Consistency's or MACER's.
         copies: Noises per image, the paper's m_train.
         multi_noise: Train on all of an image's noisy copies (Pseudocode 1); or on one of them, while
             the attack uses all.
-        warmup_epochs: Epochs over which the attack's epsilon grows linearly to its full value; 0 for none.
-            Logged as ``train/epsilon``.
+        warmup_epochs: Epochs over which the attack's epsilon grows linearly to its full value, and a step
+            size that was given with it; 0 for none. Logged as ``train/epsilon``.
         labeler: Labels extra images; None where there are none.
         extra_weight: Weight of an extra image in the loss, relative to a labelled one.
         **kwargs: As in `ClassificationModule`.
@@ -56,6 +57,7 @@ class SmoothAdvModule(ClassificationModule):
         *args: Any,
         sigma: float,
         attack: Attack,
+        loss: CopiesLoss | None = None,
         copies: int = 1,
         multi_noise: bool = True,
         warmup_epochs: int = 0,
@@ -65,7 +67,13 @@ class SmoothAdvModule(ClassificationModule):
     ) -> None:
         super().__init__(*args, sigma=sigma, **kwargs)
         require_noise(sigma)
+        self.loss = loss or CrossEntropy()
         require_copies("copies", copies)
+        if (copies if multi_noise else 1) < self.loss.min_copies:
+            raise ValueError(
+                f"this loss compares at least {self.loss.min_copies} noisy copies of an image: set "
+                f"method.copies={self.loss.min_copies} or more, and method.multi_noise=true"
+            )
         if getattr(attack, "epsilon", None) is None:
             raise ValueError("`attack.epsilon` must be given: SmoothAdv trains within a budget")
         require_untargeted(attack)
@@ -86,29 +94,31 @@ class SmoothAdvModule(ClassificationModule):
         return self.labeler is None
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy on noisy copies of the attacked batch, extra images weighted."""
+        """The loss of noisy copies of the attacked batch, extra images weighted."""
         images = batch.images
         labels, weights = self._labels(batch)
-        noises = self.sigma * self.randomness("noise").normal(images, self.copies)
+        noises = self.noises(images, self.copies)
         attack = self._attack()
         attacked = attack(self.network, images, labels, randomness=self.randomness("attack"), noises=noises)
-        logits = noisy_logits(self.network, attacked, noises if self.multi_noise else noises[:1])
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none"
-        ).unflatten(0, logits.shape[:2])
-        total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)  # 0 / 0 for a batch of no weight
-        result = {
-            "loss": (weights * losses.mean(dim=0)).sum() / total,
-            "epsilon": torch.tensor(attack.epsilon),
-        }
-        return result if self.labeler is not None else {**result, "logits": logits[0]}
+        result = copies_loss(
+            self.network,
+            self.loss,
+            attacked,
+            noises if self.multi_noise else noises[:1],
+            labels,
+            sigma=self.sigma,
+            weights=weights,
+        )
+        if self.labeler is not None:
+            del result["logits"]  # no accuracy over images without labels
+        return {**result, "epsilon": torch.tensor(attack.epsilon)}
 
     def _attack(self) -> Any:
         """The attack with this epoch's budget."""
         attack: Any = self.attack
         if self.current_epoch + 1 >= self.warmup_epochs:
             return attack
-        return replace(attack, epsilon=attack.epsilon * (self.current_epoch + 1) / self.warmup_epochs)
+        return attack.with_epsilon(attack.epsilon * (self.current_epoch + 1) / self.warmup_epochs)
 
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Labels, extra images labelled, and every image's weight."""

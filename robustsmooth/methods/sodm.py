@@ -90,7 +90,7 @@ class SODMModule(ClassificationModule):
         _, batch_idx, _ = self._place
         if self.mapping_optimizer is not None and batch_idx % self.mapping_interval == 0:
             self.update_mapping(batch)
-        noises = self.sigma * self.randomness("noise").normal(batch.images, self.copies)
+        noises = self.noises(batch.images, self.copies)
         logits = noisy_logits(self.network, batch.images, noises)
         weight = self.current_robust_weight()
         terms = self.loss(self.mapping(logits), batch.labels, robust_weight=weight)
@@ -129,11 +129,10 @@ class SODMModule(ClassificationModule):
     def _many_logits(self, images: Tensor) -> Tensor:
         """Logits of `mapping_copies` noisy copies, a training step's worth at a time."""
         self.network.eval()
-        randomness = self.randomness("mapping")
         parts = []
         for draw, start in enumerate(range(0, self.mapping_copies, self.copies)):
             copies = min(self.copies, self.mapping_copies - start)
-            noises = self.sigma * randomness.normal(images, copies, draw)
+            noises = self.noises(images, copies, "mapping", draw)
             parts.append(noisy_logits(self.network, images, noises))
         self.network.train()
         return torch.cat(parts)

@@ -18,6 +18,8 @@ import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from robustsmooth.smoothing.addressing import Randomness
+
 __all__ = ["BLOCK", "GaussianNoise", "GridGaussianNoise", "NoNoise", "Noise", "Norm", "UniformNoise"]
 
 BLOCK = 32
@@ -69,6 +71,20 @@ class Noise(ABC):
             ``(copies, C, H, W)`` float32.
         """
 
+    @abstractmethod
+    def draw(self, like: Tensor, copies: int, randomness: Randomness, draw: int = 0) -> Tensor:
+        """The noise alone, to add to a batch of images in training.
+
+        Args:
+            like: The images, ``(B, C, H, W)``.
+            copies: How many noises for each image.
+            randomness: Where the numbers come from.
+            draw: Tells several draws of one `randomness` apart.
+
+        Returns:
+            ``(copies, B, C, H, W)``, of the dtype and device of `like`.
+        """
+
     def clean(self, prepared: Tensor) -> Tensor:
         """The image itself, ``(C, H, W)`` float32, as the network sees it without noise."""
         return prepared
@@ -105,6 +121,10 @@ class GaussianNoise(Noise):
         """See `Noise.sample`."""
         noise = torch.randn((copies, *prepared.shape), generator=source, device=prepared.device)
         return noise.mul_(self.sigma).add_(prepared)
+
+    def draw(self, like: Tensor, copies: int, randomness: Randomness, draw: int = 0) -> Tensor:
+        """See `Noise.draw`."""
+        return self.sigma * randomness.normal(like, copies, draw)
 
     def radius(self, p_a_lower: float, p_b_upper: float | None = None) -> float:
         """Sigma Phi^-1(p_a_lower), or half the difference of the quantiles (Cohen et al. 2019, Theorem 1)."""
@@ -172,6 +192,10 @@ class GridGaussianNoise(GaussianNoise):
         noise = self.integers((copies, *prepared.shape), source)
         return self.clean(noise.add_(prepared))
 
+    def draw(self, like: Tensor, copies: int, randomness: Randomness, draw: int = 0) -> Tensor:
+        """See `Noise.draw`: Gaussian numbers rounded to the grid, in floating point, for training only."""
+        return (super().draw(like, copies, randomness, draw) * self.levels).round() / self.levels
+
     def clean(self, prepared: Tensor) -> Tensor:
         """float(z) / levels."""
         return prepared.to(torch.float32) / self.levels
@@ -197,6 +221,10 @@ class UniformNoise(Noise):
         """See `Noise.sample`."""
         noise = torch.rand((copies, *prepared.shape), generator=source, device=prepared.device)
         return noise.sub_(0.5).mul_(2 * self.half_width).add_(prepared)
+
+    def draw(self, like: Tensor, copies: int, randomness: Randomness, draw: int = 0) -> Tensor:
+        """See `Noise.draw`."""
+        return (2 * randomness.uniform(like, copies, draw) - 1) * self.half_width
 
     def radius(self, p_a_lower: float, p_b_upper: float | None = None) -> float:
         """half_width (p_a_lower - p_b_upper), which is 2 half_width (p_a_lower - 1/2) for two classes."""
@@ -226,6 +254,10 @@ class NoNoise(Noise):
     def sample(self, prepared: Tensor, copies: int, source: torch.Generator) -> Tensor:
         """Copies of the image as it is."""
         return prepared.expand(copies, *prepared.shape)
+
+    def draw(self, like: Tensor, copies: int, randomness: Randomness, draw: int = 0) -> Tensor:
+        """Zeros."""
+        return like.new_zeros(()).expand(copies, *like.shape)
 
     def radius(self, p_a_lower: float, p_b_upper: float | None = None) -> float:
         """Always 0.0."""

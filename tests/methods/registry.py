@@ -50,6 +50,17 @@ _SODM = ("method=sodm", "method.copies=3", "method.mapping_copies=5", "method.ma
 METHODS = [
     Method("natural", ("method=natural",)),
     Method("gaussian", ("method=gaussian",)),
+    Method(
+        "consistency", ("method=consistency",), ("train/classification", "train/consistency", "train/entropy")
+    ),
+    Method("stability", ("method=stability",), ("train/classification", "train/stability")),
+    Method(
+        "consistency_smoothadv",
+        ("method=smoothadv", "loss=consistency", *_SMOOTHADV),
+        ("train/consistency", "train/epsilon"),
+    ),
+    Method("macer_smoothadv", ("method=smoothadv", "loss=macer", *_SMOOTHADV), ("train/robustness",)),
+    Method("gaussian_uniform", ("method=gaussian", "smoothing=uniform", "method.copies=2")),
     Method("heat", _HEAT, ("train/fidelity", "train/penalty")),
     Method(
         "heat_time_steps",

@@ -64,6 +64,23 @@ PAPERS = {
         "method.optimizer.weight_decay": 5e-4,
         "method.scheduler.milestones": [200, 400],
     },
+    "consistency-cifar10": {
+        "trainer.max_epochs": 150,
+        "data.batch_size": 256,
+        "loss.terms.consistency.weight": 20.0,
+        "loss.terms.consistency.entropy_weight": 0.5,
+        "method.copies": 2,
+        "method.optimizer.lr": 0.1,
+        "method.optimizer.weight_decay": 1e-4,
+        "method.scheduler.step_size": 50,
+    },
+    "stability-cifar10": {
+        "trainer.max_epochs": 150,
+        "data.batch_size": 256,
+        "loss.terms.classification.clean": True,
+        "loss.terms.stability.weight": 2.0,
+        "method.copies": 1,
+    },
     "sodm-cifar10": {
         "trainer.max_epochs": 55,
         "loss.threshold": 0.99,

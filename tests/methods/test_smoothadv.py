@@ -42,6 +42,9 @@ class Spy:
         self.seen.append((self.epsilon, labels, noises))
         return images + 0.25
 
+    def with_epsilon(self, epsilon):
+        return replace(self, epsilon=epsilon)
+
 
 def batch(labels=(0, 1, 2, 0, 1, 2)):
     images = torch.rand(SIZE, 1, 4, 4, generator=torch.Generator().manual_seed(3))
