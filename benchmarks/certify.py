@@ -37,7 +37,7 @@ from robustsmooth.smoothing import (
     SmoothedClassifier,
     VoteEngine,
 )
-from robustsmooth.smoothing.crew import crew
+from robustsmooth.smoothing.workers import workers_for
 
 warnings.filterwarnings("ignore")
 SIGMA, N0 = 0.25, 100
@@ -70,7 +70,7 @@ def bare_per_core(network: nn.Module, shape: tuple[int, ...], device: torch.devi
     if device.type != "cpu":
         return None
     forward = Forward(network, Numerics(channels_last=True), device)
-    cores = crew(device)
+    cores = workers_for(device)
     batches = [torch.rand((size, *shape)).to(memory_format=forward.memory_format) for _ in range(16)]
     passes = max(1, round(votes / size))
 

@@ -241,6 +241,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             The batch with images float32 in [0, 1].
         """
         images = batch.images
+        if images.dtype != torch.uint8:
+            raise TypeError(f"a data set must hold stored pixels as uint8, got {images.dtype}; see `load`")
         if epoch is not None and self.augmentation is not None:
             images = self.augmentation(images, batch.indices, augmentation_key(self.seed, epoch))
         return batch._replace(images=images.to(torch.float32).div_(255))

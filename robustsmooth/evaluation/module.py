@@ -1,12 +1,11 @@
 """The LightningModule of every evaluation: a network and its clean accuracy."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric
 
 from robustsmooth.data import Batch
+from robustsmooth.smoothing import check_images, contains_label
 
 __all__ = ["EvaluationModule"]
 
@@ -15,25 +14,28 @@ class EvaluationModule(pl.LightningModule):
     """Logs ``test/top1`` and ``test/top5`` of a network on clean images; callbacks do the rest.
 
     Args:
-        network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``; has ``num_classes``.
+        network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        classes: Any = network.num_classes
         self.network = network
-        self.top1 = MulticlassAccuracy(classes, average="micro")
-        self.top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+        self.top1, self.top5 = MeanMetric(), MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)``."""
         return self.network(images)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logits of the clean batch, for callbacks that want them."""
+        """Logits of the clean batch, for callbacks that want them.
+
+        Raises:
+            ValueError: If the data set yields images that are not finite and in [0, 1].
+        """
+        check_images(batch.images, where="the data set's images")
         logits = self.network(batch.images)
-        self.top1.update(logits, batch.labels)
-        self.top5.update(logits, batch.labels)
+        self.top1.update(contains_label(logits, batch.labels).float())
+        self.top5.update(contains_label(logits, batch.labels, k=5).float())
         metrics = {"test/top1": self.top1, "test/top5": self.top5}
         self.log_dict(metrics, on_step=False, on_epoch=True)
         return logits

@@ -114,12 +114,8 @@ class VotingCallback(Callback):
         """Hand the batch's unfinished images to the engine and write what comes out."""
         indices = batch.indices.tolist()
         self._seen += indices
-        for at, index in enumerate(indices):
-            one = slice(at, at + 1)
-            if index in self._log:
-                self._engine.skip()
-            else:
-                self._engine.submit(batch.images[one], batch.indices[one], batch.labels[one])
+        finished = {index for index in indices if index in self._log}
+        self._engine.submit(batch.images, batch.indices, batch.labels, finished)
         self._write(flush=False)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

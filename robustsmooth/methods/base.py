@@ -11,11 +11,18 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from robustsmooth.data import UNLABELED, Batch
-from robustsmooth.smoothing import GaussianNoise, Noise, NoNoise
-from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness, address
+from robustsmooth.smoothing import (
+    BatchRandomness,
+    GaussianNoise,
+    ImageRandomness,
+    Noise,
+    NoNoise,
+    address,
+    check_images,
+    contains_label,
+)
 
 __all__ = ["ClassificationModule"]
 
@@ -75,13 +82,12 @@ class ClassificationModule(pl.LightningModule):
         self.noise = noise(sigma=self.sigma) if sigma > 0 else NoNoise()
         self.seed = seed
         self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
-        classes: Any = network.num_classes
         self.train_loss = MeanMetric(nan_strategy="disable")  # NaN is shown
-        self.train_top1 = MulticlassAccuracy(classes, average="micro")
+        self.train_top1 = MeanMetric()
         self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_top1 = MulticlassAccuracy(classes, average="micro")
-        self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
-        self.val_noisy_top1 = MulticlassAccuracy(classes, average="micro")
+        self.val_top1 = MeanMetric()
+        self.val_top5 = MeanMetric()
+        self.val_noisy_top1 = MeanMetric()
 
     # ------------------------------------------------------------------ what a method says
 
@@ -126,6 +132,8 @@ class ClassificationModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the global generators for this step, for layers that draw from them."""
+        if batch_idx == 0:  # a look at every batch would make a GPU wait
+            check_images(batch.images, where="the data set's images")
         self._place = (self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(address(self.seed, "train/global", *self._place))
 
@@ -154,7 +162,7 @@ class ClassificationModule(pl.LightningModule):
         self.train_loss.update(loss.detach(), size)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         if logits is not None:
-            self.train_top1.update(logits.detach(), batch.labels)
+            self.train_top1.update(contains_label(logits.detach(), batch.labels).float())
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         rates: dict[str, Any] = {"on_step": False, "on_epoch": True, "reduce_fx": "max", "sync_dist": True}
@@ -178,13 +186,13 @@ class ClassificationModule(pl.LightningModule):
         images, labels, indices = batch
         logits = self.network(images)
         self.val_loss.update(functional.cross_entropy(logits, labels), len(images))
-        self.val_top1.update(logits, labels)
-        self.val_top5.update(logits, labels)
+        self.val_top1.update(contains_label(logits, labels).float())
+        self.val_top5.update(contains_label(logits, labels, k=5).float())
         metrics = {"val/loss": self.val_loss, "val/top1": self.val_top1, "val/top5": self.val_top5}
         if self.sigma > 0:
             noise = self.noise.draw(images, 1, ImageRandomness(self.seed, "validation/noise", indices))[0]
             logits = self.network(images + noise)
-        self.val_noisy_top1.update(logits, labels)
+        self.val_noisy_top1.update(contains_label(logits, labels).float())
         self.log_dict({**metrics, "val/noisy_top1": self.val_noisy_top1}, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
@@ -14,6 +14,7 @@ from robustsmooth.methods.adversarial import require_untargeted
 from robustsmooth.methods.base import ClassificationModule, Parameters
 from robustsmooth.methods.noisy import copies_loss, require_copies
 from robustsmooth.models.noise_layers import is_random, noise_parameters, noises
+from robustsmooth.smoothing import contains_label
 
 __all__ = ["CPNIModule"]
 
@@ -84,8 +85,7 @@ class CPNIModule(ClassificationModule):
         self.adversarial_weight = adversarial_weight
         self.mixture, self.labels = mixture, labels
         self.noise_weight_decay = noise_weight_decay
-        classes: Any = self.network.num_classes
-        self.train_adversarial_top1 = MulticlassAccuracy(classes, average="micro")
+        self.train_adversarial_top1 = MeanMetric()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step, logged; also on a rank whose lot left all images of the batch alone."""
@@ -118,7 +118,8 @@ class CPNIModule(ClassificationModule):
         # Two passes, as published: two draws of the network's noise, two batches for BatchNorm.
         clean = self._losses(batch.images, batch.labels, draw=0)
         attacked = self._losses(adversarial, batch.labels, draw=1)
-        self.train_adversarial_top1.update(attacked["logits"].detach(), batch.labels)
+        right = contains_label(attacked["logits"].detach(), batch.labels)
+        self.train_adversarial_top1.update(right.float())
         weight = self.adversarial_weight
         return {
             "loss": (1 - weight) * clean["loss"] + weight * attacked["loss"],
@@ -135,7 +136,8 @@ class CPNIModule(ClassificationModule):
             images[chosen] = self._attacked(batch.images[chosen], batch.labels[chosen])
         result = self._losses(images, batch.labels, draw=0)
         if chosen.any():
-            self.train_adversarial_top1.update(result["logits"][chosen].detach(), batch.labels[chosen])
+            right = contains_label(result["logits"][chosen].detach(), batch.labels[chosen])
+            self.train_adversarial_top1.update(right.float())
         return result
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -34,7 +34,13 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise images ``(B, C, H, W)``."""
+        """Normalise images ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: If the images have another number of channels than there are statistics.
+        """
+        if images.shape[-3] != len(self.mean):  # one channel would be taken for all of them, silently
+            raise ValueError(f"the network takes images of {len(self.mean)} channels, got {images.shape[-3]}")
         return (images - self.mean) / self.std
 
 

@@ -10,7 +10,16 @@ from robustsmooth.smoothing.addressing import (
     address,
     generator,
 )
-from robustsmooth.smoothing.ballots import Ballot, HardVote, SoftVote, TopVote
+from robustsmooth.smoothing.ballots import (
+    Ballot,
+    HardVote,
+    RankVote,
+    RunnerUpVote,
+    SoftVote,
+    TopVote,
+    answers,
+    contains_label,
+)
 from robustsmooth.smoothing.certificates import (
     ABSTAIN,
     Candidate,
@@ -37,8 +46,10 @@ from robustsmooth.smoothing.certificates import (
     top_k_radius,
     unanimous,
 )
+from robustsmooth.smoothing.checks import check_images, check_network, check_noise
 from robustsmooth.smoothing.classifier import SmoothedClassifier
-from robustsmooth.smoothing.engine import Finished, VoteEngine, is_random_inside
+from robustsmooth.smoothing.engine import Finished, VoteEngine
+from robustsmooth.smoothing.inference import SmoothedInference, running_votes
 from robustsmooth.smoothing.noise import (
     BLOCK,
     GaussianNoise,
@@ -47,8 +58,8 @@ from robustsmooth.smoothing.noise import (
     NoNoise,
     UniformNoise,
 )
-from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, tune
-from robustsmooth.smoothing.voting import RankVote, RunnerUpVote, SmoothedInference, running_votes
+from robustsmooth.smoothing.numerics import Forward, Numerics
+from robustsmooth.smoothing.tuning import Tuning, tune
 from robustsmooth.statistics import (
     SequentialPlan,
     chernoff_interval,
@@ -108,13 +119,17 @@ __all__ = [
     "UniformNoise",
     "VoteEngine",
     "address",
+    "answers",
+    "check_images",
+    "check_network",
+    "check_noise",
     "chernoff_interval",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "contains_label",
     "dispersion_test",
     "drive",
     "generator",
-    "is_random_inside",
     "l_bound",
     "largest_radius",
     "linf_radius",

@@ -16,9 +16,11 @@ from robustsmooth.smoothing.certificates import (
     Procedure,
     Tally,
 )
+from robustsmooth.smoothing.checks import check_images, check_noise
 from robustsmooth.smoothing.engine import VoteEngine
 from robustsmooth.smoothing.noise import Noise
-from robustsmooth.smoothing.numerics import Numerics, Tuning
+from robustsmooth.smoothing.numerics import Numerics
+from robustsmooth.smoothing.tuning import Tuning
 
 __all__ = ["SmoothedClassifier"]
 
@@ -32,6 +34,9 @@ class SmoothedClassifier:
         seed: Addresses the noise, together with the images' indices.
         numerics: Precision, memory format, compilation.
         random_inside: Whether the network draws noise of its own; None to find out.
+
+    Raises:
+        TypeError: If `noise` is no `Noise`.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class SmoothedClassifier:
         numerics: Numerics | None = None,
         random_inside: bool | None = None,
     ) -> None:
+        check_noise(noise)
         self.network, self.noise, self.seed = network, noise, seed
         self.numerics, self.random_inside = numerics, random_inside
         self._tunings: dict[Any, Tuning] = {}
@@ -64,7 +70,13 @@ class SmoothedClassifier:
 
         Returns:
             The records, in the order of the images.
+
+        Raises:
+            TypeError: If the images are no floating-point tensor.
+            ValueError: If they are not finite and in [0, 1], or the network cannot be certified with
+                them (`check_images`, `check_network`), or an index occurs twice.
         """
+        check_images(images)
         names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
         key = (tuple(images.shape[1:]), images.device, procedure.batch_size)
         engine = VoteEngine(
@@ -75,6 +87,7 @@ class SmoothedClassifier:
             numerics=self.numerics,
             random_inside=self.random_inside,
             tuning=self._tunings.get(key),
+            examined=key in self._tunings,
         )
         engine.submit(images, names, labels)
         if engine.tuning is not None:

@@ -8,14 +8,14 @@ long as other votes are asked for.
 
 A vote is addressed by (seed, purpose, image index, number) and computed in a batch of fixed shape:
 it depends on nothing else, not on which other images are there nor on when. On a CPU each core computes
-batches of its own (see `crew`), so it does not depend on the number of cores either, unless the network
+batches of its own (see `workers`), so it does not depend on the number of cores either, unless the network
 is random inside.
 """
 
 import bisect
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
@@ -25,12 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.smoothing.addressing import address, generator
+from robustsmooth.smoothing.ballots import answers
 from robustsmooth.smoothing.certificates.base import Case, Counts, Procedure, Request, Steps
-from robustsmooth.smoothing.crew import crew
+from robustsmooth.smoothing.checks import check_images, check_network, check_noise
 from robustsmooth.smoothing.noise import BLOCK, Noise
-from robustsmooth.smoothing.numerics import Forward, Numerics, Tuning, plain_tensors, tune
+from robustsmooth.smoothing.numerics import Forward, Numerics, plain_tensors
+from robustsmooth.smoothing.tuning import Tuning, tune
+from robustsmooth.smoothing.workers import workers_for
 
-__all__ = ["Finished", "VoteEngine", "is_random_inside"]
+__all__ = ["Finished", "VoteEngine"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,10 @@ class VoteEngine:
         random_inside: Whether the network draws noise of its own; None to find out by comparing two passes.
         tuning: A batch size and memory format found before; by default they are found with the
             first images, unless ``procedure.batch_size`` fixes them.
+        examined: The network has passed `check_network` before, with images of this shape.
+
+    Raises:
+        TypeError: If `noise` is no `Noise`.
     """
 
     def __init__(
@@ -147,9 +154,12 @@ class VoteEngine:
         numerics: Numerics | None = None,
         random_inside: bool | None = None,
         tuning: Tuning | None = None,
+        examined: bool = False,
     ) -> None:
+        check_noise(noise)
         self.network, self.noise, self.procedure, self.seed = network, noise, procedure, seed
         self.numerics, self.random_inside, self.tuning = numerics or Numerics(), random_inside, tuning
+        self._examined = examined
         self.votes = 0
         """Votes cast so far, padding left out."""
         self.watch: Callable[[int], None] = lambda votes: None
@@ -162,32 +172,45 @@ class VoteEngine:
 
     # ------------------------------------------------------------------ in
 
-    def submit(self, images: Tensor, indices: Tensor, labels: Tensor | None = None) -> None:
-        """Hand over images; nothing is computed yet.
+    def submit(
+        self,
+        images: Tensor,
+        indices: Tensor,
+        labels: Tensor | None = None,
+        finished: Collection[int] = (),
+    ) -> None:
+        """Hand over images; nothing is computed yet, but with the first ones the network is examined.
 
         Args:
             images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
             indices: ``(B,)`` int64, their indices in the data set.
             labels: ``(B,)`` int64, if known.
+            finished: Indices of images that are known already and are left out. The others keep their
+                places: the noise inside a network may depend on an image's row.
+
+        Raises:
+            TypeError: If the images are no floating-point tensor.
+            ValueError: If they are not in [0, 1], or the network does not take them; see `check_images`
+                and `check_network`.
         """
-        if not self._ready:
-            self._set_up(images)
-        prepared = self.noise.prepare(images)
+        check_images(images)
         names = indices.tolist()
         classes = [-1] * len(names) if labels is None else labels.tolist()
-        for each, index, label in zip(prepared, names, classes, strict=True):
-            case = Case(self.noise, self._classes, int(label), int(index), self.seed)
-            steps = self.procedure.steps(case)
-            request = next(steps)
-            self._asking.append(_Image(self._arrivals, each, case, steps, request, request.votes))
+        if not len(images) == len(names) == len(classes):
+            raise ValueError(
+                f"each image needs one index and one label, got {len(images)} images, {len(names)} indices "
+                f"and {len(classes)} labels"
+            )
+        if not self._ready and len(images):
+            self._set_up(images)
+        prepared = self.noise.prepare(images)
+        for image, index, label in zip(prepared, names, classes, strict=True):
+            if index not in finished:
+                case = Case(self.noise, self._classes, int(label), int(index), self.seed)
+                steps = self.procedure.steps(case)
+                request = next(steps)
+                self._asking.append(_Image(self._arrivals, image, case, steps, request, request.votes))
             self._arrivals += 1
-
-    def skip(self, count: int = 1) -> None:
-        """Leave out images that are known already, keeping the others where they would have been.
-
-        Only matters for networks that are random inside, whose noise may depend on an image's row.
-        """
-        self._arrivals += count
 
     @property
     def waiting(self) -> int:
@@ -215,7 +238,7 @@ class VoteEngine:
             rows = self._next_rows(flush and not self._passes and not self._reading)
             if rows:
                 self._start(rows)
-            if self._passes and (not rows or len(self._passes) > self._crew.helpers):
+            if self._passes and (not rows or len(self._passes) > self._workers.helpers):
                 self._finish(self._passes.popleft())
             elif rows:
                 continue
@@ -268,7 +291,7 @@ class VoteEngine:
                 owners[row : row + count] = [image.slot] * count
                 pieces += self._pieces(image, row, count)
             batch = self._batches.pop()
-            ballots = self._crew.submit(self._compute, batch, pieces, lead, number)
+            ballots = self._workers.submit(self._compute, batch, pieces, lead, number)
         last = [image for image, _, _ in rows if not image.left]
         self._passes.append(_Pass(ballots, batch, owners, [(image, count) for image, _, count in rows], last))
         self._asking = [image for image in self._asking if image.left]
@@ -377,10 +400,12 @@ class VoteEngine:
         """Fix device, numerics and batch, now that there are images."""
         self.device = images.device
         with plain_tensors():
-            if self.random_inside is None:
+            if self.random_inside is None or not self._examined:
                 plain = Forward(self.network, Numerics(channels_last=False), self.device)
-                self.random_inside = is_random_inside(plain, images[:1].repeat(BLOCK, 1, 1, 1))
-            self._crew = crew(self.device, self.random_inside)
+                source = generator(self.seed, "check", device=self.device)
+                found = check_network(plain, images[0], self.noise, source)
+                self.random_inside = found if self.random_inside is None else self.random_inside
+            self._workers = workers_for(self.device, self.random_inside)
             if self.tuning is None:
                 shape, size = tuple(images.shape[1:]), self.procedure.batch_size
                 self.tuning = tune(
@@ -388,7 +413,7 @@ class VoteEngine:
                 )
             self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
             # Compiled code is made for the number of cores that a thread has.
-            self._crew.submit(self._set_up_network, images[:1]).result()
+            self._workers.submit(self._set_up_network, images[:1]).result()
             self._tally = torch.zeros((1, self._classes), dtype=torch.int64, device=self.device)
         self._free: list[int] = []
         self._ready = True
@@ -397,8 +422,11 @@ class VoteEngine:
         self._forward = Forward(self.network, self.numerics, self.device)
         with plain_tensors(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             batch = image.repeat(self.batch_size, 1, 1, 1).to(memory_format=self._forward.memory_format)
-            self._batches = [batch.clone() for _ in range(1 + self._crew.helpers)]
-            self._classes = int(self._forward(batch).shape[1])
+            self._batches = [batch.clone() for _ in range(1 + self._workers.helpers)]
+            logits = self._forward(batch)
+            self._classes = logits.shape[1]
+        if not answers(logits).any():
+            raise ValueError(f"the network answers NaN in precision {self.numerics.precision}; take 32-true")
 
     def _free_slot(self) -> int:
         """A row of the tally for one request of one image."""
@@ -407,16 +435,3 @@ class VoteEngine:
             self._tally = torch.cat([self._tally, torch.zeros_like(self._tally)])
             self._free = list(range(size, 2 * size))
         return self._free.pop()
-
-
-def is_random_inside(network: Any, images: Tensor) -> bool:
-    """Whether two passes over the same images differ by more than rounding.
-
-    Args:
-        network: Maps images to logits.
-        images: ``(B, C, H, W)``.
-    """
-    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
-        first, second = network(images), network(images)
-    slack = 0.0 if images.device.type == "cpu" else 1e-3  # kernels of a GPU add in any order
-    return not torch.allclose(first, second, rtol=slack, atol=slack, equal_nan=True)

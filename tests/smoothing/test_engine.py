@@ -21,6 +21,8 @@ from robustsmooth.smoothing import (
     NoNoise,
     Numerics,
     Predict,
+    RankVote,
+    RunnerUpVote,
     SmoothedClassifier,
     SoftVote,
     Tally,
@@ -29,15 +31,15 @@ from robustsmooth.smoothing import (
     TwoStage,
     UniformNoise,
     VoteEngine,
+    check_network,
+    contains_label,
     dispersion_test,
     generator,
-    numerics,
     tune,
+    tuning,
 )
 from robustsmooth.smoothing.ballots import SCORE_UNIT
-from robustsmooth.smoothing.engine import is_random_inside
 from robustsmooth.smoothing.noise import BLOCK
-from robustsmooth.smoothing.voting import RankVote, RunnerUpVote
 
 SHAPE = (2, 5, 5)
 
@@ -387,10 +389,7 @@ def test_noise_that_depends_on_the_row_is_the_same_after_a_restart(images):
         engine = VoteEngine(network, GaussianNoise(0.5), Tally(n=50, batch_size=4), random_inside=True)
         done = []
         for at in range(9):
-            if at in finished:
-                engine.skip()
-            else:
-                engine.submit(images[at : at + 1], torch.tensor([at]))
+            engine.submit(images[at : at + 1], torch.tensor([at]), finished=finished)
             done += engine.run()
         done += engine.run(flush=True)
         return {each.index: each.record.tolist() for each in done}
@@ -422,28 +421,49 @@ def test_ballots_by_hand():
     assert (soft.sum(1) <= 1 + 1e-6).all()
 
 
+INF = math.inf
+
+
 @pytest.mark.parametrize("ballot", [HardVote(), TopVote(2), SoftVote(), RankVote(), RunnerUpVote()])
-def test_nan_votes_for_no_class(ballot):
-    logits = torch.tensor([[1.0, 3.0, 2.0], [math.nan] * 3, [9.0, math.nan, 1.0]])
-    votes = ballot(logits)
-    assert votes[0].sum() > 0
-    assert not votes[1:].any()
+def test_logits_without_a_largest_number_vote_for_no_class(ballot):
+    answer = torch.tensor([[1.0, 3.0, 2.0], [-INF, 3.0, -INF], [0.0, INF, 2.0], [-INF, INF, 1.0]])
+    votes = ballot(answer)
+    assert (votes[:, 1] == votes.amax(1)).all()
+    assert (votes[:, 1] > 0).all()
+    none = torch.tensor([[math.nan] * 3, [9.0, math.nan, INF], [-INF] * 3, [INF, INF, 1.0], [INF] * 3])
+    assert not ballot(none).any()
+
+
+def test_the_soft_vote_of_an_infinite_logit_is_its_limit():
+    votes = SoftVote()(torch.tensor([[5.0, INF, -INF], [0.0, 1e30, 0.0]]))
+    assert votes.tolist() == [[0, SCORE_UNIT, 0]] * 2
+
+
+def test_no_answer_is_never_right():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [math.nan] * 3, [-INF] * 3, [INF, INF, 0.0], [2.0, 2.0, 0.0]])
+    zeros = torch.zeros(5, dtype=torch.int64)
+    assert contains_label(logits, zeros).tolist() == [True, False, False, False, True]
+    assert contains_label(logits, zeros + 2).tolist() == [False] * 5
+    assert contains_label(logits, zeros + 2, k=2).tolist() == [True, False, False, False, False]
+    assert contains_label(logits, zeros + 1, k=3).tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize(
     "procedure",
     [Cohen(n=500), TwoSided(n=500), TwoStage(n=500), FixedRadius(radius=0.1, n=500), Predict(n=500)],
 )
-def test_a_network_that_answers_nan_is_certified_nowhere(procedure, images):
-    class Broken(nn.Module):
-        def forward(self, batch):
-            return torch.full((len(batch), 3), math.nan)
+def test_an_image_without_an_answer_is_certified_nowhere(procedure):
+    class Overflows(nn.Module):
+        """Answers NaN for bright images."""
 
-    engine = VoteEngine(Broken(), GaussianNoise(0.5), procedure)
-    engine.submit(images[:3], torch.arange(3))
-    records = [finished.record for finished in engine.run(flush=True)]
-    assert not engine.random_inside
-    assert [record.prediction for record in records] == [-1] * 3
+        def forward(self, batch):
+            logits = torch.tensor([1.0, 0.0, 0.0]).repeat(len(batch), 1)
+            logits[batch.flatten(1).mean(1) > 0.5] = math.nan
+            return logits
+
+    images = torch.stack([torch.full(SHAPE, 0.1), torch.full(SHAPE, 0.9)])
+    records = SmoothedClassifier(Overflows(), GaussianNoise(0.05)).run(procedure, images)
+    assert [record.prediction for record in records] == [0, -1]
 
 
 def test_tuning_keeps_what_is_given(network):
@@ -458,7 +478,7 @@ def test_tuning_keeps_what_is_given(network):
 
 def test_tuning_takes_the_smallest_batch_that_is_as_quick(network, monkeypatch):
     speeds = {32: 8e5, 64: 9.6e5, 128: 9.75e5, 256: 1e6}
-    monkeypatch.setattr(numerics, "_speed", lambda forward, shape, *_, **__: speeds.get(shape[0], 5e5))
+    monkeypatch.setattr(tuning, "_speed", lambda forward, shape, *_, **__: speeds.get(shape[0], 5e5))
     assert tune(network, SHAPE, torch.device("cpu")).batch_size == 128
 
 
@@ -509,7 +529,7 @@ def test_compiled_its_weights_are_constants_for_any_number_of_networks(images):
 def test_compiled_a_random_network_stays_random(images):
     forward = Forward(NoisyWeights(), Numerics(channels_last=True, compile=True), torch.device("cpu"))
     batch = images.contiguous(memory_format=torch.channels_last)
-    assert is_random_inside(forward, batch)
+    assert check_network(forward, images[0], GaussianNoise(0.5), generator(0, "test"))
     outputs = []
     for _ in range(2):
         with torch.random.fork_rng([]):

@@ -19,8 +19,8 @@ from robustsmooth.smoothing import (
     Tuning,
     VoteEngine,
 )
-from robustsmooth.smoothing.crew import Alone, crew
 from robustsmooth.smoothing.noise import BLOCK
+from robustsmooth.smoothing.workers import CallingThread, workers_for
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,9 @@ def test_a_block_is_drawn_once_for_all_passes_that_share_it(network, images):
             return super().sample(prepared, copies, source)
 
     torch.set_num_threads(3)
-    engine = VoteEngine(network, Watched(0.5), Tally(n=4 * BLOCK, batch_size=5), random_inside=False)
+    engine = VoteEngine(
+        network, Watched(0.5), Tally(n=4 * BLOCK, batch_size=5), random_inside=False, examined=True
+    )
     engine.submit(images, torch.arange(5))
     assert len(list(engine.run(flush=True))) == 5
     assert drawn == [BLOCK] * 20
@@ -103,7 +105,8 @@ def test_an_error_of_a_pass_is_raised(images):
 
     torch.set_num_threads(2)
     tuning = Tuning(8, Numerics(channels_last=False), 0.0)
-    engine = VoteEngine(Fails(), GaussianNoise(0.5), Tally(n=20), random_inside=False, tuning=tuning)
+    known = {"random_inside": False, "tuning": tuning, "examined": True}
+    engine = VoteEngine(Fails(), GaussianNoise(0.5), Tally(n=20), **known)
     engine.submit(images, torch.arange(5))
     with pytest.raises(RuntimeError, match="too much noise"):
         list(engine.run(flush=True))
@@ -143,20 +146,20 @@ def test_networks_that_are_random_inside_are_computed_by_one(images):
 
 def test_other_threads_keep_their_cores():
     torch.set_num_threads(3)
-    first = crew(CPU)
+    first = workers_for(CPU)
     assert first.helpers == 3
     assert [first.submit(torch.get_num_threads).result() for _ in range(9)] == [1] * 9
-    assert crew(CPU) is first
+    assert workers_for(CPU) is first
     seen = [torch.get_num_threads()]
     other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     other.start()
     other.join()
     assert seen == [3, 3]
     torch.set_num_threads(1)
-    assert isinstance(crew(CPU), Alone)
+    assert isinstance(workers_for(CPU), CallingThread)
 
 
 def test_a_thread_that_is_bound_to_one_core_works_alone(monkeypatch):
     torch.set_num_threads(3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2}, raising=False)
-    assert isinstance(crew(CPU), Alone)
+    assert isinstance(workers_for(CPU), CallingThread)

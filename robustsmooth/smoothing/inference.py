@@ -7,59 +7,17 @@ With sigma = 0 the only noise is the network's own. No certificate is made here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from robustsmooth.smoothing.addressing import Randomness, address
-from robustsmooth.smoothing.ballots import SCORE_UNIT, Ballot, answers
+from robustsmooth.smoothing.ballots import Ballot
 
-__all__ = ["RankVote", "RunnerUpVote", "SmoothedInference", "running_votes"]
+__all__ = ["SmoothedInference", "running_votes"]
 
 COPIES = 8
 """Noisy copies of an image that share one generator. Part of what addresses the noise of a look."""
-
-
-@dataclass(frozen=True)
-class RankVote:
-    """Each class gets 2^(1-k) for its rank k = 1, 2, ... (eq. 11), in units of 2^-30."""
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Map logits ``(B, K)`` to whole numbers ``(B, K)``; ranks after the 31st get nothing."""
-        halvings = torch.arange(logits.shape[1], device=logits.device).clamp(max=62)
-        return _by_rank(logits, SCORE_UNIT >> halvings)
-
-
-@dataclass(frozen=True)
-class RunnerUpVote:
-    """The top class gets 1, the second one c, the others nothing (eq. 12), in units of 2^-30.
-
-    Args:
-        share: c, in [0, 1].
-
-    Raises:
-        ValueError: If `share` is not in [0, 1].
-    """
-
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"`share` must be in [0, 1], got {self.share}")
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Map logits ``(B, K)`` to whole numbers ``(B, K)``."""
-        weights = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
-        weights[0] = SCORE_UNIT
-        weights[1:2] = round(self.share * SCORE_UNIT)
-        return _by_rank(logits, weights)
-
-
-def _by_rank(logits: Tensor, weights: Tensor) -> Tensor:
-    """Give ``weights[k]`` to the class with the k-th largest logit."""
-    order = logits.argsort(dim=1, descending=True, stable=True)  # ties go to the lower class
-    return torch.zeros_like(order).scatter_(1, order, weights * answers(logits)[:, None])
 
 
 def running_votes(

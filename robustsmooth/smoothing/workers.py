@@ -1,8 +1,8 @@
-"""Who computes: on a CPU each core a batch of its own, elsewhere the one who asks.
+"""Threads that compute device batches: one for each CPU core; on a GPU the calling thread.
 
-Small images are too little work for several cores in one batch: they wait for each other in every layer,
-and all but one of them while noise is drawn. A core with a batch of its own waits for nobody, and what it
-computes does not depend on how many cores there are.
+Small images are too little work for several cores in one batch: the cores wait for each other in every
+layer, and all but one of them are idle while noise is drawn. A core that has its own batch waits for nobody,
+and what it computes does not depend on how many cores there are.
 """
 
 import os
@@ -14,33 +14,33 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
-__all__ = ["Alone", "Crew", "crew"]
+__all__ = ["CallingThread", "Workers", "workers_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Crew(Protocol):
-    """Who computes.
+class Workers(Protocol):
+    """What computes device batches.
 
     Attributes:
-        helpers: How many threads work beside the one that asks.
+        helpers: How many threads compute beside the calling one.
     """
 
     helpers: int
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have something computed."""
+        """Compute something, now or later."""
         ...
 
 
-class Alone:
-    """Computes at once, in the thread that asks, with all of its cores."""
+class CallingThread:
+    """Computes at once, in the calling thread, with all of its cores."""
 
     helpers = 0
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """See `Crew.submit`."""
+        """See `Workers.submit`."""
         done: Future[T] = Future()
         done.set_result(work(*args, **kwargs))
         return done
@@ -70,16 +70,17 @@ class _Cores:
         return self._pool.submit(work, *args, **kwargs)
 
 
-def crew(device: torch.device, random_inside: bool = False) -> Crew:
-    """Who computes on a device: as many cores as torch has threads here, or whoever asks.
+def workers_for(device: torch.device, random_inside: bool = False) -> Workers:
+    """The workers of a device: on a CPU as many as torch has threads here, else the calling thread.
 
     Networks that are random inside draw from the one global generator: they are computed one at a time.
-    A thread that OpenMP has bound to one core (``OMP_PROC_BIND``) binds those that it starts; it works alone.
+    A thread that OpenMP has bound to one core (``OMP_PROC_BIND``) binds the threads that it starts; it
+    computes alone.
     """
     cores = torch.get_num_threads()
     bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
     alone = random_inside or device.type != "cpu" or cores == 1 or bound
-    return Alone() if alone else _cores(cores, os.getpid())
+    return CallingThread() if alone else _cores(cores, os.getpid())
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,122 @@
+"""Images, noises and networks that are refused, since their certificates would be void."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustsmooth.smoothing.ballots import answers
+from robustsmooth.smoothing.noise import Noise
+
+__all__ = ["check_images", "check_network", "check_noise"]
+
+_ROWS = 8  # of the batch that a network is examined with
+
+
+def check_images(images: Any, where: str = "`images`") -> None:
+    """Refuse what is not a batch of images in [0, 1].
+
+    Args:
+        images: Should be ``(B, C, H, W)``, floating point, finite and in [0, 1].
+        where: What the message calls them.
+
+    Raises:
+        TypeError: If `images` is no tensor of floating-point numbers.
+        ValueError: If the shape is another, or a value is not finite or not in [0, 1].
+    """
+    wanted = "a torch.Tensor (B, C, H, W) of floats in [0, 1]"
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{where} must be {wanted}, got {type(images).__name__}; see torch.from_numpy")
+    if not images.is_floating_point():
+        hint = "; 8-bit images are converted by images.float() / 255" if images.dtype == torch.uint8 else ""
+        raise TypeError(f"{where} must be {wanted}, got {images.dtype}{hint}")
+    if images.dim() != 4:
+        raise ValueError(f"{where} must be {wanted}, got the shape {tuple(images.shape)}")
+    if not images.numel():
+        return
+    low, high = (float(end) for end in images.aminmax())
+    if not (low >= 0 and high <= 1):  # NaN too
+        raise ValueError(
+            f"{where} must be finite and in [0, 1], got {_range(low, high)}: sigma and radii are in these "
+            "units; divide 8-bit images by 255, and let the network's first layer do any normalisation"
+        )
+
+
+def _range(low: float, high: float) -> str:
+    return "NaN" if low != low else f"values from {low:.4g} to {high:.4g}"
+
+
+def check_noise(noise: Any) -> None:
+    """Refuse what is no noise.
+
+    Raises:
+        TypeError: If `noise` is not a `Noise`.
+    """
+    if not isinstance(noise, Noise):
+        hint = f"GaussianNoise({noise})" if isinstance(noise, int | float) else "GaussianNoise(0.25)"
+        raise TypeError(f"`noise` must be a Noise such as {hint}, got {noise!r}")
+
+
+def check_network(
+    network: Callable[[Tensor], Tensor], image: Tensor, noise: Noise, source: torch.Generator
+) -> bool:
+    """Find out whether a network is random inside; refuse one whose rows depend on each other.
+
+    A vote must be a function of its own noisy image: with statistics of the batch (BatchNorm in batch
+    mode, a batch mean) votes depend on each other, and no binomial bound holds. All rows of a batch but
+    the first are replaced, and the first row's logits are compared.
+
+    Args:
+        network: Maps images to logits, in eval mode and without gradients.
+        image: One prepared image, ``(C, H, W)``.
+        noise: The smoothing noise.
+        source: Draws the noise, on the image's device.
+
+    Returns:
+        Whether two passes over the same images differ by more than rounding.
+
+    Raises:
+        ValueError: If the network does not take such images, does not return logits ``(B, K)``,
+            lets a row depend on other rows, or answers NaN for every noisy image.
+    """
+    batch = noise.sample(noise.prepare(image[None])[0], _ROWS, source).clone()
+    others = batch.clone()
+    others[1:] = 1 - 2 * others[1:].flip(0)  # unlike the noisy images in mean and in spread
+    with torch.random.fork_rng([image.device] if image.device.type == "cuda" else []):
+        logits = _logits(network, batch)
+        same, again = [], network(batch)
+        for images in (batch, others):
+            torch.manual_seed(0)
+            same.append(network(images)[0])
+    scale = float(logits.nan_to_num(0, 0, 0).abs().max())
+    if not torch.allclose(same[0], same[1], rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+        raise ValueError(
+            "the network's answer to an image depends on the other images of the batch (BatchNorm without "
+            "running statistics, say), so that its votes are not independent and certify nothing; make it "
+            "treat every image by itself"
+        )
+    if not answers(logits).any():
+        raise ValueError(
+            f"the network gives no answer (NaN or infinite logits) to any of {_ROWS} noisy images; its "
+            "training diverged or its precision overflows: take another checkpoint, or precision 32-true"
+        )
+    slack = 0.0 if image.device.type == "cpu" else 1e-3  # kernels of a GPU add in any order
+    return not torch.allclose(logits, again, rtol=slack, atol=slack, equal_nan=True)
+
+
+def _logits(network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """The first pass, which shows whether network and images fit."""
+    shape = tuple(batch.shape[1:])
+    try:
+        logits = network(batch)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the network does not take images of shape (C, H, W) = {shape}: {reason}") from None
+    if logits.dim() != 2 or len(logits) != len(batch):
+        raise ValueError(
+            f"the network must return logits (B, K), got the shape {tuple(logits.shape)} for {_ROWS} images"
+        )
+    return logits

@@ -1,0 +1,162 @@
+"""What the engine refuses at its door, each in one sentence."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robustsmooth.models import Normalize
+from robustsmooth.smoothing import (
+    Cohen,
+    GaussianNoise,
+    Numerics,
+    Predict,
+    SmoothedClassifier,
+    VoteEngine,
+    check_images,
+)
+
+NOISE = GaussianNoise(0.25)
+CERTIFICATE = Cohen(n=100, batch_size=16)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+
+def images(count=3):
+    return torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def broken(change):
+    batch = images()
+    change(batch)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "sentence"),
+    [
+        (images() * 255, ValueError, r"in \[0, 1\], got values from .* to 25\d"),
+        ((images() - 0.5) / 0.25, ValueError, r"in \[0, 1\], got values from -"),
+        (images() + 1e-3, ValueError, r"in \[0, 1\]"),
+        (broken(lambda batch: batch[1, 0, 0].fill_(math.nan)), ValueError, "finite and in .*, got NaN"),
+        (broken(lambda batch: batch[1, 0, 0].fill_(math.inf)), ValueError, "finite and in"),
+        ((images() * 255).to(torch.uint8), TypeError, r"got torch.uint8; 8-bit .* images.float\(\) / 255"),
+        (torch.ones(3, 3, 8, 8, dtype=torch.int64), TypeError, "got torch.int64"),
+        (images().numpy(), TypeError, "got ndarray; see torch.from_numpy"),
+        ([0.5], TypeError, "got list"),
+        (images()[0], ValueError, r"got the shape \(3, 8, 8\)"),
+        (torch.rand(3, 1, 8, 8), ValueError, r"does not take images of shape \(C, H, W\) = \(1, 8, 8\)"),
+        (torch.rand(3, 3, 9, 9), ValueError, r"does not take images of shape \(C, H, W\) = \(3, 9, 9\)"),
+        (torch.rand(3, 8, 8, 3), ValueError, "does not take images of shape"),
+    ],
+)
+def test_images_that_are_none_are_refused_in_a_sentence(given, kind, sentence):
+    classifier = SmoothedClassifier(network(), NOISE)
+    for call in (
+        lambda: classifier.certify(given, CERTIFICATE),
+        lambda: classifier.predict(given, Predict(n=50)),
+        lambda: VoteEngine(network(), NOISE, CERTIFICATE).submit(given, torch.arange(3)),
+    ):
+        with pytest.raises(kind, match=sentence) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_ends_of_the_range_and_no_images_are_fine():
+    check_images(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
+    check_images(torch.rand(0, 3, 8, 8))
+    assert SmoothedClassifier(network(), NOISE).certify(torch.rand(0, 3, 8, 8), CERTIFICATE) == []
+
+
+@pytest.mark.parametrize("noise", [0.25, None, "gaussian"])
+def test_a_number_is_no_noise(noise):
+    with pytest.raises(TypeError, match=r"must be a Noise such as GaussianNoise\(0.25\)"):
+        SmoothedClassifier(network(), noise)
+    with pytest.raises(TypeError, match="must be a Noise"):
+        VoteEngine(network(), noise, CERTIFICATE)
+
+
+def test_one_channel_is_not_taken_for_three():
+    normalized = nn.Sequential(Normalize([0.5] * 3, [0.2] * 3), network())
+    with pytest.raises(ValueError, match="takes images of 3 channels, got 1"):
+        SmoothedClassifier(normalized, NOISE).certify(torch.rand(2, 1, 8, 8), CERTIFICATE)
+
+
+def test_each_image_has_an_index_and_a_label():
+    engine = VoteEngine(network(), NOISE, CERTIFICATE)
+    with pytest.raises(ValueError, match="3 images, 2 indices and 2 labels"):
+        engine.submit(images(), torch.arange(2))
+
+
+class BatchMean(nn.Module):
+    """Answers relative to the batch's mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, batch):
+        logits = self.inner(batch)
+        return logits - logits.mean(0)
+
+
+class Neighbour(BatchMean):
+    """Mixes in a little of the row before."""
+
+    def forward(self, batch):
+        logits = self.inner(batch)
+        return logits + 0.1 * logits.roll(1, 0)
+
+
+def batch_norm():
+    return nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), network())
+
+
+@pytest.mark.parametrize("make", [BatchMean, Neighbour, batch_norm])
+@pytest.mark.parametrize("random_inside", [None, False, True])
+def test_a_network_whose_rows_depend_on_each_other_is_refused(make, random_inside):
+    engine = VoteEngine(make(), NOISE, CERTIFICATE, random_inside=random_inside)
+    with pytest.raises(ValueError, match="depends on the other images of the batch"):
+        engine.submit(images(), torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        network,
+        lambda: nn.Sequential(nn.BatchNorm2d(3), network()),
+        lambda: nn.Sequential(nn.InstanceNorm2d(3), network()),
+        lambda: nn.Sequential(nn.GroupNorm(1, 3), network()),
+    ],
+)
+def test_networks_that_treat_images_one_by_one_pass(make):
+    for precision in ("32-true", "bf16-mixed"):
+        classifier = SmoothedClassifier(make().eval(), NOISE, numerics=Numerics(precision))
+        assert len(classifier.certify(images(), CERTIFICATE)) == 3
+        assert classifier.random_inside is False
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_network_without_answers_is_refused_before_the_first_vote(value):
+    class Diverged(nn.Module):
+        def forward(self, batch):
+            return torch.full((len(batch), 3), value)
+
+    with pytest.raises(ValueError, match="gives no answer"):
+        SmoothedClassifier(Diverged(), NOISE).certify(images(), CERTIFICATE)
+
+
+@pytest.mark.parametrize(
+    "output", [lambda batch: batch, lambda batch: {"logits": batch}, lambda batch: batch[:1, 0, 0]]
+)
+def test_what_is_no_logits_is_refused(output):
+    class Odd(nn.Module):
+        def forward(self, batch):
+            return output(batch)
+
+    with pytest.raises((TypeError, ValueError), match=r"must return logits \(B, K\), got"):
+        SmoothedClassifier(Odd(), NOISE).certify(images(), CERTIFICATE)
