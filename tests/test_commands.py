@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
-from robustsmooth.commands import _quoted, environment, explain, prepare, register_resolvers
+from robustsmooth.commands import environment, explain, prepare, register_resolvers
+from robustsmooth.commands.running import _quoted
 from robustsmooth.loggers import CsvLogger
 from robustsmooth.runs import checkpoint_file
 from robustsmooth.runtime import loggers_for

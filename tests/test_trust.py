@@ -135,7 +135,7 @@ ZOO = {
         "_recursive_": False,
         "config": {"_target_": "os.system", "command": f"touch {folder / 'executed'}"},
     },
-    "through our modules": _touch("robustsmooth.commands.subprocess.getoutput"),
+    "through our modules": _touch("robustsmooth.commands.describing.subprocess.getoutput"),
     "through our functions": _touch("robustsmooth.models.build_classifier.__globals__.os.system"),
     "our writer": lambda folder: {
         "_target_": "robustsmooth.models.save_safetensors",

@@ -1,0 +1,43 @@
+"""Where the configs are, and the interpolations that they use."""
+
+import functools
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+import robustsmooth
+
+__all__ = ["conf_dir", "register_resolvers"]
+
+
+def conf_dir() -> Path:
+    """The configs: inside the installed package, or beside it in a checkout."""
+    package = Path(robustsmooth.__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register_resolvers() -> None:
+    """The one place that knows our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
+    OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
+    OmegaConf.register_new_resolver("shortened", _shortened, replace=True)
+    OmegaConf.register_new_resolver("fraction", _fraction, replace=True)
+    OmegaConf.register_new_resolver(
+        "multiply", lambda *numbers: functools.reduce(lambda a, b: a * b, numbers), replace=True
+    )
+
+
+def _fraction(text: str | float) -> float:
+    """``${fraction:8/255}``: budgets are written as they are spoken."""
+    numerator, _, denominator = str(text).partition("/")
+    return float(numerator) / float(denominator or 1)
+
+
+def _epochs_within(most: int, minutes: float, rate: float, passes: float) -> int:
+    """``${epochs_within:90,10,5000,49000}``: epochs of 49 000 passes, 1 to 90, that fit in 10 minutes."""
+    return max(1, min(int(most), int(60 * minutes * rate / passes)))
+
+
+def _shortened(epochs: int, of: int, to: int) -> int:
+    """``${shortened:30,90,12}``: the 30th of 90 epochs becomes the 4th of 12."""
+    return max(1, round(epochs * to / of))

@@ -1,0 +1,112 @@
+"""What a run is, written beside its results: the resolved config, the versions, the commit."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+import robustsmooth
+
+__all__ = ["describe", "environment", "is_first_process", "prepare", "write_description"]
+
+
+def prepare(cfg: DictConfig, begin: bool = True) -> Path:
+    """Get the run folder ready.
+
+    Args:
+        cfg: The command's composed config; ``cfg.run_dir`` says where it writes.
+        begin: Write at once what the run is. A command whose trainer may still refuse to go on in this
+            folder leaves that to the trainer (`robustsmooth.runtime.trainer_for`).
+
+    Returns:
+        The run folder.
+
+    Raises:
+        MissingMandatoryValue: If a value that must be given is missing.
+    """
+    folder = Path(cfg.run_dir)
+    _check_mandatory(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    if begin:
+        write_description(folder, describe(cfg))
+    return folder
+
+
+def _check_mandatory(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
+
+
+def describe(cfg: DictConfig) -> dict[str, str]:
+    """What a run is, as files for its ``.hydra/``: the resolved config, the versions and the git commit.
+
+    Also Hydra's own ``hydra.yaml`` and ``overrides.yaml``, unless the command runs inside another one.
+    """
+    files = {
+        "config.yaml": OmegaConf.to_yaml(cfg, resolve=True),
+        "environment.json": json.dumps(environment(), indent=2) + "\n",
+    }
+    hydras = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydras is not None and Path(hydras.runtime.output_dir).resolve() == Path(cfg.run_dir).resolve():
+        files["hydra.yaml"] = OmegaConf.to_yaml({"hydra": hydras})
+        files["overrides.yaml"] = OmegaConf.to_yaml(hydras.overrides.task)
+    return files
+
+
+def write_description(folder: Path, files: Mapping[str, str]) -> None:
+    """Write what `describe` found, in one of several processes."""
+    if is_first_process():
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            _write(folder / ".hydra" / name, text)
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def is_first_process() -> bool:
+    """Whether this one writes what all would write alike; Lightning, torchrun or SLURM number them."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what the numbers depend on, and the commit of this checkout if it is one."""
+    packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "scipy"]
+    return {
+        "robustsmooth": robustsmooth.__version__,
+        "git_commit": _git_commit(),
+        "python": sys.version.split()[0],
+        "packages": {package: metadata.version(package) for package in packages},
+        "command": " ".join(
+            ["python -m", getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0]), *sys.argv[1:]]
+        ),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree, with ``-dirty`` if it was changed; None outside a checkout."""
+    source = Path(robustsmooth.__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None

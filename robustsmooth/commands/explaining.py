@@ -1,0 +1,123 @@
+"""An error as one sentence: what was wrong, what is allowed, what to do."""
+
+import difflib
+import errno
+import os
+import re
+from collections.abc import Sequence
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from robustsmooth.commands.composing import conf_dir
+
+__all__ = ["explain"]
+
+USAGE, FAILURE = 2, 1
+
+
+def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ()) -> tuple[str, int]:
+    """One sentence for an error, and the exit status that goes with it."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, MissingConfigException):
+        return _explain_unknown_choice(error), USAGE
+    if isinstance(error, ConfigCompositionException | OverrideParseException | MissingMandatoryValue):
+        return _explain_override(error, name, argv), USAGE
+    if isinstance(error, OSError):
+        return _explain_os_error(error), FAILURE
+    message = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ == "ProcessRaisedException":  # torch's: a spawned rank's traceback as text
+        told = re.search(r"\nValueError: (.*)\Z", str(error).rstrip(), re.DOTALL)
+        if told:
+            return " ".join(told[1].split()), FAILURE
+    if "No supported gpu backend found" in message:  # Lightning's words
+        return "there is no GPU here; choose trainer=default, trainer=cpu or trainer=ddp_cpu", FAILURE
+    foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
+    if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
+        return message, FAILURE
+    hint = "not an error we foresaw; HYDRA_FULL_ERROR=1 shows the traceback"
+    return f"{type(error).__name__}: {message} ({hint})", FAILURE
+
+
+def _explain_unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
+    known = ", ".join(error.options or ())
+    if group and known:
+        return (
+            f"there is no {group}={choice}; known are {known} (your own go in a folder given by --config-dir)"
+        )
+    return " ".join(str(error).split())
+
+
+def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
+    text = str(error)
+    if isinstance(error, MissingMandatoryValue):
+        key = text.splitlines()[0].rpartition(": ")[2].strip()
+        return f"`{key}` must be given: add {key}=... to the command line"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read `{error.override}`: a value with = , : [ ] or {{ }} that is meant as text needs "
+            "quotes of its own, as in 'key=\"a=b\"'"
+        )
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        return _explain_unknown_key(unknown[1], name, argv)
+    group = re.search(r"Could not override '?([\w/@]+)'?\. ?No match in the defaults list", text)
+    if group:
+        return f"there is no config group `{group[1]}`"
+    return " ".join(text.split())
+
+
+def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
+    """Name the keys that are there, composing the same command without its plain values."""
+    parent, _, leaf = key.rpartition(".")
+    known: list[str] = []
+    try:
+        choices = [word for word in argv if re.fullmatch(r"[\w/]+=[\w/,-]+", word) and "," not in word]
+        groups = [word for word in choices if (conf_dir() / word.split("=")[0]).is_dir()]
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra.compose(name, overrides=groups)
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        known = sorted(str(each) for each in node if not str(each).startswith("_"))
+    except Exception:  # the sentence is still right without the list
+        known = []
+    where = f"`{parent}` has {', '.join(known)}" if parent else f"known are {', '.join(known)}"
+    close = difflib.get_close_matches(leaf, known, n=1)
+    guess = f"; did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
+    group = key.partition(".")[0]
+    if any(word.startswith(f"{group}=") and "," in word for word in argv):  # composed with the default first
+        guess += f"; if every {group} of this sweep has it, write ++{key}=..."
+    return f"there is no setting `{key}`{guess} ({where})" if known else f"there is no setting `{key}`"
+
+
+def _explain_os_error(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{_at(error)}; free some space and start again: finished work is kept"
+    name = error.filename
+    if (
+        isinstance(error, PermissionError)
+        and name
+        and os.access(name, os.F_OK)
+        and not os.access(name, os.R_OK)
+    ):
+        return f"no permission to read{_at(error)}; change it, or name another file or folder"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return f"no permission to write{_at(error)}; choose another folder with hydra.run.dir=..."
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"`{error.filename}` does not exist"
+    return " ".join(str(error).split())
+
+
+def _at(error: OSError) -> str:
+    return f" at `{error.filename}`" if error.filename else ""

@@ -1,0 +1,137 @@
+"""Turn a function of a config into a command: Hydra in front, one readable sentence behind."""
+
+import functools
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from robustsmooth.commands.composing import conf_dir, register_resolvers
+from robustsmooth.commands.describing import is_first_process
+from robustsmooth.commands.explaining import explain
+
+__all__ = ["command", "nested"]
+
+_EVALUATIONS = ("certify", "predict", "attack", "measure")
+_FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
+_STOPPED = "stopped by SIGTERM; what is finished is kept: start the same command again to go on"
+_log = logging.getLogger(__name__)
+_TASKS: dict[str, Callable[[DictConfig], Any]] = {}
+
+
+def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make ``conf/<name>.yaml`` the primary config of a function and the function a command.
+
+    The command ends with exit status 0; or with one sentence on standard error and status 2 for a
+    wrong call (unknown choice, misspelt key, missing value), 143 after SIGTERM or 1 for anything else. With
+    ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        _TASKS[name] = task
+
+        @functools.wraps(task)
+        def job(cfg: DictConfig) -> Any:
+            try:
+                result = task(cfg)
+                if name in _EVALUATIONS or name == "train":
+                    _say_where(cfg)
+                return result
+            except Exception as error:
+                if HydraConfig.get().mode == RunMode.RUN:
+                    _give_up(error, name)
+                # A failed job of a sweep lets the others run; Hydra itself would tell of it at the very end.
+                sentence, _ = explain(error, name, sys.argv[1:])
+                _log.error("job %s failed: %s", HydraConfig.get().job.num, sentence)
+                raise
+
+        @functools.wraps(task)
+        def main() -> None:
+            register_resolvers()
+            # Errors come here instead of being printed by Hydra; child processes inherit the choice.
+            os.environ.setdefault(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            try:
+                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+            except SystemExit as stop:
+                if type(stop).__name__ != "SIGTERMException":  # of Lightning, and without a status
+                    raise
+                print(f"robustsmooth {name}: {_STOPPED}", file=sys.stderr, flush=True)
+                sys.exit(128 + signal.SIGTERM)
+            except Exception as error:
+                _give_up(error, name)
+                raise
+
+        return main
+
+    return decorate
+
+
+def _say_where(cfg: DictConfig) -> None:
+    """The last line: the folder that the next command will be given."""
+    if is_first_process():
+        print(f"The run is {cfg.run_dir}", flush=True)
+
+
+def _give_up(error: Exception, name: str) -> None:
+    """End the process with one sentence, unless the traceback was asked for."""
+    if os.environ.get(_FULL_ERROR) == "1":
+        return
+    sentence, status = explain(error, name, sys.argv[1:])
+    print(f"robustsmooth {name}: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[str] = ()) -> Callable[[], Any]:
+    """Another command inside this one, on this run's checkpoint: composed now, run when it is called.
+
+    Args:
+        command_line: Such as ``"certify certificate.n=1000"``; ``{run}`` stands for the run folder, as in
+            ``checkpoint={run}/checkpoints/best.ckpt`` for another network than the last epoch's.
+        checkpoint: The run folder that the command evaluates.
+        folder: Where it writes.
+        trust: What the checkpoint's config may name, because this run's config has named it already.
+
+    Returns:
+        A function that runs it and returns what the command's function returns.
+
+    Raises:
+        ValueError: If the first word is no command.
+        ConfigCompositionException: If the command has no such setting.
+    """
+    name, *overrides = shlex.split(command_line)
+    if name not in _EVALUATIONS:
+        raise ValueError(
+            f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
+        )
+    places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}", f"trust=[{','.join(trust)}]"]
+    cfg = hydra.compose(
+        config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
+    )
+
+    def run() -> Any:
+        __import__(f"robustsmooth.{name}")
+        return _TASKS[name](cfg)
+
+    return run
+
+
+def _placed(override: str, run: Path) -> str:
+    """An override with ``{run}`` filled in, quoted for Hydra."""
+    key, _, value = override.partition("=")
+    return f"{key}={_quoted(value.replace('{run}', str(run)))}" if "{run}" in value else override
+
+
+def _quoted(text: object) -> str:
+    """A text as Hydra reads it back, whatever signs are in it."""
+    escaped = str(text).replace("'", "\\'")
+    return f"'{escaped}'"
