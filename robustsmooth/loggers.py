@@ -15,7 +15,9 @@ from hydra.types import RunMode
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-__all__ = ["CsvLogger", "log_evaluations", "wandb_logger"]
+from robustsmooth.files import write_whole
+
+__all__ = ["CsvLogger", "as_text", "log_evaluations", "read_metrics", "wandb_logger"]
 
 
 class CsvLogger(Logger):
@@ -63,16 +65,21 @@ class CsvLogger(Logger):
         if not rows or int(rows[-1]["step"]) != step:
             rows.append({"step": str(step)})
         for key, value in metrics.items():
-            rows[-1][key] = str(int(value)) if key == "epoch" else f"{float(value):.8g}"
+            rows[-1][key] = as_text(key, value)
         self._write(rows)
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows so far, as text by column."""
+        return [dict(row) for row in self._load()]
+
+    def restore(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Write the file anew with these rows, whatever it held."""
+        self._rows = [dict(row) for row in rows]
+        self._write(self._rows)
 
     def _load(self) -> list[dict[str, str]]:
         if self._rows is None:
-            self._rows = []
-            if self.file.exists():
-                with self.file.open(encoding="utf-8", newline="") as file:
-                    for row in csv.DictReader(file):
-                        self._rows.append({key: value for key, value in row.items() if value})
+            self._rows = read_metrics(self.file) if self.file.exists() else []
         return self._rows
 
     def _write(self, rows: Sequence[Mapping[str, str]]) -> None:
@@ -81,10 +88,29 @@ class CsvLogger(Logger):
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_suffix(".csv.tmp")
-        draft.write_text(text.getvalue(), encoding="utf-8")
-        draft.replace(self.file)
+        write_whole(self.file, text.getvalue())
+
+
+def as_text(key: str, value: float) -> str:
+    """A value as ``metrics.csv`` holds it."""
+    return str(int(value)) if key == "epoch" else f"{float(value):.8g}"
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a ``metrics.csv``.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), strict=True)
+        rows = [{key: value for key, value in row.items() if value} for row in reader]
+        for row in rows:
+            int(row["step"])
+            {key: float(value) for key, value in row.items()}
+    except (UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"`{path}` is damaged; delete it, or put a copy of it back") from error
+    return rows
 
 
 def wandb_logger(

@@ -20,9 +20,15 @@ def train(cfg: DictConfig) -> float | None:
 
     from robustsmooth.instantiation import instantiate
     from robustsmooth.loggers import log_evaluations
-    from robustsmooth.methods.callbacks import EpochTimer, SaveConfig, StopAtDivergence, checkpoints
-    from robustsmooth.models import sanity_check
-    from robustsmooth.runs import is_finished, resume_from, summary_metric, write_summary
+    from robustsmooth.methods.callbacks import (
+        EpochTimer,
+        KeepMetrics,
+        SaveConfig,
+        StopAtDivergence,
+        checkpoints,
+    )
+    from robustsmooth.models import CheckpointFiles, sanity_check
+    from robustsmooth.runs import TrainingRecord, is_finished, resume_from, summary_metric
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
     from robustsmooth.trust import targets
 
@@ -30,7 +36,8 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.data.num_classes is None:  # a folder of images says it itself
         cfg.data.num_classes = datamodule.num_classes
     folder = prepare(cfg, begin=False)
-    unfinished = not is_finished(folder, cfg)
+    checkpoint, kept = resume_from(folder, cfg)
+    unfinished = not is_finished(folder, cfg, checkpoint, kept)
     if not unfinished:
         print(f"already trained to epoch {cfg.trainer.max_epochs}")
     # An experiment sets to null what the one that it builds on evaluates.
@@ -44,7 +51,7 @@ def train(cfg: DictConfig) -> float | None:
             seed_everything(cfg.seed, workers=True, verbose=False)  # the network's first weights
             module = instantiate(cfg.method)
             starts = cfg.model.get("checkpoint") is not None and not cfg.model.get("new_head")
-            if starts and resume_from(folder, cfg) is None:
+            if starts and checkpoint is None:
                 sanity_check(module.network, datamodule, split="val")
             timer = EpochTimer()
             plain: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -53,11 +60,12 @@ def train(cfg: DictConfig) -> float | None:
                 *named_parts(cfg, "callbacks"),
                 StopAtDivergence(),
                 SaveConfig(plain),
+                KeepMetrics(),
+                TrainingRecord(folder, timer),
                 *checkpoints(folder, cfg.monitor, cfg.save_every_steps),
             ]
-            with trainer_for(cfg, folder, callbacks, loggers) as trainer:
-                trainer.fit(module, datamodule, ckpt_path=resume_from(folder, cfg), weights_only=True)
-                write_summary(folder, trainer, timer)
+            with trainer_for(cfg, folder, callbacks, loggers, plugins=[CheckpointFiles()]) as trainer:
+                trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
         for evaluate in evaluations:
             evaluate()
         log_evaluations(loggers, folder, new)

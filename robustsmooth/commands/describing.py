@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 import robustsmooth
+from robustsmooth.files import write_whole
 
 __all__ = ["describe", "environment", "is_first_process", "prepare", "write_description"]
 
@@ -65,15 +66,8 @@ def describe(cfg: DictConfig) -> dict[str, str]:
 def write_description(folder: Path, files: Mapping[str, str]) -> None:
     """Write what `describe` found, in one of several processes."""
     if is_first_process():
-        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            _write(folder / ".hydra" / name, text)
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+            write_whole(folder / ".hydra" / name, text)
 
 
 def is_first_process() -> bool:

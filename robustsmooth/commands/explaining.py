@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from robustsmooth.commands.composing import conf_dir
+from robustsmooth.files import DISK_FULL
 
 __all__ = ["explain"]
 
@@ -102,7 +103,7 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
 
 
 def _explain_os_error(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in DISK_FULL:
         return f"the disk is full{_at(error)}; free some space and start again: finished work is kept"
     name = error.filename
     if (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
+from torchmetrics import MaxMetric, MeanMetric, Metric
 
 from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.smoothing import (
@@ -82,8 +82,10 @@ class ClassificationModule(pl.LightningModule):
         self.noise = noise(sigma=self.sigma) if sigma > 0 else NoNoise()
         self.seed = seed
         self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
-        self.train_loss = MeanMetric(nan_strategy="disable")  # NaN is shown
+        # "disable" shows NaN, and ignores weights: each image's value is given instead.
+        self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MeanMetric()
+        self.train_others = nn.ModuleDict()  # of what a method logs beside them
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_top1 = MeanMetric()
         self.val_top5 = MeanMetric()
@@ -159,23 +161,25 @@ class ClassificationModule(pl.LightningModule):
         loss = parts.pop("loss")
         logits = parts.pop("logits", None)
         size = len(batch.images)
-        self.train_loss.update(loss.detach(), size)
+        self.train_loss.update(loss.detach().expand(size))
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         if logits is not None:
             self.train_top1.update(contains_label(logits.detach(), batch.labels).float())
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        rates: dict[str, Any] = {"on_step": False, "on_epoch": True, "reduce_fx": "max", "sync_dist": True}
-        self.log("train/learning_rate", rate, **rates)
+        self._log_over_epoch("learning_rate", rate, MaxMetric)
         for key, value in parts.items():
-            means: dict[str, Any] = {
-                "on_step": False,
-                "on_epoch": True,
-                "sync_dist": True,
-                "batch_size": size,
-            }
-            self.log(f"train/{key}", value.detach().to(self.device), **means)  # NCCL reduces no CPU tensor
+            self._log_over_epoch(key, value.detach().to(self.device).expand(size), MeanMetric)
         return loss
+
+    def _log_over_epoch(self, key: str, value: float | Tensor, kind: type[Metric]) -> None:
+        """Log ``train/<key>`` through a metric of the module, which checkpoints within an epoch hold."""
+        if key not in self.train_others:
+            self.train_others[key] = kind(nan_strategy="disable").to(self.device)
+        metric: Any = self.train_others[key]
+        metric.update(value)
+        where = f"train_others.{key}"
+        self.log(f"train/{key}", metric, on_step=False, on_epoch=True, metric_attribute=where)
 
     def on_validation_epoch_start(self) -> None:
         """Seed the global generators, so that layers that draw from them do so alike every time."""
@@ -185,7 +189,7 @@ class ClassificationModule(pl.LightningModule):
         """Clean and noisy accuracy; the noise of an image is the same in every epoch."""
         images, labels, indices = batch
         logits = self.network(images)
-        self.val_loss.update(functional.cross_entropy(logits, labels), len(images))
+        self.val_loss.update(functional.cross_entropy(logits, labels).expand(len(images)))
         self.val_top1.update(contains_label(logits, labels).float())
         self.val_top5.update(contains_label(logits, labels, k=5).float())
         metrics = {"val/loss": self.val_loss, "val/top1": self.val_top1, "val/top5": self.val_top5}

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torchmetrics import Metric
 
-__all__ = ["EpochTimer", "NamedCheckpoint", "SaveConfig", "StopAtDivergence", "checkpoints"]
+__all__ = ["EpochTimer", "KeepMetrics", "NamedCheckpoint", "SaveConfig", "StopAtDivergence", "checkpoints"]
 
 
 class SaveConfig(Callback):
@@ -26,7 +27,72 @@ class SaveConfig(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the config under ``"robustsmooth"``."""
-        checkpoint["robustsmooth"] = {"config": self.config}
+        checkpoint.setdefault("robustsmooth", {})["config"] = self.config
+
+
+class KeepMetrics(Callback):
+    """Keep the metrics of an unfinished epoch in its checkpoints: a killed epoch logs what a whole one logs.
+
+    Each rank has counted its own images. A training that goes on with as many ranks gives each rank its state
+    back, to the last digit; with another number of ranks the first one gets the sums.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[dict[str, Any]] = []
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the states, one entry for each rank; none at the end of an epoch, when they are logged."""
+        if trainer.is_last_batch:
+            return
+        own = {
+            name: {key: torch.as_tensor(value).cpu() for key, value in metric.metric_state.items()}
+            for name, metric in _metrics(pl_module).items()
+        }
+        states = [own]
+        if trainer.world_size > 1:
+            states = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(states, own)
+        checkpoint.setdefault("robustsmooth", {})["metric_states"] = states
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember the states until the training begins."""
+        self._states = checkpoint.get("robustsmooth", {}).get("metric_states", [])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the metrics their states back."""
+        if len(self._states) != trainer.world_size:
+            self._states = [_merged(self._states, _metrics(pl_module))] if trainer.is_global_zero else []
+        states = self._states[trainer.global_rank] if trainer.global_rank < len(self._states) else {}
+        metrics = _metrics(pl_module)
+        for name in states.keys() & metrics.keys():
+            for key, value in states[name].items():
+                setattr(metrics[name], key, value.to(metrics[name].device))
+        self._states = []
+
+
+def _metrics(module: torch.nn.Module) -> dict[str, Metric]:
+    """The metrics of a module whose state is made of tensors."""
+    found = {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
+    return {
+        name: metric
+        for name, metric in found.items()
+        if all(torch.is_tensor(value) for value in metric.metric_state.values())
+    }
+
+
+def _merged(states: list[dict[str, Any]], metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """The states of all ranks as one, by each metric's own way of reducing them."""
+    merged: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        parts = [each[name] for each in states if name in each]
+        if parts:
+            reduce: dict[str, Any] = metric._reductions
+            merged[name] = {key: reduce[key](torch.stack([part[key] for part in parts])) for key in parts[0]}
+    return merged
 
 
 class StopAtDivergence(Callback):
@@ -78,24 +144,27 @@ class EpochTimer(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._start = 0.0
+        self._before = 0.0  # what the epoch had taken when it was interrupted
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, forgetting epochs that were trained after the resumed checkpoint."""
         del self.seconds[trainer.current_epoch :]
-        self._start = time.perf_counter()
+        self._start, self._before = time.perf_counter() - self._before, 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Read the clock after the last batch, before validation starts."""
         if trainer.is_last_batch:
             self.seconds.append(time.perf_counter() - self._start)
+            self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds so far."""
-        return {"seconds": self.seconds}
+        """The seconds so far, those of the unfinished epoch too."""
+        return {"seconds": self.seconds, "begun": time.perf_counter() - self._start if self._start else 0.0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the seconds so far."""
         self.seconds = list(state_dict["seconds"])
+        self._before = float(state_dict.get("begun", 0.0))
 
 
 class NamedCheckpoint(ModelCheckpoint):

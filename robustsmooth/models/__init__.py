@@ -10,11 +10,13 @@ from robustsmooth.models.noise_layers import NoiseLayers, is_random, silenced
 from robustsmooth.models.resnet import CifarResNet
 from robustsmooth.models.sanity import sanity_check
 from robustsmooth.models.state import Checkpoint, read_checkpoint
+from robustsmooth.models.storage import CheckpointFiles, load_file
 from robustsmooth.models.wide_resnet import WideResNet
 
 __all__ = [
     "NORMALIZATIONS",
     "Checkpoint",
+    "CheckpointFiles",
     "CifarResNet",
     "Classifier",
     "NoiseLayers",
@@ -25,6 +27,7 @@ __all__ = [
     "build_classifier",
     "is_random",
     "load_checkpoint",
+    "load_file",
     "read_checkpoint",
     "resnet32x32",
     "sanity_check",

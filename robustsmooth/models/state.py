@@ -1,29 +1,20 @@
 """Reading state dicts from files, whoever wrote them, without executing anything in them."""
 
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from zipfile import is_zipfile
 
-import torch
 from torch import Tensor, nn
 
 from robustsmooth.models.libraries import import_timm
+from robustsmooth.models.storage import load_file
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params")
-
-_CONVERT = (
-    'convert it once, on a machine where you trust it: python -c "import dill, torch; c = '
-    "torch.load('{path}', map_location='cpu', weights_only=False, pickle_module=dill); "
-    "torch.save(c.get('model', c.get('state_dict', c)), 'converted.pt')\""
-)
 
 
 @dataclass(frozen=True)
@@ -71,23 +62,7 @@ def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Chec
 
 
 def _from_torch(path: Path) -> Checkpoint:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        with path.open("rb") as file:
-            is_pickle = is_zipfile(path) or file.read(1) == pickle.PROTO
-        if not is_pickle:
-            raise ValueError(f"`{path}` is damaged, or no checkpoint file") from error
-        raise ValueError(
-            f"`{path}` holds more than tensors and would execute code when it is read; "
-            + _CONVERT.format(path=path)
-        ) from error
-    except PermissionError:
-        raise
-    except Exception as error:  # what a damaged file raises is torch's affair
-        raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error
+    content = load_file(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"`{path}` holds a {type(content).__name__}, not a state dict")
     ours = content.get("robustsmooth")

@@ -86,10 +86,7 @@ def test_killed_and_resumed_is_identical(reference, run, tmp_path, within_epochs
     assert not (tmp_path / "summary.json").exists(), "it was to be killed before its end"
     done = run("train", *words)
     assert "continued after epoch" in done.stderr
-    if within_epochs:  # the epoch's means begin again, its weights do not
-        assert same_weights(reference, tmp_path)
-    else:
-        same(reference, tmp_path)
+    same(reference, tmp_path)
 
 
 def test_a_finished_run_is_not_trained_again(reference, run):
@@ -111,7 +108,7 @@ def test_a_truncated_checkpoint_is_one_sentence(reference, run, tmp_path):
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     done = run("train", *FAST, f"hydra.run.dir={tmp_path}", status=1)
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "truncated or damaged" in done.stderr
+    assert "last.ckpt` cannot be read (truncated or damaged" in done.stderr
 
 
 @pytest.mark.ddp

@@ -1,0 +1,56 @@
+"""Files that are there whole or not at all."""
+
+import errno
+import os
+from pathlib import Path
+
+__all__ = ["DISK_FULL", "write_whole"]
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a file-size limit that has no room left."""
+
+
+def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
+    """Put a file in place of an older one, so that nobody ever sees a part of it.
+
+    The content is written beside the target, on the same disk, as ``<name>.tmp``, flushed to the disk, and
+    renamed. After a kill, a power cut or an error the file is the old one or the new one, and whole.
+
+    Args:
+        path: The file; its folder is created.
+        content: Text (written as UTF-8) or bytes.
+
+    Raises:
+        OSError: If it cannot be written. The error names `path`, an older file is unchanged, and nothing
+            is left beside it.
+    """
+    path = Path(path)
+    draft = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system can flush a folder."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network disks cannot
+            raise
+    finally:
+        os.close(handle)

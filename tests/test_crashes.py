@@ -1,0 +1,115 @@
+"""A training that is interrupted at any file operation goes on to what the uninterrupted one leaves."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import robustsmooth.files
+from robustsmooth.models import CheckpointFiles
+
+WORDS = ["trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
+
+
+class Operations:
+    """Counts flushes to the disk, two for each file (itself and its folder), and fails at a chosen one."""
+
+    def __init__(self, monkeypatch):
+        self.count, self.fails, self.error = 0, None, None
+        self._fsync = os.fsync
+        monkeypatch.setattr(robustsmooth.files.os, "fsync", self.flush)
+
+    def flush(self, handle):
+        self.count += 1
+        if self.count == self.fails:
+            raise self.error
+        self._fsync(handle)
+
+
+@pytest.fixture
+def operations(monkeypatch):
+    return Operations(monkeypatch)
+
+
+def left_behind(folder: Path):
+    """What a training leaves, but for the clock."""
+    summary = json.loads((folder / "summary.json").read_text())
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    timeless = {key: value for key, value in summary.items() if not key.startswith("seconds")}
+    assert len(summary["seconds_per_epoch"]) == summary["epochs"] == 2
+    return (folder / "metrics.csv").read_bytes(), timeless, {k: v.tolist() for k, v in weights.items()}
+
+
+@pytest.fixture
+def interrupted(call, operations, tmp_path):
+    """`interrupted(3, words)`: fill the disk at every third moment, start again, compare with a whole run."""
+
+    def compare(share, words):
+        call("train", *WORDS, *words, f"hydra.run.dir={tmp_path / 'whole'}")
+        whole, total = left_behind(tmp_path / "whole"), operations.count
+        assert total > 20
+        for moment in range(1, total + 1, share):
+            folder = tmp_path / str(moment)
+            operations.count, operations.fails = 0, moment
+            operations.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            said = call("train", *WORDS, *words, f"hydra.run.dir={folder}", status=1)
+            assert f"the disk is full at `{folder}" in said
+            assert not list(folder.rglob("*.tmp"))
+            operations.fails = None
+            call("train", *WORDS, *words, f"hydra.run.dir={folder}")
+            assert left_behind(folder) == whole, moment
+
+    return compare
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["save_every_steps=1"]], ids=["epochs", "within-epochs"])
+def test_a_disk_that_fills_up_at_any_moment(interrupted, words):
+    interrupted(1, words)
+
+
+def test_a_disk_that_fills_up_at_some_moments(interrupted):
+    interrupted(13, ["save_every_steps=1"])
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(call, tmp_path):
+    words = [*WORDS, f"hydra.run.dir={tmp_path}"]
+    call("train", *words)
+    whole, last = left_behind(tmp_path), tmp_path / "checkpoints" / "last.ckpt"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    said = call("train", *words)
+    assert f"`{last}` is damaged; going on from `previous.ckpt`" in said
+    assert left_behind(tmp_path) == whole
+    for each in (tmp_path / "checkpoints").iterdir():
+        each.write_bytes(each.read_bytes()[:1000])
+    said = call("train", *words, status=1)
+    assert str(last) in said
+    assert "delete `" in said
+
+
+@pytest.mark.ddp
+def test_two_ranks_that_end_within_an_epoch(call, monkeypatch, tmp_path):
+    words = [*WORDS, "trainer=ddp_cpu", "trainer.max_epochs=1", "save_every_steps=1"]
+    call("train", *words, f"hydra.run.dir={tmp_path / 'whole'}")
+    save = CheckpointFiles.save_checkpoint
+
+    def killed(self, checkpoint, path, storage_options=None):
+        save(self, checkpoint, path, storage_options)
+        if checkpoint["global_step"] == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointFiles, "save_checkpoint", killed)
+        call("train", *words, f"hydra.run.dir={tmp_path / 'killed'}", status=1)
+    call("train", *words, f"hydra.run.dir={tmp_path / 'killed'}")
+    whole, again = ((tmp_path / each / "metrics.csv").read_bytes() for each in ("whole", "killed"))
+    assert again == whole
+    summaries = [json.loads((tmp_path / each / "summary.json").read_text()) for each in ("whole", "killed")]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    assert [each["epochs"] for each in summaries] == [1, 1]
+    assert all(len(each["seconds_per_epoch"]) == 1 for each in summaries)
