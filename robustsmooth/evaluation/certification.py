@@ -20,7 +20,6 @@ from robustsmooth.smoothing import (
     Certificate,
     Certified,
     Finished,
-    FixedRadius,
     Noise,
     Numerics,
     Tuning,
@@ -28,25 +27,28 @@ from robustsmooth.smoothing import (
     address,
     largest_radius,
 )
-from robustsmooth.statistics import abstention_rate, acr, certified_counts, interval, is_correct
+from robustsmooth.statistics import (
+    abstention_rate,
+    acr,
+    certified_counts,
+    interval,
+    is_correct,
+    table_radii,
+)
 
 __all__ = ["Certification", "ValidationCertification", "default_radii"]
-
-_STEP = 0.25  # between the radii of a table, as in the field's
 
 
 def default_radii(certificate: Certificate, smoothing: Noise, num_classes: int = 10) -> list[float]:
     """Radii to report: 0, 0.25, 0.5... up to the largest that the setting can certify.
 
     Args:
-        certificate: The certificate; a `FixedRadius` only knows its own.
+        certificate: The certificate; some know only radii of their own (`Certificate.only_radii`).
         smoothing: The noise.
         num_classes: K.
     """
-    if isinstance(certificate, FixedRadius):
-        return [certificate.radius]
-    largest = largest_radius(certificate, smoothing, num_classes)
-    return [step * _STEP for step in range(int(largest / _STEP) + 1)]
+    only = certificate.only_radii(smoothing)
+    return list(only or table_radii(largest_radius(certificate, smoothing, num_classes)))
 
 
 class Certification(VotingCallback):
@@ -152,7 +154,7 @@ class Certification(VotingCallback):
         metrics["test/abstention"] = abstention_rate(prediction)
         largest = largest_radius(self.procedure, self.noise, self.num_classes)
         metrics["test/largest_radius"] = largest
-        if not isinstance(self.procedure, FixedRadius):  # its radii are r or 0: their mean means nothing
+        if self.procedure.only_radii(self.noise) is None:  # the mean of given radii is no ACR
             metrics["test/acr"] = acr(correct, radius)
         lows, highs = interval(counts, len(rows))
         curve = [
@@ -300,6 +302,6 @@ class ValidationCertification(Callback):
             f"val/certified_acc@{short(r)}": share for r, share in zip(self._radii, shares, strict=True)
         }
         values["val/abstention"] = abstention.compute()
-        if not isinstance(self.certificate, FixedRadius):
+        if self.certificate.only_radii(self.noise) is None:
             values["val/acr"] = acr.compute()
         return {key: value.float() for key, value in values.items()}

@@ -65,8 +65,8 @@ class Certification:
 
     @property
     def one_radius(self) -> bool:
-        """Whether the question was about a single radius; then the mean of radii means nothing."""
-        return "at-radius" in self.guarantee
+        """Whether the question was about one radius, or a few; then the mean of radii is no ACR."""
+        return "-at-radi" in self.guarantee
 
     @property
     def norm(self) -> str:

@@ -35,9 +35,17 @@ from robustsmooth.statistics.images import (
     paired_acr,
     radius_statistics,
 )
-from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius
+from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius, table_radii
 from robustsmooth.statistics.seeds import mean_and_std
-from robustsmooth.statistics.sequential import SequentialPlan, looks, sequential_plan, upper_boundaries
+from robustsmooth.statistics.sequential import (
+    SequentialPlan,
+    Spending,
+    detectable_probability,
+    looks,
+    sequential_plan,
+    table_plan,
+    upper_boundaries,
+)
 
 __all__ = [
     "ABSTAIN",
@@ -48,6 +56,7 @@ __all__ = [
     "Paired",
     "Radii",
     "SequentialPlan",
+    "Spending",
     "abstention_rate",
     "acr",
     "agreement",
@@ -59,6 +68,7 @@ __all__ = [
     "clopper_pearson_upper",
     "contradiction",
     "dispersion_test",
+    "detectable_probability",
     "distance_statistics",
     "envelope",
     "exceedance",
@@ -75,5 +85,7 @@ __all__ = [
     "randomized_clopper_pearson_lower",
     "reachable_radius",
     "sequential_plan",
+    "table_plan",
+    "table_radii",
     "upper_boundaries",
 ]

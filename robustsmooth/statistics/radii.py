@@ -4,7 +4,9 @@ import math
 
 from scipy.special import ndtri
 
-__all__ = ["l2_radius", "linf_radius", "reachable_radius"]
+__all__ = ["l2_radius", "linf_radius", "reachable_radius", "table_radii"]
+
+_STEP = 0.25  # between the radii of a table, as in the field's
 
 
 def linf_radius(l2_radius: float, dimension: int) -> float:
@@ -43,3 +45,13 @@ def reachable_radius(n: int, alpha: float, sigma: float) -> float:
         [1.5, 2.46, 3.2, 3.81]
     """
     return max(0.0, sigma * float(ndtri(alpha ** (1 / n))))
+
+
+def table_radii(largest: float) -> tuple[float, ...]:
+    """The radii of a table of certified accuracies: 0, 0.25, 0.5... up to the largest that is possible.
+
+    Examples:
+        >>> table_radii(0.95)
+        (0.0, 0.25, 0.5, 0.75)
+    """
+    return tuple(step * _STEP for step in range(int(largest / _STEP) + 1))

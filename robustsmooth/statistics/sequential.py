@@ -8,11 +8,26 @@ count through all looks (Armitage, McPherson and Rowe 1969, for binomial counts)
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SequentialPlan", "looks", "sequential_plan", "upper_boundaries"]
+from robustsmooth.statistics.bounds import clopper_pearson_upper
+
+__all__ = [
+    "SequentialPlan",
+    "Spending",
+    "detectable_probability",
+    "looks",
+    "sequential_plan",
+    "table_plan",
+    "upper_boundaries",
+]
+
+Spending = Literal["halves", "root"]
+"""How an error probability is spent over the looks. ``halves``: half equally over all looks but the last,
+half at the last. ``root``: the square root of the share of votes drawn, so that more is spent early."""
 
 _NEGLIGIBLE = 1e-18  # mass that is cut off is counted as spent, so that no error is made on the unsafe side
 
@@ -49,16 +64,27 @@ def looks(n: int, first: int = 100, growth: float = 1.2) -> tuple[int, ...]:
     return (*sorted({round(step) for step in steps if step < n / math.sqrt(growth)} - {n}), n)
 
 
-def upper_boundaries(p0: float, plan: tuple[int, ...], alpha: float) -> NDArray[np.int64]:
+def _shares(spending: Spending, plan: tuple[int, ...]) -> NDArray[np.float64]:
+    """Shares of the error probability that the looks may spend, ``(L,)``; they add up to 1."""
+    if len(plan) == 1:
+        return np.ones(1)
+    if spending == "root":
+        return np.diff(np.sqrt(np.asarray(plan) / plan[-1]), prepend=0.0)
+    return np.append(np.full(len(plan) - 1, 0.5 / (len(plan) - 1)), 0.5)
+
+
+def upper_boundaries(
+    p0: float, plan: tuple[int, ...], alpha: float, spending: Spending = "halves"
+) -> NDArray[np.int64]:
     """Smallest counts at which one may conclude that the probability is above p0.
 
-    Half of alpha is spent equally over all looks but the last, half at the last; what a look cannot
-    spend, counts being whole, is carried forward.
+    What a look cannot spend, counts being whole, is carried forward.
 
     Args:
         p0: The hypothesis to reject, in (0, 1).
         plan: Numbers of votes at the looks.
         alpha: Probability, at most, of ever reaching a boundary if the probability is p0 (or less).
+        spending: How alpha is spent over the looks; fixed before the first vote.
 
     Returns:
         ``(L,)`` int64; one more than the look's votes where no count may conclude.
@@ -68,9 +94,9 @@ def upper_boundaries(p0: float, plan: tuple[int, ...], alpha: float) -> NDArray[
     boundaries = np.empty(len(plan), dtype=np.int64)
     mass, offset = np.ones(1), 0  # the running count's distribution among runs that go on
     budget, drawn = 0.0, 0
+    shares = _shares(spending, plan)
     for at, votes in enumerate(plan):
-        last = at == len(plan) - 1
-        budget += alpha if last and at == 0 else alpha / 2 if last else alpha / 2 / (len(plan) - 1)
+        budget += alpha * shares[at]
         step = votes - drawn
         low = max(0, int(binom.ppf(_NEGLIGIBLE, step, p0)) - 2)
         high = min(step, int(binom.isf(_NEGLIGIBLE, step, p0)) + 2)
@@ -113,4 +139,49 @@ def sequential_plan(
     accept = upper_boundaries(p0, plan, alpha)
     failures = upper_boundaries(1 - p0, plan, beta)
     refute = np.asarray(plan) - failures
+    return SequentialPlan(plan, tuple(int(u) for u in accept), tuple(int(u) for u in refute))
+
+
+def detectable_probability(p0: float, n: int, alpha: float, beta: float) -> float:
+    """The probability that one look at n votes finds above p0 with probability 1 - beta.
+
+    Args:
+        p0: The probability to exceed, in (0, 1).
+        n: Votes.
+        alpha: Level of the test at the one look.
+        beta: Probability of missing it.
+
+    Returns:
+        A number in (p0, 1]; 1 where not even n successes out of n reject p0.
+    """
+    needed = int(upper_boundaries(p0, (n,), alpha)[0])
+    return float(clopper_pearson_upper(needed - 1, n, beta))
+
+
+@lru_cache(maxsize=256)
+def table_plan(
+    p0: float, n: int, alpha: float, beta: float, first: int = 100, growth: float = 1.1
+) -> SequentialPlan:
+    """A test of "the probability is above p0" that replaces one look at n votes in a table.
+
+    It gives up where p0 is out of reach: `refute` is the boundary against the probability p1 that the one
+    look would miss with probability beta (`detectable_probability`), so that a probability of p1 or more is
+    given up with probability beta at most. Between p0 and p1, where most votes go, the one look would have
+    failed often as well. Giving up is not binding: acceptance keeps its alpha whether or not anybody stops.
+
+    Args:
+        p0: The probability to exceed, in (0, 1).
+        n: Votes at the last look.
+        alpha: Probability of a wrong acceptance, at most.
+        beta: Probability of giving up although the probability is at least p1, at most.
+        first: Votes at the first look.
+        growth: Ratio of one look to the one before.
+    """
+    plan = looks(n, first, growth)
+    accept = upper_boundaries(p0, plan, alpha, "root")
+    within_reach = detectable_probability(p0, n, alpha, beta)
+    if within_reach < 1:
+        refute = np.asarray(plan) - upper_boundaries(1 - within_reach, plan, beta, "root")
+    else:
+        refute = np.asarray(plan) - 1  # one failure is enough
     return SequentialPlan(plan, tuple(int(u) for u in accept), tuple(int(u) for u in refute))

@@ -18,6 +18,7 @@ from robustsmooth.smoothing.certificates.base import (
 from robustsmooth.smoothing.certificates.fixed import Cohen, TopKCertificate, TopVotes, TwoSided, top_k_radius
 from robustsmooth.smoothing.certificates.lipschitz import LBound, l_bound
 from robustsmooth.smoothing.certificates.prediction import Predict, Predicted, Tally
+from robustsmooth.smoothing.certificates.radii import RadiusGrid
 
 __all__ = [
     "ABSTAIN",
@@ -32,6 +33,7 @@ __all__ = [
     "Predict",
     "Predicted",
     "Procedure",
+    "RadiusGrid",
     "Request",
     "Steps",
     "Tally",

@@ -69,6 +69,10 @@ class FixedRadius(Certificate):
         """See `Certificate.guarantee`."""
         return f"{noise.norm}-at-radius-certificate"
 
+    def only_radii(self, noise: Noise) -> tuple[float, ...]:
+        """The radius in question."""
+        return (self.radius,)
+
     def steps(self, case: Case) -> Steps[Certified]:
         """See `Procedure.steps`."""
         p0 = case.noise.probability(self.radius)

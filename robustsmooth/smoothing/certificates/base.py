@@ -122,7 +122,8 @@ class Certified:
 
     Attributes:
         prediction: The class, `ABSTAIN` where nothing could be certified.
-        radius: Certified radius in pixel units, unrounded; 0.0 on abstention.
+        radius: Certified radius in pixel units, unrounded; 0.0 on abstention, and where nothing but the
+            majority was asked for and proved (`RadiusGrid`).
         p_a_lower: Lower confidence bound on the candidate's probability under noise; nan where the
             certificate is not about one.
         votes: Votes used, the selection included.
@@ -192,6 +193,13 @@ class Certificate(Procedure):
         """The kind of statement that the radius makes."""
         return f"{noise.norm}-certificate"
 
+    def only_radii(self, noise: Noise) -> tuple[float, ...] | None:
+        """The radii that this certificate can tell apart, ascending; None if any radius can come out.
+
+        The mean of radii from a few given ones is no average certified radius.
+        """
+        return None
+
     @property
     def is_estimate(self) -> bool:
         """Whether the radius is a number without a guarantee, which nothing may call certified."""
@@ -226,9 +234,10 @@ class Certificate(Procedure):
         p_b_upper: float = math.nan,
         uniform: float = math.nan,
         refuted: bool = False,
+        certified: bool | None = None,
     ) -> Certified:
-        """The record: certified where the radius is positive, else an abstention."""
-        certified = radius > 0
+        """The record: certified where the radius is positive (or as given), else an abstention."""
+        certified = radius > 0 if certified is None else certified
         proved: Literal["certified", "estimated"] = "estimated" if self.is_estimate else "certified"
         return Certified(
             prediction=candidate if certified else ABSTAIN,
