@@ -2,8 +2,9 @@
 
 from robustsmooth.report.build import build_tables, write_report
 from robustsmooth.report.evaluations import Evaluations, read_evaluations, tidy_rows
+from robustsmooth.report.labels import label_runs
 from robustsmooth.report.logs import Log, read_log
-from robustsmooth.report.runs import Run, find_runs, label_runs
+from robustsmooth.report.runs import Run, find_runs
 from robustsmooth.report.table import Column, Table
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Runs in, report out: the tables, the figures, the page, the terminal."""
+"""Runs in, report out: tables, figures, page, terminal."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,15 @@ from typing import Any
 
 import robustsmooth
 from robustsmooth.report import tables
+from robustsmooth.report.comparable import by_guarantee
 from robustsmooth.report.evaluations import Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
+from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import write_page
-from robustsmooth.report.runs import find_runs, label_runs
-from robustsmooth.report.table import Table, write_tables
+from robustsmooth.report.runs import find_runs
+from robustsmooth.report.table import Table
+from robustsmooth.report.terminal import show as show_tables
+from robustsmooth.report.writing import write_tables
 from robustsmooth.statistics import Method
 
 __all__ = ["build_tables", "write_report"]
@@ -34,13 +38,17 @@ def build_tables(
         method: Kind of the intervals.
     """
     certified = evaluations.certifications
-    groups = tables.by_guarantee(certified)
-    chosen = list(radii) if radii is not None else tables.default_radii(certified)
+    usual = [each for each in certified if each.guarantee.usual]
+    chosen = list(radii) if radii is not None else tables.default_radii(usual or certified)
     built = [tables.overview_table(evaluations, _few(chosen))]
-    for members in groups.values():
+    for members in by_guarantee(certified).values():
         at = chosen if radii is not None else tables.default_radii(members)
-        built += [tables.certified_accuracy_table(members, at, level, method), tables.radius_table(members)]
+        if members[0].guarantee.at_some_radii:
+            at = tables.asked_radii(members)
+        built.append(tables.certified_accuracy_table(members, at, level, method))
+        built.append(tables.radius_table(members))
     built += [
+        tables.best_table(certified, chosen),
         tables.envelope_table(certified, chosen),
         tables.attack_table(evaluations.attacks, level, method),
         tables.distance_table(evaluations),
@@ -104,6 +112,7 @@ def write_report(
         raise ValueError(f"`radii` must be at least 0, got {list(radii)}")
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
+    evaluations.problems += tables.unpaired(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"
@@ -115,13 +124,11 @@ def write_report(
     if images:
         write_figures(drawings, folder / "figures", images)
     if "html" in formats:
-        now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-        subtitle = f"{len(evaluations.runs)} runs, {len(evaluations.certifications)} certifications, {now}"
         footer = f"Made by robustsmooth {robustsmooth.__version__}."
         write_page(
             folder / "report.html",
             title,
-            subtitle,
+            _counted(evaluations),
             evaluations.runs,
             built,
             drawings,
@@ -132,19 +139,18 @@ def write_report(
         from robustsmooth.report.publish import publish
 
         publish(evaluations, folder, **wandb)
-    if "terminal" in formats:
-        _show([table for table in built if show is None or table.name in show], evaluations.problems)
+    shown = [table for table in built if show is None or table.name in show] if "terminal" in formats else []
+    show_tables(shown, evaluations.problems, str(folder / ("report.html" if "html" in formats else "tables")))
     return built
 
 
-def _show(built: Sequence[Table], problems: Sequence[str]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    for problem in problems:
-        console.print(f"Problem: {problem}", style="yellow", markup=False)
-    for table in built:
-        console.print(table.rich())
-        console.print()
+def _counted(evaluations: Evaluations) -> str:
+    """What the report is made of, and when."""
+    counts = {
+        "classifier": len({run.facts["classifier"] for run in evaluations.runs}),
+        "certification": len(evaluations.certifications),
+        "attack": len({each.path for each in evaluations.attacks}),
+        "other measurement": len(evaluations.measurements),
+    }
+    words = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+    return ", ".join([*words, datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")])

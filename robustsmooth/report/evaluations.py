@@ -1,17 +1,21 @@
 """Runs reduced to what a report needs of them, one log at a time, so that large sets stream."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
+from robustsmooth import statistics
 from robustsmooth.report.logs import Kind, Log, read_log
 from robustsmooth.report.runs import Run
-from robustsmooth.statistics import ABSTAIN, reachable_radius
+from robustsmooth.statistics import ABSTAIN, Guarantee
 
 __all__ = [
     "Attack",
@@ -23,9 +27,6 @@ __all__ = [
     "tidy_rows",
 ]
 
-FIELD_GUARANTEE = "l2-certificate"
-"""What the radii of the field's logs are, where nothing else is said."""
-
 
 @dataclass(frozen=True)
 class Certification:
@@ -34,21 +35,22 @@ class Certification:
     Attributes:
         run: Where it comes from.
         path: The log.
-        guarantee: What its radii are, in the words of the certificate: ``l2-certificate``,
-            ``l1-certificate``, ``l2-top5-certificate``... Radii of two guarantees never share a column.
+        guarantee: What its radii are. Radii of two guarantees never share a column.
         indices: The images, ``(N,)``.
+        labels: Their true classes, ``(N,)``.
         correct: Whether each is classified correctly.
         radius: Certified radii, ``(N,)`` float64.
         abstained: Number of abstentions.
-        p_a_lower: Lower bounds of the top class's probability, if the log has them.
+        p_a_lower: Lower bounds of the top class's probability, if the log has them or its radii say them.
         votes: Mean votes per image, NaN if unknown.
         seconds: Mean seconds per image, NaN if unknown.
     """
 
     run: Run
     path: Path
-    guarantee: str
+    guarantee: Guarantee
     indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
     correct: NDArray[np.bool_]
     radius: NDArray[np.float64]
     abstained: int
@@ -59,24 +61,22 @@ class Certification:
     @property
     def kind(self) -> Literal["certificate", "assumption", "estimate"]:
         """Whether the radii hold with probability 1 - alpha, only if an assumption does, or are estimates."""
-        if self.guarantee.endswith("-estimate"):
-            return "estimate"
-        return "assumption" if "assumed" in self.guarantee else "certificate"
-
-    @property
-    def one_radius(self) -> bool:
-        """Whether the question was about one radius, or a few; then the mean of radii is no ACR."""
-        return "-at-radi" in self.guarantee
-
-    @property
-    def norm(self) -> str:
-        """The norm of the radii: ``l2``, ``l1`` or ``linf``."""
-        return self.guarantee.split("-")[0]
+        return self.guarantee.kind
 
     @property
     def images(self) -> int:
         """How many images were certified."""
         return len(self.indices)
+
+    @property
+    def acr(self) -> float:
+        """The average certified radius; NaN where the question was about some radii."""
+        return math.nan if self.guarantee.at_some_radii else statistics.acr(self.correct, self.radius)
+
+    @property
+    def p_a_counted(self) -> NDArray[np.float64] | None:
+        """The bounds of the correct images, NaN elsewhere; None if no bounds are known."""
+        return None if self.p_a_lower is None else np.where(self.correct, self.p_a_lower, np.nan)
 
     @property
     def counted(self) -> NDArray[np.float64]:
@@ -126,7 +126,7 @@ class Attack:
     def epsilon(self) -> float | None:
         """The budget, if there is one."""
         value = self.settings.get("epsilon", self.run.facts.get("epsilon"))
-        return None if value is None or pd.isna(value) else float(value)
+        return float(value) if isinstance(value, Real) and not math.isnan(value) else None
 
 
 @dataclass(frozen=True)
@@ -170,24 +170,35 @@ class Evaluations:
 
 
 def read_evaluations(runs: Iterable[Run]) -> Evaluations:
-    """Read the logs of the runs, one after another; keeps compact arrays of the certifications."""
+    """Read the logs of the runs, one after another; keeps compact arrays of the certifications.
+
+    What one log or run has that nothing here can use becomes a problem with its name; the others go on.
+    """
     result = Evaluations(list(runs))
     for run in result.runs:
         result.problems += run.problems
         for log in _logs(run, result.problems):
-            if log.rows.empty:
-                continue
-            if log.kind == "certify":
-                result.certifications.append(_certification(run, log))
-                result.problems += _doubtful_facts(result.certifications[-1])
-            elif log.kind == "attack":
-                result.attacks += _attacks(run, log)
-            else:
-                result.measurements.append(Measurement(run, log.kind, log.rows))
+            try:
+                _add(result, run, log)
+            except Exception as error:
+                result.problems.append(f"{log.path} was left out: {error}")
         training = _training(run, result.problems)
         if training is not None:
             result.trainings.append(training)
     return result
+
+
+def _add(result: "Evaluations", run: Run, log: Log) -> None:
+    if log.rows.empty:
+        return
+    if log.kind == "certify":
+        certification = _certification(run, log)
+        result.problems += _doubtful_facts(certification)
+        result.certifications.append(certification)
+    elif log.kind == "attack":
+        result.attacks += _attacks(run, log)
+    else:
+        result.measurements.append(Measurement(run, log.kind, log.rows))
 
 
 def tidy_rows(runs: Iterable[Run], kind: Kind) -> pd.DataFrame:
@@ -207,8 +218,8 @@ def _logs(run: Run, problems: list[str]) -> Iterator[Log]:
         for path in paths:
             try:
                 parts.append(read_log(path, None if name == "log" else name))  # type: ignore[arg-type]
-            except (ValueError, OSError) as error:
-                problems.append(str(error))
+            except Exception as error:  # a log may hold anything; the others are read
+                problems.append(str(error) if str(path) in str(error) else f"{path} is not readable: {error}")
                 continue
             problems += parts[-1].problems
         filled = [part for part in parts if not part.rows.empty]
@@ -227,29 +238,42 @@ def _mean(rows: pd.DataFrame, column: str) -> float:
 
 def _certification(run: Run, log: Log) -> Certification:
     rows = log.rows
-    p_a_lower = rows["p_a_lower"].to_numpy(float) if "p_a_lower" in rows else None
+    guarantee = _guarantee(run, rows)
+    radius = rows["radius"].to_numpy(float)
     return Certification(
         run=run,
         path=log.path,
-        guarantee=_guarantee(run, rows),
+        guarantee=guarantee,
         indices=rows["idx"].to_numpy(),
+        labels=rows["label"].to_numpy() if "label" in rows else np.full(len(rows), ABSTAIN),
         correct=(rows["correct"].to_numpy() == 1) & (rows["predict"].to_numpy() != ABSTAIN),
-        radius=rows["radius"].to_numpy(float),
+        radius=radius,
         abstained=int((rows["predict"] == ABSTAIN).sum()),
-        p_a_lower=p_a_lower if p_a_lower is not None and not np.isnan(p_a_lower).all() else None,
+        p_a_lower=_lower_bounds(run, rows, guarantee, radius),
         votes=_mean(rows, "votes"),
         seconds=_mean(rows, "time"),
     )
 
 
+def _lower_bounds(
+    run: Run, rows: pd.DataFrame, guarantee: Guarantee, radius: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """The bounds in a log, or those that its l2 radii come from: ``Phi(radius / sigma)``, 0 on abstention."""
+    if "p_a_lower" in rows and rows["p_a_lower"].dtype.kind in "if" and rows["p_a_lower"].notna().any():
+        return rows["p_a_lower"].to_numpy(float)
+    sigma = run.facts.get("sigma")
+    if not guarantee.usual or not isinstance(sigma, int | float) or not sigma > 0 or "p_a_lower" in rows:
+        return None
+    return np.where(radius > 0, ndtr(radius / sigma), 0.0)
+
+
 def _doubtful_facts(each: Certification) -> list[str]:
     """A foreign log whose radii exceed what the n and alpha given for it can certify."""
     facts = each.run.facts
-    if each.run.config or not all(
-        isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha")
-    ):
+    known = all(isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha"))
+    if each.run.config or not known or not 0 < facts["alpha"] < 1 or facts["n"] < 1:
         return []
-    reachable = reachable_radius(int(facts["n"]), facts["alpha"], facts["sigma"])
+    reachable = statistics.reachable_radius(int(facts["n"]), facts["alpha"], facts["sigma"])
     largest = float(each.counted.max())
     if largest <= 1.005 * reachable:  # logs are rounded to three digits
         return []
@@ -259,11 +283,14 @@ def _doubtful_facts(each: Certification) -> list[str]:
     ]
 
 
-def _guarantee(run: Run, rows: pd.DataFrame) -> str:
-    """The guarantee of a log's radii, from its rows or its settings."""
-    if "guarantee" in rows:
-        return str(rows["guarantee"].iloc[0])
-    return str(run.facts.get("guarantee") or FIELD_GUARANTEE)
+def _guarantee(run: Run, rows: pd.DataFrame) -> Guarantee:
+    """The guarantee of a log's radii, from its rows or settings; the field's logs hold l2 certificates."""
+    if "guarantee" not in rows:
+        return Guarantee.parse(str(run.facts.get("guarantee") or Guarantee()))
+    names = sorted({str(name) for name in rows["guarantee"].unique()})
+    if len(names) > 1:
+        raise ValueError(f"its rows hold radii of several guarantees ({', '.join(names)}), which never mix")
+    return Guarantee.parse(names[0])
 
 
 def _attacks(run: Run, log: Log) -> list[Attack]:
@@ -286,6 +313,7 @@ def _training(run: Run, problems: list[str]) -> Training | None:
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         problems.append(f"{path} is not readable: {error}")
         return None
+    metrics = metrics.apply(pd.to_numeric, errors="coerce")
     if "epoch" in metrics:
         metrics = metrics.groupby("epoch", as_index=False).last()
     return Training(run, metrics, _training_seconds(run), len(metrics))

@@ -11,17 +11,30 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["Kind", "Log", "kind_of", "read_log", "seconds"]
+from robustsmooth.statistics import ABSTAIN
+
+__all__ = ["KINDS", "Kind", "Log", "kind_of", "read_header", "read_log", "seconds"]
 
 Kind = Literal["certify", "predict", "attack", "agreement", "timing", "smoothed_inference"]
 
+KINDS: dict[Kind, frozenset[str]] = {
+    "certify": frozenset({"predict", "radius", "correct"}),
+    "attack": frozenset({"adversarial", "l2"}),
+    "agreement": frozenset({"single", "vote"}),
+    "smoothed_inference": frozenset({"voting", "samples"}),
+    "timing": frozenset({"single_seconds", "vote_seconds"}),
+    "predict": frozenset({"predict", "correct"}),
+}
+"""All kinds of logs, by the name of their file without ``.tsv``, and the columns that mark each."""
+
 FIELD_COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 INTEGERS = ("idx", "label", "predict", "correct")
+_CLOCK = re.compile(r"(\d+:\d+:\d+(\.\d+)?( |$))+")
 _DAYS = re.compile(r"^(\d+) days?, (.*)$")
 _TRUTH = {"True": 1, "False": 0, "true": 1, "false": 0}
 
@@ -49,17 +62,21 @@ def kind_of(columns: list[str]) -> Kind | None:
     names = set(columns)
     if "idx" not in names:
         return None
-    if {"predict", "radius", "correct"} <= names:
-        return "certify"
-    if {"adversarial", "l2"} <= names:
-        return "attack"
-    if {"single", "vote"} <= names:
-        return "agreement"
-    if {"voting", "samples"} <= names:
-        return "smoothed_inference"
-    if {"single_seconds", "vote_seconds"} <= names:
-        return "timing"
-    return "predict" if {"predict", "correct"} <= names else None
+    return next((kind for kind, marks in KINDS.items() if marks <= names), None)
+
+
+def read_header(path: Path) -> list[str]:
+    """The column names in a file's first line; an empty name if the file is empty or no text."""
+    try:
+        with path.open("rb") as file:
+            return _columns(file.read(4096))
+    except OSError:
+        return [""]
+
+
+def _columns(content: bytes) -> list[str]:
+    first = re.split(rb"[\r\n]", content.lstrip(b"\xef\xbb\xbf"), maxsplit=1)[0]
+    return first.decode("utf-8", "replace").strip().split("\t")
 
 
 def seconds(text: str) -> float:
@@ -103,7 +120,9 @@ def read_log(path: Path | str, kind: Kind | None = None) -> Log:
     content = path.read_bytes()
     if not content.strip():
         return Log(kind or "certify", path, pd.DataFrame(columns=FIELD_COLUMNS), (f"{path} is empty",))
-    header = content.split(b"\n", 1)[0].decode("utf-8", "replace").lstrip("\ufeff").strip("\r\n ").split("\t")
+    if b"\n" not in content:  # line ends of old Macintoshes
+        content = content.replace(b"\r", b"\n")
+    header = _columns(content)
     found = kind_of(header)
     if found is None or (kind is not None and found != kind):
         raise ValueError(
@@ -112,7 +131,7 @@ def read_log(path: Path | str, kind: Kind | None = None) -> Log:
         )
     problems: list[str] = []
     content = _without_torn_line(content, header, path, problems)
-    rows = _parse(content, header, path, problems)
+    rows = _believable(_parse(content, header, path, problems), found, path, problems)
     return Log(found, path, _without_repetitions(rows, path, problems), tuple(problems))
 
 
@@ -159,6 +178,30 @@ def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -
     return rows.astype(dict.fromkeys(floats, "int64")).reset_index(drop=True) if floats else rows
 
 
+def _believable(rows: pd.DataFrame, kind: Kind, path: Path, problems: list[str]) -> pd.DataFrame:
+    """Rows that contradict themselves count as wrong answers, never in favour; they are named."""
+    if kind not in ("certify", "predict") or not {"label", "predict", "correct"} <= set(rows) or rows.empty:
+        return rows
+    predict = rows["predict"].to_numpy()
+    hit = (predict == rows["label"].to_numpy()) & (predict != ABSTAIN)
+    claimed = rows["correct"].to_numpy() == 1
+    faults = {"say that they are correct although the prediction is not the label": claimed & ~hit}
+    if "radius" in rows:
+        radius = rows["radius"].to_numpy()
+        faults["have a radius that is negative or not finite"] = ~((radius >= 0) & (radius < np.inf))
+    for fault, where in faults.items():
+        if where.any():
+            problems.append(f"{path}: {int(where.sum())} rows {fault}; they count as wrong answers")
+    if (hit & ~claimed).any():
+        count = int((hit & ~claimed).sum())
+        problems.append(f"{path}: {count} rows say that they are wrong although the prediction is the label")
+    bad = np.logical_or.reduce(list(faults.values()))
+    if not bad.any():
+        return rows
+    fair = {name: rows[name].where(~bad, 0) for name in ("correct", "radius") if name in rows}
+    return rows.assign(**fair)
+
+
 def _numbers(column: pd.Series, anyway: bool) -> pd.Series:
     """Truth values and numbers as numbers; a column of words stays as it is, unless it must be numbers."""
     numbers = pd.to_numeric(column.astype(str).replace(_TRUTH), errors="coerce")
@@ -174,10 +217,15 @@ def _parse_line_by_line(content: bytes, header: list[str]) -> pd.DataFrame:
 
 
 def _times(column: pd.Series) -> np.ndarray:
+    """A column of times in seconds; the quick way where all are ``h:m:s``."""
     try:
         return column.to_numpy().astype(float)
     except ValueError:
-        return np.array([seconds(str(text)) for text in column.array])
+        texts = [str(text) for text in column.to_numpy(object)]
+    joined = " ".join(texts)
+    if _CLOCK.fullmatch(joined):
+        return np.fromstring(joined.replace(":", " "), sep=" ").reshape(-1, 3) @ [3600.0, 60.0, 1.0]
+    return np.array([seconds(text) for text in texts])
 
 
 def _without_repetitions(rows: pd.DataFrame, path: Path, problems: list[str]) -> pd.DataFrame:
@@ -185,13 +233,10 @@ def _without_repetitions(rows: pd.DataFrame, path: Path, problems: list[str]) ->
     key = [
         column for column in ("idx", "epsilon", "num_noise", "sigma", "samples", "voting") if column in rows
     ]
+    if key == ["idx"] and len(np.unique(rows["idx"].to_numpy())) == len(rows):
+        return rows
     repeated = rows.duplicated(key).to_numpy(dtype=bool)
     if not np.any(repeated):
         return rows
     problems.append(f"{path}: {int(repeated.sum())} rows repeat an image and were left out")
     return rows[~repeated].reset_index(drop=True)
-
-
-def all_kinds() -> tuple[Kind, ...]:
-    """The kinds of logs, in the order of a report."""
-    return get_args(Kind)

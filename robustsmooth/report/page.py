@@ -12,6 +12,7 @@ from urllib.parse import quote
 import yaml
 
 from robustsmooth.report.figures import Drawing
+from robustsmooth.report.markup import as_html
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Table
 
@@ -54,13 +55,16 @@ def write_page(
     """
     from jinja2 import Environment, StrictUndefined
 
-    template = resources.files("robustsmooth.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    home = resources.files("robustsmooth.report")
+    template = home.joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string(template).render(
         title=title,
         subtitle=subtitle,
+        html=as_html,
+        script=home.joinpath("page.js").read_text(encoding="utf-8"),
         lead=tables[0] if tables else None,
         tables=list(tables),
         figures=list(figures),

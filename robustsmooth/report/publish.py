@@ -16,8 +16,9 @@ import pandas as pd
 
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
+from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import pictures_of
-from robustsmooth.report.runs import Run, find_runs, label_runs
+from robustsmooth.report.runs import Run, find_runs
 from robustsmooth.report.tables import attack_rows
 
 __all__ = [
@@ -105,11 +106,11 @@ def _add_certification(content: Content, each: Certification) -> None:
     grid = np.linspace(0, float(each.counted.max()) or 1.0, CURVE_POINTS)
     shares = statistics.certified_accuracy(each.correct, each.radius, grid)
     content.curves[f"{prefix}/accuracy"] = Curve(f"{each.kind}/radius", grid, shares)
-    if not each.one_radius:
-        content.numbers[f"{prefix}/acr"] = statistics.acr(each.correct, each.radius)
+    if not each.guarantee.at_some_radii:
+        content.numbers[f"{prefix}/acr"] = each.acr
     content.numbers[f"{prefix}/abstention"] = each.abstained / each.images
     content.tables[f"{prefix}/images"] = pd.DataFrame(
-        {"idx": each.indices, "correct": each.correct, f"{each.norm} radius": each.radius}
+        {"idx": each.indices, "correct": each.correct, f"{each.guarantee.norm} radius": each.radius}
     )
 
 

@@ -1,16 +1,14 @@
-"""A table that knows what its columns are, and how it looks in a terminal, a paper, a page and a file."""
+"""A table that knows what its columns are; how it looks is said in `latex`, `markup` and `terminal`."""
 
-import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-__all__ = ["Column", "Table", "plain_rows", "write_tables"]
+__all__ = ["KIND_TITLES", "Column", "Table", "plain_rows"]
 
 ColumnKind = Literal["fact", "measurement", "certificate", "assumption", "estimate", "empirical"]
 
@@ -36,7 +34,9 @@ class Column:
         style: ``text``, ``percent`` (shares in [0, 1]), or a format such as ``.3f``.
         low: Key of the lower end of the confidence interval, if there is one; `high` is the upper end.
         high: See `low`.
-        best: Whether the largest or the smallest value is printed bold.
+        best: Whether the largest or the smallest value is printed bold; among the rows of one data set.
+        head: What stands once over neighbours that share it.
+        spread: Key of the standard deviation over seeds, where there is one.
     """
 
     key: str
@@ -46,17 +46,31 @@ class Column:
     low: str | None = None
     high: str | None = None
     best: Literal["max", "min"] | None = None
+    head: str = ""
+    spread: str | None = None
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
         """The value as it is printed, without its interval; a dash where there is none."""
         value = row.get(key or self.key)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return "–"
-        if self.style == "text":
+        if self.style == "text" or not isinstance(value, int | float | np.number):
             return f"{value:g}" if isinstance(value, float) else str(value)
         if math.isinf(value):
-            return "∞"
+            return "∞" if value > 0 else "-∞"
+        if self.style == "d" and value == int(value):
+            value = int(value)
+        return self._number(value) + (
+            f" ± {self._number(spread)}" if (spread := self._spread(row, key)) else ""
+        )
+
+    def _number(self, value: Any) -> str:
         return f"{100 * value:.1f}" if self.style == "percent" else format(value, self.style)
+
+    def _spread(self, row: Mapping[str, Any], key: str | None) -> float | None:
+        """The standard deviation beside the value itself, where it is known."""
+        spread = row.get(self.spread) if self.spread and key in (None, self.key) else None
+        return None if spread is None or math.isnan(spread) else spread
 
     def interval(self, row: Mapping[str, Any]) -> str:
         """The confidence interval as it is printed; empty where there is none."""
@@ -75,6 +89,7 @@ class Table:
         columns: Its columns, from left to right.
         rows: Its rows; may hold more keys than the columns show.
         note: How to read it.
+        intervals: What the intervals are, said where they are printed.
     """
 
     name: str
@@ -82,131 +97,51 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
     note: str = ""
-    _best: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    intervals: str = ""
+    _best: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for column in self.columns:
-            values = [row[column.key] for row in self.rows if isinstance(row.get(column.key), int | float)]
-            values = [value for value in values if not math.isnan(value)]
-            if column.best and len(self.rows) > 1 and values:
-                self._best[column.key] = max(values) if column.best == "max" else min(values)
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for row in self.rows:
+            groups.setdefault(_group(row), []).append(row)
+        for column in (column for column in self.columns if column.best):
+            for name, rows in groups.items():
+                values = [row[column.key] for row in rows if isinstance(row.get(column.key), int | float)]
+                values = [value for value in values if not math.isnan(value)]
+                if len(rows) > 1 and values:
+                    self._best[name, column.key] = max(values) if column.best == "max" else min(values)
 
     @property
     def used(self) -> list[Column]:
-        """The columns in which some row has a value."""
-        return [column for column in self.columns if any(column.text(row) != "–" for row in self.rows)]
+        """The columns in which some row has a value; the data set only where there are several."""
+        several = len({_group(row) for row in self.rows}) > 1
+        return [
+            column
+            for column in self.columns
+            if any(column.text(row) != "–" for row in self.rows) and (column.key != "data_set" or several)
+        ]
 
     def is_best(self, column: Column, row: Mapping[str, Any]) -> bool:
         """Whether this is the column's best value, as printed."""
-        best = self._best.get(column.key)
-        return best is not None and column.text(row) == column.text({column.key: best})
+        best = self._best.get((_group(row), column.key))
+        return best is not None and column.text({column.key: row.get(column.key)}) == column.text(
+            {column.key: best}
+        )
 
     def frame(self) -> pd.DataFrame:
         """All keys of the rows, unrounded; the guarantee of a column is part of its name."""
         names: dict[str, str] = {}
         for column in self.used:
-            prefix = (
-                f"{column.kind}/"
-                if column.kind in ("certificate", "assumption", "estimate", "empirical")
-                else ""
-            )
-            for key in filter(None, (column.key, column.low, column.high)):
-                names[key] = prefix + key
+            prefix = f"{column.kind}/" if KIND_TITLES[column.kind] else ""
+            for key in filter(None, (column.key, column.low, column.high, column.spread)):
+                if key == column.key or any(row.get(key) is not None for row in self.rows):
+                    names[key] = prefix + key
         return pd.DataFrame([{names[key]: row.get(key) for key in names} for row in self.rows])
 
-    def markdown(self) -> str:
-        """GitHub's Markdown."""
-        used = self.used
-        lines = [
-            f"### {self.title}",
-            "",
-            "| " + " | ".join(_heading(column) for column in used) + " |",
-            "|" + "|".join("---" if column.style == "text" else "--:" for column in used) + "|",
-        ]
-        for row in self.rows:
-            cells = []
-            for column in used:
-                text = column.text(row).replace("|", "\\|")
-                text = f"**{text}**" if self.is_best(column, row) else text
-                cells.append(" ".join(filter(None, [text, _bracket(column.interval(row))])))
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
-    def latex(self) -> str:
-        """A LaTeX table for the package booktabs."""
-        used = self.used
-        lines = [
-            r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{{_latex(f'{self.title}. {self.note}'.strip())}}}",
-            rf"  \label{{tab:{self.name.replace('_', '-')}}}",
-            rf"  \begin{{tabular}}{{{''.join('l' if column.style == 'text' else 'r' for column in used)}}}",
-            r"    \toprule",
-            "    " + " & ".join(_latex(_heading(column)) for column in used) + r" \\",
-            r"    \midrule",
-        ]
-        for row in self.rows:
-            cells = []
-            for column in used:
-                text = _latex(column.text(row))
-                cells.append(rf"\textbf{{{text}}}" if self.is_best(column, row) else text)
-            lines.append("    " + " & ".join(cells) + r" \\")
-        lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
-        return "\n".join(lines)
-
-    def html(self, most_rows: int = 100) -> str:
-        """A table for the page; intervals are small print under the values."""
-        used = self.used
-        head = "".join(
-            f'<th scope="col" class="{column.kind}{_number(column)}">{html.escape(column.title)}'
-            f"{_tag(KIND_TITLES[column.kind])}</th>"
-            for column in used
-        )
-        body = []
-        for row in self.rows[:most_rows]:
-            cells = []
-            for column in used:
-                text = html.escape(column.text(row))
-                text = f"<b>{text}</b>" if self.is_best(column, row) else text
-                interval = column.interval(row)
-                small = f"<small>{html.escape(interval)}</small>" if interval else ""
-                cells.append(f'<td class="{_number(column).strip()}">{text}{small}</td>')
-            body.append(f"<tr>{''.join(cells)}</tr>")
-        left_out = len(self.rows) - most_rows
-        more = (
-            f'<p class="note">{left_out} more rows are in tables/{self.name}.csv.</p>' if left_out > 0 else ""
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{more}"
-
-    def rich(self) -> Any:
-        """A table for the terminal."""
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        used = self.used
-        table = RichTable(
-            title=self.title, caption=self.note or None, title_justify="left", caption_justify="left"
-        )
-        for column in used:
-            tag = KIND_TITLES[column.kind]
-            heading = Text.assemble(column.title, (f"\n{tag}" if tag else "", "dim"))
-            table.add_column(heading, justify="left" if column.style == "text" else "right")
-        for row in self.rows:
-            cells = [Text(column.text(row), "bold" if self.is_best(column, row) else "") for column in used]
-            table.add_row(*cells)
-        return table
-
-
-def write_tables(tables: Sequence[Table], folder: Path) -> None:
-    """Write each table as Markdown, LaTeX, CSV and JSON, unrounded in the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        frame = table.frame()
-        frame.to_csv(folder / f"{table.name}.csv", index=False)
-        content = {"title": table.title, "note": table.note, "rows": plain_rows(table)}
-        (folder / f"{table.name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
+def _group(row: Mapping[str, Any]) -> str:
+    """The data set of a row: only within one are values compared."""
+    return str(row.get("data_set", ""))
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:
@@ -222,32 +157,3 @@ def _json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value.item() if hasattr(value, "item") else value
-
-
-def _heading(column: Column) -> str:
-    return " ".join(filter(None, [column.title, _bracket(KIND_TITLES[column.kind])]))
-
-
-def _bracket(text: str) -> str:
-    return f"({text})" if text else ""
-
-
-def _tag(text: str) -> str:
-    return f"<span>{html.escape(text)}</span>" if text else ""
-
-
-def _number(column: Column) -> str:
-    return "" if column.style == "text" else " number"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "σ": r"$\sigma$", "ε": r"$\epsilon$",
-    "α": r"$\alpha$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$", "ℓ": r"$\ell$", 
-    "√": r"$\sqrt{}$", "₂": r"$_2$",
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

@@ -11,6 +11,7 @@ from robustsmooth.statistics.bounds import (
     majority_test,
     randomized_clopper_pearson_lower,
 )
+from robustsmooth.statistics.guarantees import Guarantee
 from robustsmooth.statistics.images import (
     ABSTAIN,
     METHOD_TITLES,
@@ -52,6 +53,7 @@ __all__ = [
     "METHOD_TITLES",
     "Contradiction",
     "Distances",
+    "Guarantee",
     "Method",
     "Paired",
     "Radii",

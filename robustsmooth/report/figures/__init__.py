@@ -1,13 +1,16 @@
 """The figures of a report."""
 
-from robustsmooth.report.evaluations import FIELD_GUARANTEE, Evaluations
+from collections.abc import Iterator, Sequence
+
+from robustsmooth.report.comparable import by_data, by_guarantee, data_name
+from robustsmooth.report.evaluations import Attack, Evaluations
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.certified import (
     certified_accuracy,
     lower_bounds,
     sigma_of,
 )
-from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, write_figures
+from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, Styles, write_figures
 from robustsmooth.report.figures.envelopes import envelope, envelope_per_sigma
 from robustsmooth.report.figures.measured import (
     PROGRESS,
@@ -16,7 +19,9 @@ from robustsmooth.report.figures.measured import (
     inference_over_votings,
     training_curves,
 )
-from robustsmooth.report.tables import agreement_rows, by_guarantee
+from robustsmooth.report.runs import Run
+from robustsmooth.report.tables import agreement_rows
+from robustsmooth.report.tables.certified import fair_groups
 from robustsmooth.statistics import Method
 
 __all__ = ["PALETTE", "Drawing", "draw_figures", "write_figures"]
@@ -26,23 +31,25 @@ def draw_figures(
     evaluations: Evaluations, level: float = 0.95, method: Method = "clopper_pearson"
 ) -> list[Drawing]:
     """All figures for which there is something to show."""
-    drawings = [
-        certified_accuracy(members, level, method)
-        for members in by_guarantee(evaluations.certifications).values()
-    ]
-    certified = [each for each in evaluations.certifications if each.guarantee == FIELD_GUARANTEE]
+    styles = Styles(_ranked(evaluations))
+    drawings: list[Drawing | None] = []
+    for guarantee, members in by_guarantee(evaluations.certifications).items():
+        groups = by_data(members)
+        for data, group in groups.items() if not guarantee.at_some_radii else ():
+            name = data if len(groups) > 1 else ""
+            drawings.append(certified_accuracy(group, styles, level, method, name))
+            if guarantee.usual and any(each.p_a_lower is not None for each in group):
+                drawings.append(lower_bounds(group, styles, name))
     budgets = [each for each in evaluations.attacks if each.norm == "l2" and each.epsilon is not None]
-    if len({sigma_of(each) for each in certified}) > 1:
-        drawings += [envelope(certified, budgets), envelope_per_sigma(certified)]
-    if any(each.p_a_lower is not None for each in certified):
-        drawings.append(lower_bounds(certified))
-    if budgets and certified:
-        drawings.append(empirical_and_certified(budgets, certified))
-    if evaluations.attacks:
-        drawings.append(attack_curves(evaluations.attacks))
+    drawings += _envelopes(evaluations, budgets)
+    certified = [each for each in evaluations.certifications if each.guarantee.usual]
+    attacked = {each.run.facts["classifier"] for each in budgets}
+    if any(each.run.facts["classifier"] in attacked for each in certified):
+        drawings.append(empirical_and_certified(budgets, certified, styles))
+    drawings.append(attack_curves(evaluations.attacks, styles))
     trainings = [each for each in evaluations.trainings if PROGRESS in each.metrics]
     if trainings:
-        drawings.append(training_curves(trainings))
+        drawings.append(training_curves(trainings, styles))
     rows = list(agreement_rows(evaluations.measurements, level, method))
     if any(row["own"] for row in rows):
         drawings.append(agreement(rows, own=True))
@@ -54,4 +61,31 @@ def draw_figures(
     for each in sweeps[:MOST_LINES]:
         votings = list(each.rows["voting"].unique())
         drawings.append(inference_over_samples(each, "hard" if "hard" in votings else votings[0]))
-    return drawings
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _ranked(evaluations: Evaluations) -> list[Run]:
+    """All runs, those with the largest ACR first, then those that withstood most, then the others."""
+    best: dict[str, tuple[float, float]] = {}
+    for each in evaluations.certifications:
+        name = str(each.run.facts["classifier"])
+        acr = float(each.counted.mean()) if each.guarantee.usual else 0.0
+        best[name] = max(best.get(name, (0.0, 0.0)), (acr, 0.0))
+    for attack in evaluations.attacks:
+        name, held = str(attack.run.facts["classifier"]), float((~attack.won).mean())
+        acr, before = best.get(name, (0.0, 0.0))
+        best[name] = (acr, max(before, held))
+    nothing = (-1.0, 0.0)
+    return sorted(
+        evaluations.runs, key=lambda run: best.get(str(run.facts["classifier"]), nothing), reverse=True
+    )
+
+
+def _envelopes(evaluations: Evaluations, budgets: Sequence[Attack]) -> Iterator[Drawing]:
+    """The envelopes of each data set that has runs of several noise levels, of equal n and alpha."""
+    groups = fair_groups(evaluations.certifications)
+    for (data, n, alpha), members in groups.items():
+        if len({sigma_of(each) for each in members}) > 1:
+            name = f"{data}, n={n}, α={alpha}" if len(groups) > 1 else ""
+            tried = [each for each in budgets if data_name(each) == data_name(members[0])]
+            yield from (envelope(members, tried, name), envelope_per_sigma(members, name))

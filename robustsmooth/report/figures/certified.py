@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.evaluations import FIELD_GUARANTEE, Certification
-from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, line_style, percent_axes
-from robustsmooth.statistics import METHOD_TITLES, Method
+from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.figures.drawing import Drawing, Styles, left_out, percent_axes, shortened
+from robustsmooth.report.tables.certified import UNCERTIFIED
+from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,9 @@ __all__ = [
     "radius_grid",
     "sigma_of",
 ]
+
+MOST_GREY = 300
+"""Grey lines beyond so many would only fill the picture."""
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
 
@@ -43,47 +48,71 @@ def curve(each: Certification, grid: np.ndarray) -> np.ndarray:
 
 
 def certified_accuracy(
-    certifications: Sequence[Certification], level: float = 0.95, method: Method = "clopper_pearson"
+    certifications: Sequence[Certification],
+    styles: Styles,
+    level: float = 0.95,
+    method: Method = "clopper_pearson",
+    data: str = "",
 ) -> Drawing:
-    """Certified accuracy against radius, with confidence bands over images; for radii of one guarantee."""
-    guarantee, norm = certifications[0].guarantee, certifications[0].norm
-    ranked = sorted(certifications, key=lambda each: -statistics.acr(each.correct, each.radius))
+    """Certified accuracy against radius, with confidence bands over images.
 
-    many = len(ranked) > 50  # as a picture inside the figure, or the page gets heavy
+    Args:
+        certifications: Of one guarantee and one data set, at least one.
+        styles: The report's lines.
+        level: Confidence level of the bands.
+        method: Kind of the intervals.
+        data: Named in the title, where a report has several data sets.
+    """
+    guarantee = certifications[0].guarantee
+    drawn = [(each, style) for each in certifications if (style := styles.of(each.run)) is not None]
+    grey = [each for each in certifications if styles.of(each.run) is None]
+    drawn.sort(key=lambda pair: -pair[0].counted.mean())
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for each in ranked[MOST_LINES:]:
+        many = len(grey) > 50  # as a picture inside the figure, or the page gets heavy
+        for each in grey[:MOST_GREY]:
             axes.plot(grid, curve(each, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=many)
-        for position, each in enumerate(ranked[:MOST_LINES]):
-            axes.plot(grid, curve(each, grid), label=each.run.label, **line_style(position))
+        for each, style in drawn:
+            axes.plot(grid, curve(each, grid), label=shortened(each.run.label), **style)
             counts = statistics.certified_counts(each.correct, each.radius, grid)
             low, high = statistics.interval(counts, each.images, level, method)
-            color = PALETTE[position % len(PALETTE)]
-            axes.fill_between(grid, 100 * low, 100 * high, color=color, alpha=0.12, linewidth=0)
-        percent_axes(axes, RADIUS.replace("l2", norm), "Certified accuracy (% of all images)")
+            axes.fill_between(grid, 100 * low, 100 * high, color=style["color"], alpha=0.12, linewidth=0)
+        accuracy = f"Accuracy {UNCERTIFIED[guarantee.kind]}" if guarantee.caveat else "Certified accuracy"
+        percent_axes(axes, RADIUS.replace("l2", guarantee.norm), f"{accuracy} (% of all images)")
 
     note = f"Bands: {100 * level:g} % {METHOD_TITLES[method]} intervals over images."
-    if len(ranked) > MOST_LINES:
-        note += f" The {MOST_LINES} with the largest ACR in colour, the others grey."
-    if guarantee == FIELD_GUARANTEE:
-        return Drawing("certified_accuracy", "Certified accuracy against radius", note, draw)
-    name = f"certified_accuracy_{guarantee.replace('-', '_')}"
-    return Drawing(name, f"Certified accuracy ({guarantee})", note, draw)
+    note += left_out([each.run.label for each in grey], "in grey")
+    note += f" {guarantee.caveat}" if guarantee.caveat else ""
+    title = "Certified accuracy against radius"
+    if guarantee.caveat:
+        title = f"Accuracy {UNCERTIFIED[guarantee.kind]}"
+    title += "" if guarantee.usual else f" ({guarantee})"
+    return Drawing(
+        _name("certified_accuracy", guarantee, data), title + (f": {data}" if data else ""), note, draw
+    )
 
 
-def lower_bounds(certifications: Sequence[Certification]) -> Drawing:
-    """The distribution of the lower bounds of the top class's probability."""
+def _name(name: str, guarantee: Guarantee, data: str) -> str:
+    parts = [name, *([] if guarantee.usual else [str(guarantee)]), *([data] if data else [])]
+    return "_".join(re.sub(r"\W+", "_", part).strip("_") for part in parts)
+
+
+def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: str = "") -> Drawing:
+    """The distribution of p_A, the lower bounds of the top class's probability; belongs beside every ACR."""
     known = [each for each in certifications if each.p_a_lower is not None]
-    ranked = sorted(known, key=lambda each: -statistics.acr(each.correct, each.radius))[:MOST_LINES]
+    drawn = [(each, style) for each in known if (style := styles.of(each.run)) is not None]
+    drawn.sort(key=lambda pair: -pair[0].counted.mean())
+    grey = [each for each in known if styles.of(each.run) is None]
 
     def draw(axes: Axes) -> None:
         grid = np.linspace(0, 1, 400)
-        for position, each in enumerate(ranked):
-            bounds = np.where(each.correct, each.p_a_lower, np.nan)  # type: ignore[arg-type]
+        for each in grey[:MOST_GREY]:
             axes.plot(
-                grid, 100 * statistics.exceedance(bounds, grid), label=each.run.label, **line_style(position)
+                grid, _shares(each, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=len(grey) > 50
             )
+        for each, style in drawn:
+            axes.plot(grid, _shares(each, grid), label=shortened(each.run.label), **style)
         axes.axvline(0.5, color="0.5", linewidth=0.8)
         percent_axes(
             axes, "Lower bound p of the top class's probability", "Correct images with a bound ≥ p (%)"
@@ -91,6 +120,14 @@ def lower_bounds(certifications: Sequence[Certification]) -> Drawing:
         axes.set_xlim(0, 1)
 
     note = (
-        "Share of all images that are correct with a bound of at least p. Below 1/2 (grey) none is certified."
+        "Share of all images that are correct with a bound of at least p. Below 1/2 (grey) none is "
+        "certified. The ACR weighs the right end most."
     )
-    return Drawing("lower_bounds", "Distribution of the lower bounds", note, draw)
+    note += left_out([each.run.label for each in grey], "in grey")
+    title = "Distribution of p_A" + (f": {data}" if data else "")
+    return Drawing(_name("lower_bounds", Guarantee(), data), title, note, draw)
+
+
+def _shares(each: Certification, grid: np.ndarray) -> np.ndarray:
+    counted = each.p_a_counted
+    return 100 * statistics.exceedance(np.full(each.images, np.nan) if counted is None else counted, grid)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from robustsmooth.report.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +26,10 @@ __all__ = [
     "MOST_LINES",
     "PALETTE",
     "Drawing",
+    "Styles",
+    "left_out",
     "line_style",
+    "shortened",
     "percent_axes",
     "write_figures",
 ]
@@ -40,8 +45,8 @@ STYLE: dict[Any, Any] = {
     "figure.figsize": (5.6, 3.9), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8,
-    "svg.fonttype": "none", "font.family": "sans-serif", "savefig.dpi": 160,
-    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
+    "svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False, "font.family": "sans-serif",
+    "savefig.dpi": 160, "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
 }  # fmt: skip
 
 
@@ -114,6 +119,48 @@ def line_style(position: int) -> dict[str, Any]:
         "color": PALETTE[position % len(PALETTE)],
         "linestyle": DASHES[(position // len(PALETTE) + position) % len(DASHES)],
     }
+
+
+class Styles:
+    """One colour per classifier and one line per run, the same in every figure of a report.
+
+    Args:
+        ranked: All runs, the best first. The first seven classifiers get colours; further evaluations of one
+            (at another number of votes, say) get its colour and other dashes.
+    """
+
+    def __init__(self, ranked: Iterable[Run]) -> None:
+        self._classifiers: dict[str, int] = {}
+        self._variants: dict[str, list[str]] = {}
+        for run in ranked:
+            classifier = str(run.facts.get("classifier", run.label))
+            self._classifiers.setdefault(classifier, len(self._classifiers))
+            variants = self._variants.setdefault(classifier, [])
+            if run.label not in variants:
+                variants.append(run.label)
+
+    def of(self, run: Run) -> dict[str, Any] | None:
+        """Colour and dashes of a run; None where there are none left."""
+        classifier = str(run.facts.get("classifier", run.label))
+        position, variant = self._classifiers[classifier], self._variants[classifier].index(run.label)
+        if position >= MOST_LINES or variant >= len(DASHES):
+            return None
+        return {"color": PALETTE[position], "linestyle": DASHES[(position + variant) % len(DASHES)]}
+
+
+def left_out(labels: Sequence[str], how: str = "left out", most: int = 6) -> str:
+    """A sentence about the lines that a figure leaves out; empty if there are none."""
+    names = list(dict.fromkeys(labels))
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f" {how[0].upper()}{how[1:]}: {', '.join(names[:most])}{more}."
+
+
+def shortened(label: str, most: int = 44) -> str:
+    """A label for a legend: the middle of a very long one is left out, and matplotlib hides none."""
+    label = label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-most // 2 :]}"
+    return f" {label}" if label.startswith("_") else label
 
 
 def percent_axes(axes: Axes, x: str, y: str) -> None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustsmooth import statistics
+from robustsmooth.report.comparable import by_method
 from robustsmooth.report.evaluations import Attack, Certification
 from robustsmooth.report.figures.attacked import attack_name
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
-from robustsmooth.report.figures.drawing import DASHES, MARKERS, PALETTE, Drawing, line_style, percent_axes
-from robustsmooth.report.tables import by_method
+from robustsmooth.report.figures.drawing import (
+    DASHES,
+    MARKERS,
+    MOST_LINES,
+    PALETTE,
+    Drawing,
+    left_out,
+    line_style,
+    percent_axes,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,20 +39,31 @@ def _named(name: str, runs: int) -> str:
     return f"{name} ({runs} run{'s' if runs > 1 else ''})"
 
 
-def envelope(certifications: Sequence[Certification], attacks: Sequence[Attack] = ()) -> Drawing:
+def _ranked(families: Mapping[str, Sequence[Certification]]) -> list[str]:
+    """The methods with the largest ACR of any run first: these get the colours."""
+    return sorted(families, key=lambda name: -max(each.counted.mean() for each in families[name]))
+
+
+def envelope(
+    certifications: Sequence[Certification], attacks: Sequence[Attack] = (), data: str = ""
+) -> Drawing:
     """The best of each method's runs at each radius, certified and under attack.
 
     It is SmoothAdv's Figure 1 and 2, left, and Figure 3.
     """
     families = by_method(certifications)
-    tried = {name: members for name, members in by_method(attacks).items() if name in families}
+    order = _ranked(families)
+    shown, grey = order[:MOST_LINES], order[MOST_LINES:]
+    tried = {name: members for name, members in by_method(attacks).items() if name in shown}
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for position, (name, members) in enumerate(families.items()):
-            style = line_style(position)
-            axes.plot(grid, _best_of(members, grid), label=_named(name, len(members)), **style)
-        _mark_attacks(axes, tried, list(families))
+        for name in grey:
+            axes.plot(grid, _best_of(families[name], grid), color="0.8", linewidth=0.7, zorder=1)
+        for position, name in enumerate(shown):
+            label = shortened(_named(name, len(families[name])))
+            axes.plot(grid, _best_of(families[name], grid), label=label, **line_style(position))
+        _mark_attacks(axes, tried, shown)
         axis = "l2 radius r, or attack budget ε (pixel units)" if tried else RADIUS
         what = "Accuracy" if tried else "Certified accuracy"
         percent_axes(axes, axis, f"{what} (% of all images)")
@@ -49,7 +71,9 @@ def envelope(certifications: Sequence[Certification], attacks: Sequence[Attack] 
     note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
     if tried:
         note += " Marks: what attacks left standing of the best, an upper bound."
-    return Drawing("envelope", "Upper envelope over all runs", note, draw)
+    note += left_out(grey, "in grey")
+    title = "Upper envelope over all runs" + (f": {data}" if data else "")
+    return Drawing("_".join(["envelope", *([re.sub(r"\W+", "_", data)] if data else [])]), title, note, draw)
 
 
 def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Attack]], order: Sequence[str]) -> None:
@@ -70,22 +94,31 @@ def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Attack]], order: Sequ
                 linewidth=1,
                 linestyle=":",
                 color=PALETTE[order.index(method) % len(PALETTE)],
-                label=f"{method} under {name}",
+                label=shortened(f"{method} under {name}"),
             )
 
 
-def envelope_per_sigma(certifications: Sequence[Certification]) -> Drawing:
-    """The envelope for each noise level (SmoothAdv Figures 1 and 2, middle)."""
+def envelope_per_sigma(certifications: Sequence[Certification], data: str = "") -> Drawing:
+    """The envelope for each noise level (SmoothAdv Figures 1 and 2, middle); of the four best methods."""
+    families = by_method(certifications)
+    order = _ranked(families)
+    shown = order[: len(DASHES)]
+    sigmas = sorted({sigma_of(each) for each in certifications if sigma_of(each) is not None})
+    levels = sigmas[: len(PALETTE)]
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for line, (name, members) in enumerate(by_method(certifications).items()):
-            for position, sigma in enumerate(sorted({sigma_of(each) for each in members}, key=str)):
-                chosen = [each for each in members if sigma_of(each) == sigma]
-                style = {**line_style(position), "linestyle": DASHES[line % len(DASHES)]}
-                label = _named(f"{name} σ={sigma}", len(chosen))
-                axes.plot(grid, _best_of(chosen, grid), label=label, **style)
+        for line, name in enumerate(shown):
+            for position, sigma in enumerate(levels):
+                chosen = [each for each in families[name] if sigma_of(each) == sigma]
+                if chosen:
+                    style: dict[str, Any] = {"color": PALETTE[position], "linestyle": DASHES[line]}
+                    label = shortened(_named(f"{name} σ={sigma:g}", len(chosen)))
+                    axes.plot(grid, _best_of(chosen, grid), label=label, **style)
         percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
-    note = "The best of the runs of one noise level σ at each radius."
-    return Drawing("envelope_per_sigma", "Upper envelope per noise level", note, draw)
+    note = "The best of the runs of one noise level σ (colour) and method (line) at each radius."
+    note += left_out(order[len(DASHES) :]) + left_out([f"σ={sigma:g}" for sigma in sigmas[len(PALETTE) :]])
+    title = "Upper envelope per noise level" + (f": {data}" if data else "")
+    name = "_".join(["envelope_per_sigma", *([re.sub(r"\W+", "_", data)] if data else [])])
+    return Drawing(name, title, note, draw)

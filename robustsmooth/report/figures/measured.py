@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustsmooth.report.evaluations import Measurement, Training
-from robustsmooth.report.figures.drawing import DASHES, MARKERS, MOST_LINES, Drawing, line_style, percent_axes
+from robustsmooth.report.figures.drawing import (
+    DASHES,
+    MARKERS,
+    MOST_LINES,
+    Drawing,
+    Styles,
+    left_out,
+    line_style,
+    percent_axes,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,16 +30,18 @@ __all__ = ["PROGRESS", "agreement", "inference_over_samples", "inference_over_vo
 PROGRESS = "val/top1"
 
 
-def training_curves(trainings: Sequence[Training]) -> Drawing:
+def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing:
     """Validation accuracy per epoch; for training runs that have it."""
 
     def draw(axes: Axes) -> None:
-        for position, each in enumerate(trainings[:MOST_LINES]):
-            values = 100 * each.metrics[PROGRESS].to_numpy(float)
-            axes.plot(np.arange(1, len(values) + 1), values, label=each.run.label, **line_style(position))
+        for each in trainings:
+            if (style := styles.of(each.run)) is not None:
+                values = 100 * each.metrics[PROGRESS].to_numpy(float)
+                axes.plot(np.arange(1, len(values) + 1), values, label=shortened(each.run.label), **style)
         percent_axes(axes, "Epoch", "Validation accuracy (%)")
 
-    return Drawing("training", "Training", "On clean validation images.", draw)
+    missing = left_out([each.run.label for each in trainings if styles.of(each.run) is None])
+    return Drawing("training", "Training", "On clean validation images." + missing, draw)
 
 
 def agreement(rows: Sequence[Mapping[str, Any]], own: bool) -> Drawing:
@@ -55,6 +67,7 @@ def agreement(rows: Sequence[Mapping[str, Any]], own: bool) -> Drawing:
         percent_axes(axes, "Noise level σ of the vote (pixel units)", "Equal answers (%)")
 
     note = "Over the images that the single pass has right. Bands: confidence intervals over images."
+    note += left_out(list(lines)[MOST_LINES:])
     if own:
         return Drawing("agreement", "Agreement with the network's own vote", note, draw)
     return Drawing("agreement_others", "Agreement with another network's vote", note, draw)

@@ -8,14 +8,14 @@ from robustsmooth.report.tables.attacked import (
     distance_table,
 )
 from robustsmooth.report.tables.certified import (
+    best_table,
     certified_accuracy_table,
-    comparison_table,
     envelope_table,
     linf_table,
     radius_table,
-    seed_table,
 )
-from robustsmooth.report.tables.common import by_guarantee, by_method, default_radii
+from robustsmooth.report.tables.common import asked_radii, default_radii
+from robustsmooth.report.tables.compared import comparison_table, seed_table, unpaired
 from robustsmooth.report.tables.measured import (
     agreement_rows,
     agreement_table,
@@ -29,5 +29,6 @@ __all__ = [
     "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
-    "prediction_table", "attack_seed_table", "distance_table", "by_guarantee", "by_method", "default_radii",
+    "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "unpaired",
+    "best_table",
 ]  # fmt: skip

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification, Evaluations
+from robustsmooth.report.comparable import repetitions
+from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, apart_from_seed, differ_in_seed, known_facts
+from robustsmooth.report.tables.common import RUN, known_facts
 from robustsmooth.statistics import ABSTAIN, Method
 
 __all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table", "distance_table"]
@@ -88,7 +89,7 @@ def distance_table(evaluations: Evaluations) -> Table | None:
     """
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, Column] = {}
-    for bound in (each for each in evaluations.certifications if "lbound" in each.guarantee):
+    for bound in (each for each in evaluations.certifications if each.guarantee.statement == "lbound"):
         median, mean, _ = statistics.radius_statistics(np.ones_like(bound.correct), bound.radius)
         row = rows.setdefault(str(bound.run.facts["classifier"]), {})
         for name, value in (("median", median), ("mean", mean)):
@@ -118,18 +119,17 @@ def distance_table(evaluations: Evaluations) -> Table | None:
 
 def attack_seed_table(attacks: Sequence[Attack]) -> Table:
     """Accuracy without and under attack, mean and standard deviation over seeds (CPNI Tables 1, 2 and 4)."""
-    groups: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
-    for each, row in zip(attacks, attack_rows(attacks), strict=True):
-        groups.setdefault(apart_from_seed({**each.run.facts, **each.settings}), []).append(row)
+    said = {id(each): row for each, row in zip(attacks, attack_rows(attacks), strict=True)}
     rows = []
-    for members in filter(differ_in_seed, groups.values()):
+    for group in (group for group in repetitions(attacks) if len(group) > 1):
+        members = [said[id(each)] for each in group]
         averaged: dict[str, Any] = {**members[0], "seeds": len(members)}
         for key in ("clean_accuracy", "accuracy"):
             mean, std = statistics.mean_and_std([member[key] for member in members])
             averaged |= {f"{key}_mean": mean, f"{key}_std": std, key: f"{100 * mean:.2f} ± {100 * std:.2f}"}
         rows.append(averaged)
     columns = [
-        Column("method", "Method"),
+        Column("family", "Runs"),
         Column("model", "Network"),
         Column("noise_layers", "Noise layers"),
         Column("attack", "Attack"),
@@ -149,8 +149,9 @@ def contradiction_table(evaluations: Evaluations) -> Table:
         if attack.epsilon is None or attack.norm != "l2":
             continue
         for each in evaluations.certifications:
-            if _same_classifier(attack.run, each.run) and each.guarantee == FIELD_GUARANTEE:
-                rows.append(_contradiction_row(attack, each, attack.epsilon))
+            if _same_classifier(attack.run, each.run) and each.guarantee.usual:
+                row = _contradiction_row(attack, each, attack.epsilon)
+                rows += [row] if row else []
     columns = [
         Column("certified_by", "Certified"),
         Column("run", "Attacked"),
@@ -172,17 +173,19 @@ def contradiction_table(evaluations: Evaluations) -> Table:
 def _same_classifier(attacked: Run, certified: Run) -> bool:
     """Whether an attack was decided by the smoothed classifier that the certificate is about."""
     return (
-        attacked.trained is not None
-        and attacked.trained == certified.trained
+        attacked.checkpoint is not None
+        and attacked.facts.get("classifier") == certified.facts.get("classifier")
         and attacked.facts.get("target") == "smoothed"
         and attacked.facts.get("sigma") == certified.facts.get("sigma")
     )
 
 
-def _contradiction_row(attack: Attack, each: Certification, epsilon: float) -> dict[str, Any]:
+def _contradiction_row(attack: Attack, each: Certification, epsilon: float) -> dict[str, Any] | None:
     images = attack.rows["idx"].to_numpy()
     _, at_attack, at = np.intersect1d(images, each.indices, return_indices=True)
     table = attack.rows.iloc[at_attack]
+    if not np.array_equal(table["label"].to_numpy(), each.labels[at]):
+        return None  # images of another data set or split
     label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
     certified = each.correct[at] & (each.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0))
     broken = (adversarial != label) & (adversarial != ABSTAIN)

@@ -1,38 +1,70 @@
 """What the tables share."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from robustsmooth.report.evaluations import FIELD_GUARANTEE, Attack, Certification
+from robustsmooth import statistics
+from robustsmooth.report.comparable import by_data
+from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
 
 __all__ = [
+    "DATA",
+    "P_A",
     "RUN",
-    "apart_from_seed",
-    "by_guarantee",
-    "by_method",
+    "SURE",
+    "asked_radii",
+    "certified_rows",
     "default_radii",
-    "differ_in_seed",
     "known_facts",
+    "radius_columns",
     "radius_key",
+    "sure_share",
 ]
 
 RUN = Column("run", "Run")
+DATA = Column("data_set", "Data")
+SURE = 0.9
+P_A = Column("sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent")
+"""Stands beside every ACR, which alone rewards certainty on a few easy images."""
 
-Each = TypeVar("Each", Certification, Attack)
+MANY = 40
+"""More rows than this are sorted, the best first."""
 
 
-def default_radii(certifications: Sequence[Certification]) -> list[float]:
+def default_radii(certifications: Iterable[Certification]) -> list[float]:
     """Up to ten round radii that cover what was certified."""
     largest = max((float(each.counted.max()) for each in certifications if each.images), default=0.0)
-    step = next((step for step in (0.05, 0.1, 0.25, 0.5, 1.0) if largest / step <= 9.5), 1.0)
+    steps = [0.05, *(base * 10.0**power for power in range(-1, 300) for base in (1.0, 2.5, 5.0))]
+    step = next(step for step in steps if largest / step <= 9.5)
     return [round(step * count, 10) for count in range(int(largest / step) + 1)]
 
 
+def asked_radii(certifications: Iterable[Certification]) -> list[float]:
+    """The radii that tests of some radii asked about, as far as any image has them."""
+    return sorted({float(radius) for each in certifications for radius in each.radius[each.radius > 0]})
+
+
 def radius_key(radius: float) -> str:
-    """The name of certified accuracy at a radius, as it is logged."""
+    """The name of certified accuracy at a radius in a table's files, such as ``certified_acc@0.5``."""
     return f"certified_acc@{radius:g}"
+
+
+def radius_columns(radii: Sequence[float], kind: Any, interval: bool = False) -> list[Column]:
+    """One column for each radius, the best value marked."""
+    keys = [radius_key(radius) for radius in radii]
+    ends = [(f"{key}_low", f"{key}_high") if interval else (None, None) for key in keys]
+    return [
+        Column(key, f"r={radius:g} (%)", kind, "percent", low, high, "max", head="Accuracy at radius")
+        for radius, key, (low, high) in zip(radii, keys, ends, strict=True)
+    ]
+
+
+def sure_share(each: Certification) -> float | None:
+    """Share of all images that are correct with a lower bound of p_A of at least 0.9; None if not known."""
+    counted = each.p_a_counted
+    return None if counted is None else float(statistics.exceedance(counted, [SURE])[0])
 
 
 def known_facts(run: Run) -> dict[str, Any]:
@@ -40,29 +72,16 @@ def known_facts(run: Run) -> dict[str, Any]:
     return {name: fact for name, fact in run.facts.items() if isinstance(fact, str | int | float | bool)}
 
 
-def by_guarantee(certifications: Iterable[Certification]) -> dict[str, list[Certification]]:
-    """Certifications whose radii mean the same, l2 certificates first."""
-    groups: dict[str, list[Certification]] = {}
-    for each in certifications:
-        groups.setdefault(each.guarantee, []).append(each)
-    return dict(sorted(groups.items(), key=lambda item: (item[0] != FIELD_GUARANTEE, item[0])))
-
-
-def by_method(members: Iterable[Each]) -> dict[str, list[Each]]:
-    """What was found about the runs of each method, or of each row of an experiment's table."""
-    groups: dict[str, list[Each]] = {}
-    for each in members:
-        groups.setdefault(str(each.run.facts.get("method", "all")), []).append(each)
-    return groups
-
-
-def apart_from_seed(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What a run shares with its repetitions under other seeds."""
-    left_out = ("seed", "train_seed", "name", "classifier")
-    return tuple(sorted((key, f"{key}={value}") for key, value in facts.items() if key not in left_out))
-
-
-def differ_in_seed(members: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether there are several runs, by their facts, and each has a seed of its own."""
-    seeds = {(facts.get("train_seed"), facts.get("seed")) for facts in members}
-    return len(seeds) == len(members) > 1
+def certified_rows(
+    certifications: Iterable[Certification], row: Callable[[Certification], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row for each certification, those of one data set together, of many the best first."""
+    rows = []
+    for name, members in by_data(certifications).items():
+        if len(members) > MANY:
+            members = sorted(members, key=lambda each: -each.counted.mean())
+        rows += [
+            {"run": each.run.label, **known_facts(each.run), "data_set": name, **row(each)}
+            for each in members
+        ]
+    return rows

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from robustsmooth import statistics
+from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, apart_from_seed, known_facts
+from robustsmooth.report.tables.common import RUN, known_facts
 from robustsmooth.statistics import ABSTAIN, Method
 
 __all__ = ["agreement_rows", "agreement_table", "inference_table", "prediction_table", "timing_table"]
@@ -142,11 +143,8 @@ def timing_table(measurements: Iterable[Measurement]) -> Table:
 
 def inference_table(measurements: Iterable[Measurement]) -> Table:
     """Accuracy of smoothed inference, mean over seeds, without noise and at the best level (CPNI Table 3)."""
-    groups: dict[tuple[tuple[str, str], ...], list[Measurement]] = {}
-    for each in (each for each in measurements if each.kind == "smoothed_inference"):
-        groups.setdefault(apart_from_seed(each.run.facts), []).append(each)
     rows: list[dict[str, Any]] = []
-    for members in groups.values():
+    for members in repetitions(each for each in measurements if each.kind == "smoothed_inference"):
         for voting in sorted(members[0].rows["voting"].unique()):
             rows += _inference_rows(members, voting)
     columns = [

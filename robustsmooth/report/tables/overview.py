@@ -2,74 +2,220 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from robustsmooth import statistics
-from robustsmooth.report.evaluations import FIELD_GUARANTEE, Evaluations
+from robustsmooth.report.comparable import repetitions
+from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import attack_rows
-from robustsmooth.report.tables.common import RUN, known_facts, radius_key
+from robustsmooth.report.tables.common import (
+    P_A,
+    RUN,
+    asked_radii,
+    known_facts,
+    radius_columns,
+    radius_key,
+    sure_share,
+)
 
 __all__ = ["overview_table", "training_table"]
 
+OF_ATTACKS = ("mode", "norm", "steps", "images", "source", "seed")
+"""What tells two attacks apart that have the same title."""
+
+
+@dataclass
+class _Row:
+    """One network with one noise level under one certification, and what is said about it."""
+
+    certification: Certification | None
+    label: str
+    cells: dict[str, Any] = field(default_factory=dict)
+
 
 def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | None:
-    """One row per trained classifier: what was proved, what attacks achieved, what its training took.
+    """What was proved, what attacks achieved, what the training took: one row per network and certification.
 
-    Only where evaluations name their training run; several certificates or attacks get columns of their own.
+    Only where evaluations name a checkpoint. Certifications of one network at several noise levels, numbers
+    of votes or images are rows of their own; other guarantees and attacks get columns of their own. Runs that
+    differ only in their seed become one row of means and standard deviations.
     """
-    rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, Column] = {}
-    for each in (each for each in evaluations.certifications if each.run.trained is not None):
-        row = _classifier_row(rows, str(each.run.trained), each.run.facts)
-        row["top1"] = each.run.summary.get("metrics", {}).get("test/top1")
-        name = "" if each.guarantee == FIELD_GUARANTEE else f" {each.guarantee}"
-        shares = statistics.certified_accuracy(each.correct, each.radius, radii)
-        cells = {f"acr{name}": (statistics.acr(each.correct, each.radius), f"ACR{name}", ".3f")}
-        cells |= {
-            f"{radius_key(radius)}{name}": (float(share), f"r={radius:g}{name} (%)", "percent")
-            for radius, share in zip(radii, shares, strict=True)
-        }
-        for key, (value, title, style) in cells.items():
-            row[key] = value
-            columns.setdefault(key, Column(key, title, each.kind, style, best="max"))
-    for attack in attack_rows(each for each in evaluations.attacks if each.run.trained is not None):
-        row = _classifier_row(rows, attack["folder"], attack)
-        title = _attack_title(attack)
-        row[title] = attack["accuracy"]
-        columns.setdefault(title, Column(title, f"{title} (%)", "empirical", "percent", best="max"))
+    rows: dict[tuple[str, Any], list[_Row]] = {}
+    known = [each for each in evaluations.certifications if each.run.checkpoint is not None]
+    for each in sorted(known, key=lambda each: not each.guarantee.usual):
+        cells = _certified_cells(each, radii, columns)
+        home = rows.setdefault(_classifier(each), [])
+        free = next(
+            (row for row in home if not each.guarantee.usual and not row.cells.keys() & cells.keys()), None
+        )
+        if free is None:
+            home.append(free := _Row(each, each.run.label))
+        free.cells |= cells
+    _add_attacks([each for each in evaluations.attacks if each.run.checkpoint is not None], rows, columns)
     if not rows:
         return None
-    for training in evaluations.trainings:
-        if str(training.run.path) in rows:
-            rows[str(training.run.path)]["seconds"] = training.seconds
+    seconds = {each.run.facts["classifier"]: each.seconds for each in evaluations.trainings}
+    for (classifier, _), home in rows.items():
+        for row in home:
+            row.cells["seconds"] = seconds.get(classifier, math.nan)
+    repeated = {key: values for row in _merged(rows) for key, values in row.items() if key == "seeds"}
     ordered = [
         Column("classifier", "Classifier"),
-        Column("top1", "Clean, one pass (%)", "measurement", "percent", best="max"),
+        *([Column("seeds", "Seeds", style="d")] if repeated else []),
+        Column("images", "Images", style="d"),
+        Column("top1", "Clean, one pass (%)", "measurement", "percent", best="max", spread="top1_std"),
         *sorted(columns.values(), key=lambda column: column.kind == "empirical"),
         Column("seconds", "Training (s)", "measurement", ".0f"),
     ]
     return Table(
-        "overview", "The classifiers compared", ordered, list(rows.values()),
-        "Each row is one trained classifier. Certified columns hold for the smoothed classifier with "
-        "probability 1 - α per image; empirical columns say what the named attack left standing; clean "
-        "accuracy is the network's own, without noise.",
+        "overview", "The classifiers compared", ordered, _merged(rows),
+        "Each row is one trained network, "
+        "certified with one noise level and "
+        "number of votes. Certified columns "
+        "hold for the smoothed classifier with"
+        " probability 1 - α per image; "
+        "empirical columns say what the named "
+        "attack left standing; clean accuracy "
+        "is the network's own, without noise. "
+        "ACR: average certified radius; p_A: "
+        "lower bound of the top class's "
+        "probability." + (" ±: standard deviation over seeds." if repeated else ""),
     )  # fmt: skip
 
 
-def _classifier_row(rows: dict[str, dict[str, Any]], folder: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    return rows.setdefault(folder, {"classifier": facts.get("classifier", folder), "folder": folder})
+def _classifier(each: Certification | Attack) -> tuple[str, Any]:
+    """A network and the noise level of its smoothing."""
+    return str(each.run.facts["classifier"]), each.run.facts.get("sigma")
+
+
+def _certified_cells(
+    each: Certification, radii: Sequence[float], columns: dict[str, Column]
+) -> dict[str, Any]:
+    """The numbers of a certification by the keys of their columns, which are added where they are new."""
+    guarantee = each.guarantee
+    name = "" if guarantee.usual else f" {guarantee}"
+    made = [] if guarantee.at_some_radii else [Column("acr", "ACR", each.kind, ".3f", best="max")]
+    made += [] if guarantee.at_some_radii else [P_A]
+    made += radius_columns(_asked(each, radii), each.kind)
+    for column in made:
+        key = f"{column.key}{name}"
+        title = column.title if guarantee.usual else column.title.replace(" (%)", "") + name
+        columns.setdefault(
+            key,
+            Column(key, title + (" (%)" if column.style == "percent" and name else ""), each.kind,
+            column.style,
+                   best=column.best, head=column.head if guarantee.usual else "", spread=f"{key}_std"),
+        )  # fmt: skip
+    shares = statistics.certified_accuracy(each.correct, each.radius, _asked(each, radii))
+    cells: dict[str, Any] = (
+        {} if guarantee.at_some_radii else {f"acr{name}": each.acr, f"sure{name}": sure_share(each)}
+    )
+    cells |= {
+        f"{radius_key(r)}{name}": float(share) for r, share in zip(_asked(each, radii), shares, strict=True)
+    }
+    if guarantee.usual:
+        metrics = each.run.summary.get("metrics")
+        cells |= {
+            "images": each.images,
+            "top1": metrics.get("test/top1") if isinstance(metrics, Mapping) else None,
+        }
+    return cells
+
+
+def _asked(each: Certification, radii: Sequence[float]) -> list[float]:
+    """The radii at which a certification says something: of a test of some radii, those."""
+    return asked_radii([each]) if each.guarantee.at_some_radii else list(radii)
+
+
+def _add_attacks(
+    attacks: Sequence[Attack], rows: dict[tuple[str, Any], list[_Row]], columns: dict[str, Column]
+) -> None:
+    """Each attack's column, in the rows of the classifier that it attacked, or of its network."""
+    for each, said, title in _titled(attacks):
+        classifier, sigma = _classifier(each)
+        of_network = each.run.facts.get("target") == "network"
+        homes = [row for (name, level), home in rows.items() if name == classifier and (of_network or level ==
+        sigma)
+                 for row in home]  # fmt: skip
+        if not homes:
+            homes = rows.setdefault((classifier, sigma), [_Row(None, each.run.label)])
+        for row in homes:
+            row.cells[title] = said["accuracy"]
+        columns.setdefault(
+            title, Column(title, f"{title} (%)", "empirical", "percent", best="max", spread=f"{title}_std")
+        )
+
+
+def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str]]:
+    """Each attack with its numbers and a title; two attacks of one classifier never share one."""
+    said = attack_rows(attacks)
+    titles = [_attack_title(row) for row in said]
+    for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
+        places: dict[Any, list[int]] = {}
+        for at, each in enumerate(attacks):
+            places.setdefault((_classifier(each), titles[at]), []).append(at)
+        clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
+        if not clashing:
+            break
+        for at in (at for at, title in enumerate(titles) if title in clashing):
+            facts = [
+                f"{name}={attacks[at].run.facts[name]}"
+                for name in more
+                if attacks[at].run.facts.get(name) is not None
+            ]
+            titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
+    seen: set[Any] = set()
+    for at, each in enumerate(attacks):
+        if (key := (_classifier(each), titles[at])) in seen:
+            titles[at] += f" ({each.run.path.name})"
+        seen.add(key)
+    return list(zip(attacks, said, titles, strict=True))
 
 
 def _attack_title(attack: Mapping[str, Any]) -> str:
     words = [str(attack.get("attack", "attack"))]
     if "target" in attack:
         words.append(f"on {attack['target']}")
-    if attack.get("epsilon") is not None:
-        words.append(f"ε={attack['epsilon']:g}")
-    if attack.get("num_noise", 1) > 1:
+    if isinstance(attack.get("epsilon"), int | float):
+        words.append(f"ε={attack['epsilon']:.3g}")
+    if isinstance(attack.get("num_noise"), int | float) and attack["num_noise"] > 1:
         words.append(f"m={attack['num_noise']:g}")
     return " ".join(words)
+
+
+def _merged(rows: Mapping[tuple[str, Any], Sequence[_Row]]) -> list[dict[str, Any]]:
+    """The rows as they are printed: repetitions under several seeds as one, in the order of the first."""
+    every = [row for home in rows.values() for row in home]
+    by_run = {id(row.certification): row for row in every if row.certification is not None}
+    groups = {
+        id(group[0]): [by_run[id(each)] for each in group]
+        for group in repetitions(row.certification for row in every if row.certification is not None)
+    }
+    merged = []
+    for row in every:
+        if row.certification is None:
+            merged.append({"classifier": row.label, **row.cells})
+        elif id(row.certification) in groups:
+            merged.append(_means(groups[id(row.certification)]))
+    return merged
+
+
+def _means(rows: Sequence[_Row]) -> dict[str, Any]:
+    """One row of means over seeds, with the standard deviations under the keys of `Column.spread`."""
+    if len(rows) == 1:
+        return {"classifier": rows[0].label, **rows[0].cells}
+    first = rows[0].certification
+    family = str(first.run.facts["family"]) if first is not None else rows[0].label
+    label = rows[0].label.replace(str(first.run.facts["classifier"]), family) if first is not None else family
+    row: dict[str, Any] = {"classifier": label, "seeds": len(rows), "images": rows[0].cells.get("images")}
+    for key in (key for key in rows[0].cells if key != "images"):
+        values = [each.cells.get(key) for each in rows]
+        if all(isinstance(value, int | float) for value in values):
+            row[key], row[f"{key}_std"] = statistics.mean_and_std(values)  # type: ignore[arg-type]
+    return row
 
 
 def training_table(evaluations: Evaluations) -> Table:

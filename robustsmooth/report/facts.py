@@ -1,0 +1,252 @@
+"""What is known about a run, from its config, Hydra's record of the command line, and its settings.
+
+Facts have short names (method, model, data, split, images, sigma, train_sigma, n, alpha, attack, seed...) and
+plain values. What an evaluation's training run is known to be, the evaluation is known to be about. Files in
+a run folder may be anything that a person put there: what is no mapping counts as empty, what should be a
+number and is none is left out and named.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = [
+    "checked_numbers",
+    "config_of",
+    "facts_of",
+    "overrides_of",
+    "read_mapping",
+    "settings_facts",
+    "signature",
+]
+
+NUMBERS = ("sigma", "train_sigma", "n0", "n", "alpha")
+"""Facts that must be numbers."""
+
+TRAINING_FACTS = {
+    "attack": "train_attack",
+    "epsilon": "train_epsilon",
+    "steps": "train_steps",
+    "copies": "copies",
+}
+"""Settings of a training's attack, by their names in its config, as facts of what evaluates it."""
+
+GROUPS = ("method", "model", "data", "certificate", "attack", "smoothing", "loss", "experiment")
+OF_AN_ATTACK = ("attack", "epsilon", "norm", "steps", "num_noise", "loss")
+NO_SETTINGS = {
+    "seed", "run_dir", "root", "num_workers", "logger", "callbacks", "monitor", "save_every_steps",
+    "evaluate", "devices", "accelerator", "strategy", "num_nodes", "log_every_n_steps", "enable_progress_bar",
+    "enable_model_summary",
+}  # fmt: skip
+"""Keys of a config that a repetition under another seed may change too, wherever they stand."""
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def read_mapping(path: Path, problems: list[str]) -> dict[str, Any]:
+    """A YAML or JSON file as a mapping; empty if it is not there, or not readable (then a problem)."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YamlLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems.append(f"{path} is not readable: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        return {}
+    if content is not None and not isinstance(content, dict):
+        problems.append(f"{path} holds no mapping, but {str(content)[:40]!r}")
+    return content if isinstance(content, dict) else {}
+
+
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads ``1e-3`` as a number, as Hydra writes it."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)?(\.\d*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.\d*$|^[-+]?\.(inf|nan)$"),
+    list("-+0123456789."),
+)
+
+
+def checked_numbers(facts: Mapping[str, Any], where: Path, problems: list[str]) -> dict[str, Any]:
+    """The facts, with text that spells a number as that number; what is no number is left out and named."""
+    checked = dict(facts)
+    for name in NUMBERS:
+        value = checked.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            try:
+                checked[name] = float(str(value))
+            except ValueError:
+                problems.append(f"{where}: {name} is {value!r}, which is no number; it is left out")
+                del checked[name]
+    return checked
+
+
+def config_of(folder: Path, problems: list[str] | None = None) -> dict[str, Any]:
+    """The resolved config of a run folder."""
+    return read_mapping(folder / ".hydra" / "config.yaml", [] if problems is None else problems)
+
+
+@lru_cache(maxsize=8192)
+def _config(folder: Path) -> Mapping[str, Any]:
+    return config_of(folder)
+
+
+@lru_cache(maxsize=8192)
+def _hydra(folder: Path) -> Mapping[str, Any]:
+    return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """The words of the command line that made a run folder; none if it is not known."""
+    words = mapping(_hydra(folder).get("overrides")).get("task")
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
+def facts_of(folder: Path) -> tuple[dict[str, Any], Path | None]:
+    """The facts of a run folder, and the folder of the training run that it trained or evaluated."""
+    facts, trained = _facts_of(folder.absolute())
+    return dict(facts), trained
+
+
+@lru_cache(maxsize=8192)
+def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
+    config, hydra = _config(folder), _hydra(folder)
+    choices = mapping(mapping(hydra.get("runtime")).get("choices"))
+    facts: dict[str, Any] = {}
+    trained: Path | None = folder if isinstance(config.get("method"), Mapping) else None
+    if isinstance(checkpoint := config.get("checkpoint"), str):
+        trained = training_folder(checkpoint, str(mapping(hydra.get("runtime")).get("cwd", ".")))
+        if trained != folder:
+            facts = _facts_of_evaluated(checkpoint, trained)
+    chosen = {group: choices.get(group) for group in GROUPS}
+    facts |= {group: name for group, name in chosen.items() if name not in (None, "none", "as_trained")}
+    facts |= (
+        _facts_of_training(config, facts)
+        if trained == folder
+        else _facts_of_evaluation(config, choices, folder)
+    )
+    facts |= {"seed": config["seed"]} if "seed" in config else {}
+    method = mapping(config.get("method"))
+    if method.get("sigma") is not None:
+        facts["train_sigma"] = method["sigma"]
+    for group, names in (
+        ("smoothing", ("sigma",)),
+        ("certificate", ("n0", "n", "alpha")),
+        ("attack", ("norm", "steps", "epsilon", "num_noise")),
+    ):
+        settings = mapping(config.get(group))
+        facts |= {name: settings[name] for name in names if settings.get(name) is not None}
+    return facts, trained
+
+
+def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]:
+    """What is known about the network that was evaluated."""
+    facts: dict[str, Any] = {}
+    if trained is not None:
+        facts, _ = facts_of(trained)
+        facts["train_seed"] = facts.pop("seed", None)
+        for name in OF_AN_ATTACK:  # of the training
+            facts.pop(name, None)
+    if Path(checkpoint).suffix in (".ckpt", ".safetensors") and Path(checkpoint).stem != "last":
+        facts["checkpoint"] = Path(checkpoint).stem
+    return facts
+
+
+def _facts_of_training(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        **mapping(config.get("attack")),
+        "attack": facts.get("attack"),
+        **mapping(config.get("method")),
+    }
+    found = {fact: settings[name] for name, fact in TRAINING_FACTS.items() if settings.get(name) is not None}
+    # A row of an experiment's table is a variant of a method.
+    return found | ({"method": config["row"]} if config.get("row") else {})
+
+
+def _facts_of_evaluation(
+    config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    subset = mapping(mapping(config.get("data")).get("subset"))
+    if subset.get("split") == "val":
+        facts["split"] = "validation"
+    words = [f"every {subset['every']}"] if subset.get("every") not in (None, 1) else []
+    words += [f"first {subset['max']}"] if subset.get("max") is not None else []
+    words += ["chosen"] if subset.get("indices") is not None else []
+    facts |= {"images": " ".join(words)} if words else {}
+    measure = mapping(config.get("measure"))
+    if config.get("attack") or measure.get("attack"):
+        facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or folder.name
+        if isinstance(source := mapping(config.get("source")).get("checkpoint"), str):
+            facts["source"] = (training_folder(source, ".") or Path(source)).name
+    elif measure:
+        facts["attack"] = "none"
+    return facts
+
+
+def training_folder(checkpoint: str, cwd: str) -> Path | None:
+    """The run folder that a checkpoint (a run folder, or a file in it) belongs to, if it is still there."""
+    path = Path(cwd, checkpoint)
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / ".hydra" / "config.yaml").exists():
+            return folder.absolute()
+    return None
+
+
+def settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts among the settings that an evaluation's rows depend on."""
+    flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings)}
+    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "mode")
+    facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
+    for group, name in (("target", "target"), ("procedure", "certificate")):
+        if "name" in mapping(settings.get(group)):
+            facts[name] = settings[group]["name"]
+    return facts
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@lru_cache(maxsize=8192)
+def signature(folder: Path) -> str:
+    """All settings of a run and of the trainings that it starts from, without seeds and places, as text.
+
+    Runs with the same signature repeat each other under other seeds.
+    """
+    return json.dumps(_settings(_config(folder), (folder,)), default=str)
+
+
+def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
+    if isinstance(tree, list):
+        return [_settings(value, opened) for value in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    kept = {str(key): value for key, value in tree.items() if str(key) not in NO_SETTINGS}
+    return {
+        key: _origin(value, opened) if key == "checkpoint" else _settings(value, opened)
+        for key, value in sorted(kept.items())
+    }
+
+
+def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
+    """In place of a checkpoint's path, which differs between seeds: the settings of its training."""
+    folder = training_folder(checkpoint, ".") if isinstance(checkpoint, str) else None
+    if folder is None or folder in opened:
+        return checkpoint if folder is None else None
+    name = Path(checkpoint).stem if Path(checkpoint).suffix else "last"
+    return [name, _settings(_config(folder), (*opened, folder))]

@@ -1,0 +1,187 @@
+"""Short names of runs: one name per classifier, and what tells its evaluations apart.
+
+"heat 0.25" is a method and its noise level. Everything else is said only where runs differ in it, and what
+would tell only two of many runs apart stands with those two. A training run, its certification and its attack
+share their name.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from robustsmooth.report.facts import overrides_of
+from robustsmooth.report.runs import Run
+
+__all__ = ["label_runs"]
+
+SIGNS = {"sigma": "σ", "train_sigma": "training σ", "epsilon": "ε", "train_epsilon": "training ε", "alpha":
+"α",
+         "num_noise": "m", "train_seed": "seed"}  # fmt: skip
+"""How a fact is called in a label where it is not called by its name."""
+
+OF_CLASSIFIERS = ("data", "model")
+"""Stand in every label if they differ anywhere; the rest stands only in labels that would be equal."""
+REST_OF_CLASSIFIERS = (
+    "loss",
+    "train_attack",
+    "train_epsilon",
+    "train_steps",
+    "copies",
+    "train_seed",
+    "source",
+)
+OF_EVALUATIONS = ("split", "n", "alpha", "certificate", "attack", "target")
+REST_OF_EVALUATIONS = ("images", "mode", "norm", "epsilon", "steps", "num_noise", "seed")
+MOST_WORDS = 60
+"""Words of command lines longer than this do not make a label; then folders do."""
+
+
+def label_runs(runs: Sequence[Run]) -> list[Run]:
+    """Give each run a label, unique among the runs with the same kind of logs.
+
+    A run also gets its classifier's label as the fact ``classifier``, with the checkpoint if it is not the
+    last, and as ``family`` what that label is without what tells repetitions under other seeds apart.
+    """
+    classifiers: dict[Any, list[Run]] = {}
+    for run in runs:
+        classifiers.setdefault(_classifier_key(run), []).append(run)
+    first = {key: _representative(members) for key, members in classifiers.items()}
+    families, labels = _classifier_labels(list(first.values()))
+    names = {
+        key: {"family": family, "classifier": label}
+        for key, family, label in zip(first, families, labels, strict=True)
+    }
+    named = [replace(run, facts={**run.facts, **names[_classifier_key(run)]}) for run in runs]
+    kinds: dict[Any, list[int]] = {}
+    for at, run in enumerate(named):
+        kinds.setdefault((tuple(run.logs), run.facts.get("guarantee")), []).append(at)
+    for members in kinds.values():
+        for at, label in zip(members, _evaluation_labels([named[at] for at in members]), strict=True):
+            named[at] = replace(named[at], label=label)
+    return named
+
+
+def _classifier_key(run: Run) -> Any:
+    """What is one classifier: a checkpoint of a training run, wherever that lies; a foreign log by itself."""
+    if run.checkpoint is not None:
+        return run.checkpoint, run.facts.get("checkpoint")
+    return run.path, None
+
+
+def _representative(runs: Sequence[Run]) -> Run:
+    """The training run among the runs about one classifier, or the first of them."""
+    return next((run for run in runs if run.trained == run.path), runs[0])
+
+
+def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    facts = [_network_facts(run) for run in runs]
+    heads = [
+        str(each.get("name") or each.get("method") or run.path.name.removesuffix(".tsv"))
+        for each, run in zip(facts, runs, strict=True)
+    ]
+    differing = _differing(facts, ("level", *OF_CLASSIFIERS))
+    order = [name for name in (*OF_CLASSIFIERS, "level", "checkpoint") if name in {*differing, "checkpoint"}]
+    labels = [" ".join([head, *_words(each, order)]) for head, each in zip(heads, facts, strict=True)]
+    return labels, _tell_apart(
+        labels, runs, facts, REST_OF_CLASSIFIERS, lambda run: overrides_of(run.trained or run.path)
+    )
+
+
+def _network_facts(run: Run) -> dict[str, Any]:
+    """What is known about the network itself; ``level`` is the noise that it was trained with."""
+    facts = dict(run.facts)
+    facts["level"] = facts.get("train_sigma", facts.get("sigma"))
+    facts.setdefault("train_seed", facts.get("seed") if run.trained == run.path else None)
+    return facts
+
+
+def _evaluation_labels(runs: Sequence[Run]) -> list[str]:
+    """The classifiers' labels, and what differs among evaluations of one kind."""
+    facts = [dict(run.facts) for run in runs]
+    per_classifier: dict[str, set[Any]] = {}
+    for each in facts:
+        per_classifier.setdefault(each["classifier"], set()).add(each.get("sigma"))
+    for each in facts:  # the noise level is said where it is not the one that the label has already
+        if (
+            each.get("train_sigma", each.get("sigma")) == each.get("sigma")
+            and len(per_classifier[each["classifier"]]) == 1
+        ):
+            each["sigma"] = None
+    order = ["sigma", *_differing(facts, OF_EVALUATIONS)]
+    labels = [" ".join([str(each["classifier"]), *_words(each, order)]) for each in facts]
+    return _tell_apart(labels, runs, facts, REST_OF_EVALUATIONS, lambda run: overrides_of(run.path))
+
+
+def _differing(facts: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """The facts that have several known values."""
+    return [name for name in names if len({_comparable(each.get(name)) for each in facts} - {None}) > 1]
+
+
+def _comparable(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | None) else json.dumps(value, default=str)
+
+
+def _words(facts: Mapping[str, Any], shown: Iterable[str]) -> list[str]:
+    """Texts as they are, numbers with their names; the level of a network without."""
+    words = []
+    for name in shown:
+        value = _comparable(facts.get(name))
+        if value is not None:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            plain = isinstance(value, str) or name == "level"
+            words.append(text if plain else f"{SIGNS.get(name, name)}={text}")
+    return words
+
+
+def _tell_apart(
+    labels: Sequence[str],
+    runs: Sequence[Run],
+    facts: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    command_line: Callable[[Run], Sequence[str]],
+) -> list[str]:
+    """Add to labels that are equal what these runs differ in: facts, words of command lines, or folders."""
+    alike: dict[str, list[int]] = {}
+    for at, label in enumerate(labels):
+        alike.setdefault(label, []).append(at)
+    told = list(labels)
+    for members in (members for members in alike.values() if len(members) > 1):
+        shown = _differing([facts[at] for at in members], names)
+        more = [" ".join(_words(facts[at], shown)) for at in members]
+        if len({*more}) < len(members):
+            more = _different_words([list(command_line(runs[at])) for at in members])
+        if len({*more}) < len(members) or max(map(len, more)) > MOST_WORDS:
+            more = _different_places([runs[at].path for at in members])
+        for at, words in zip(members, more, strict=True):
+            told[at] = f"{labels[at]} {words}".strip()
+    return told
+
+
+def _different_words(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Of each command line, the words that not all of them have."""
+    common = set.intersection(*(set(line) for line in lines))
+    words = [" ".join(word for word in line if word not in common) for line in lines]
+    return [f"({text})" if text else "" for text in words]
+
+
+def _different_places(paths: Sequence[Path]) -> list[str]:
+    """Of each path, the fewest folders that tell all of them apart: one alone, or two, or all that differ."""
+    common = os.path.commonpath(paths)
+    parts = [Path(os.path.relpath(path, common)).parts for path in paths]
+    columns = list(zip(*_padded(parts), strict=True))
+    differing = [column for column in columns if len({*column}) > 1]
+    pairs = combinations(differing[:8], 2)
+    for chosen in (*([column] for column in differing), *map(list, pairs), differing):
+        words = ["/".join(filter(None, each)) for each in zip(*chosen, strict=True)]
+        if len({*words}) == len(paths):
+            return [f"({word})" if word else "" for word in words]
+    return [f"({path})" for path in paths]
+
+
+def _padded(parts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    deepest = max(map(len, parts))
+    return [(*each, *[""] * (deepest - len(each))) for each in parts]

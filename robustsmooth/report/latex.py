@@ -1,0 +1,150 @@
+"""Tables for papers: LaTeX with booktabs, wide ones in panels, long ones over several pages.
+
+The packages are booktabs, array and longtable. A table keeps within the text width of a standard article;
+where its columns do not fit beside each other, the rest follow below with the first column repeated.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from robustsmooth.report.table import KIND_TITLES, Column, Table
+
+__all__ = ["as_latex"]
+
+TEXT_WIDTH = 340.0
+"""Points; the text of LaTeX's article is 345 wide."""
+CHARACTER = 4.6
+"""Points of a wide character in footnotesize."""
+SEPARATION = 3.0
+WIDEST = 26
+"""Characters of a text column; longer texts are folded."""
+FEW = 30
+"""Rows that fit into one floating table; longer tables may break between pages."""
+
+
+def as_latex(table: Table) -> str:
+    """A LaTeX table. Intervals are not in it, and its caption does not speak of them."""
+    panels = _panels(table)
+    floating = sum(len(table.rows) + _lines(panel) + 2 for panel in panels) <= FEW + 6
+    caption = rf"\caption{{{_escaped(f'{table.title}. {table.note}'.strip())}}}\label{{tab:{_label(table)}}}"
+    small = rf"\footnotesize\setlength{{\tabcolsep}}{{{SEPARATION:g}pt}}"
+    if floating:
+        inner = "\n  \\par\\medskip\n".join(_tabular(table, panel) for panel in panels)
+        lines = [r"\begin{table}", r"  \centering", f"  {caption}", f"  {small}", inner, r"\end{table}"]
+    else:
+        lines = [r"\begingroup", small]
+        lines += [_longtable(table, panel, caption if panel is panels[0] else "") for panel in panels]
+        lines += [r"\endgroup"]
+    return "\n".join([*lines, ""])
+
+
+def _panels(table: Table) -> list[list[Column]]:
+    """The columns in groups that fit the text, each with the first column in front."""
+    used = table.used
+    if not used:
+        return []
+    first, panels = used[0], [[used[0]]]
+    for column in used[1:]:
+        if sum(_points(table, each) for each in [*panels[-1], column]) > TEXT_WIDTH and len(panels[-1]) > 1:
+            panels.append([first])
+        panels[-1].append(column)
+    return panels
+
+
+def _characters(table: Table, column: Column) -> int:
+    cells = max((len(column.text(row)) for row in table.rows), default=0)
+    heading = max(map(len, column.title.split()), default=0)
+    return min(max(cells, heading), WIDEST) if column.style == "text" else max(cells, heading)
+
+
+def _points(table: Table, column: Column) -> float:
+    return CHARACTER * _characters(table, column) + 2 * SEPARATION
+
+
+def _format(table: Table, columns: Sequence[Column]) -> str:
+    """Column types; texts that are folded are as wide as they may be."""
+    types = []
+    for column in columns:
+        long = column.style == "text" and max(len(column.text(row)) for row in table.rows) > WIDEST
+        folded = rf">{{\raggedright\arraybackslash}}p{{{CHARACTER * WIDEST:.0f}pt}}"
+        types.append(folded if long else "l" if column.style == "text" else "r")
+    return "".join(types)
+
+
+def _head_lines(table: Table, columns: Sequence[Column]) -> list[str]:
+    """The kind of guarantee over neighbours that share it, then the titles, folded into lines."""
+    spans = [
+        (KIND_TITLES[kind], len(list(group))) for kind, group in groupby(columns, key=lambda each: each.kind)
+    ]
+    lines, rules, at = [], [], 1
+    if any(title for title, _ in spans):
+        cells = []
+        for title, count in spans:
+            cells.append(rf"\multicolumn{{{count}}}{{c}}{{{_escaped(title)}}}")
+            rules += [rf"\cmidrule(lr){{{at}-{at + count - 1}}}"] if title else []
+            at += count
+        lines += [" & ".join(cells) + r" \\", "".join(rules)]
+    folded = [_folded(column.title, _characters(table, column)) for column in columns]
+    deepest = max(map(len, folded))
+    for line in zip(*([""] * (deepest - len(words)) + words for words in folded), strict=True):
+        cells = [rf"\multicolumn{{1}}{{{'l' if column.style == 'text' else 'r'}}}{{{_escaped(text)}}}"
+                 for column, text in zip(columns, line, strict=True)]  # fmt: skip
+        lines.append(" & ".join(cells) + r" \\")
+    return lines
+
+
+def _lines(columns: Sequence[Column]) -> int:
+    return 2 + max(len(column.title.split()) for column in columns)
+
+
+def _folded(title: str, width: int) -> list[str]:
+    """The words of a title in lines no longer than the column is wide anyway."""
+    lines: list[str] = []
+    for word in title.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _body(table: Table, columns: Sequence[Column]) -> list[str]:
+    lines = []
+    for row in table.rows:
+        texts = [(_escaped(column.text(row)), table.is_best(column, row)) for column in columns]
+        lines.append(" & ".join(rf"\textbf{{{text}}}" if best else text for text, best in texts) + r" \\")
+    return lines
+
+
+def _tabular(table: Table, columns: Sequence[Column]) -> str:
+    lines = [r"\toprule", *_head_lines(table, columns), r"\midrule", *_body(table, columns), r"\bottomrule"]
+    inner = "\n".join(f"    {line}" for line in lines)
+    return f"  \\begin{{tabular}}{{{_format(table, columns)}}}\n{inner}\n  \\end{{tabular}}"
+
+
+def _longtable(table: Table, columns: Sequence[Column], caption: str) -> str:
+    head = [r"\toprule", *_head_lines(table, columns), r"\midrule"]
+    return "\n".join([
+        rf"\begin{{longtable}}{{{_format(table, columns)}}}", *([rf"{caption}\\"] if caption else []),
+        *head, r"\endfirsthead", *head, r"\endhead", r"\bottomrule", r"\endfoot",
+        *_body(table, columns), r"\end{longtable}",
+    ])  # fmt: skip
+
+
+def _label(table: Table) -> str:
+    return table.name.replace("_", "-")
+
+
+_REPLACED = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "σ": r"$\sigma$", "ε": r"$\epsilon$",
+    "α": r"$\alpha$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$", "ℓ": r"$\ell$",
+    "√": r"$\sqrt{}$", "₂": r"$_2$", "[": "{[}", "]": "{]}", "\n": " ", "\t": " ",
+}  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    """Text as LaTeX prints it; letters that its standard fonts lack become question marks."""
+    safe = "".join(_REPLACED.get(each, each if " " <= each < "\u0180" else "?") for each in text)
+    return safe.replace("p\\_A", "$p_A$")

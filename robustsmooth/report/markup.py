@@ -1,0 +1,95 @@
+"""Tables as Markdown and as HTML."""
+
+import html
+import json
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from robustsmooth.report.table import KIND_TITLES, Column, Table
+
+__all__ = ["as_html", "as_markdown"]
+
+FIRST_ROWS = 60
+"""So many rows are in the page as they are; the others come when they are asked for."""
+
+
+def as_markdown(table: Table) -> str:
+    """GitHub's Markdown, with the intervals beside the values."""
+    used = table.used
+    lines = [
+        f"### {table.title}",
+        "",
+        "| " + " | ".join(_heading(column) for column in used) + " |",
+        "|" + "|".join("---" if column.style == "text" else "--:" for column in used) + "|",
+    ]
+    for row in table.rows:
+        cells = []
+        for column in used:
+            text = column.text(row).replace("|", "\\|").replace("\n", " ")
+            text = f"**{text}**" if table.is_best(column, row) else text
+            cells.append(" ".join(filter(None, [text, _bracket(column.interval(row))])))
+        lines.append("| " + " | ".join(cells) + " |")
+    note = " ".join(filter(None, [table.note, table.intervals]))
+    return "\n".join([*lines, "", *([note, ""] if note else [])])
+
+
+def as_html(table: Table) -> str:
+    """A table that the page's script sorts and filters; intervals are small print under the values.
+
+    Rows beyond the first are a list in JSON, which the script puts into the table when they are asked for.
+    """
+    used = table.used
+    body = [_row(table, used, row) for row in table.rows]
+    rest = ""
+    if len(body) > FIRST_ROWS:
+        text = json.dumps(body[FIRST_ROWS:], ensure_ascii=False).replace("<", "\\u003c")
+        rest = f'<script type="application/json">{text}</script>'
+    return (
+        f'<div class="scroll"><table data-rows="{len(body)}"><thead>{_heads(used)}</thead>'
+        f"<tbody>{''.join(body[:FIRST_ROWS])}</tbody></table></div>{rest}"
+    )
+
+
+def _heads(used: list[Column]) -> str:
+    """The heading, in two rows where neighbours share what stands over them."""
+    rows = []
+    if any(column.head for column in used):
+        spans = [
+            (head, len(list(columns))) for head, columns in groupby(used, key=lambda column: column.head)
+        ]
+        cells = [f'<th colspan="{count}" class="head">{html.escape(head)}</th>' for head, count in spans]
+        rows.append(f'<tr class="heads">{"".join(cells)}</tr>')
+    titles = "".join(
+        f'<th scope="col" class="{column.kind}{_number(column)}" tabindex="0">{html.escape(column.title)}'
+        f"{_tag(KIND_TITLES[column.kind])}</th>"
+        for column in used
+    )
+    return "".join([*rows, f'<tr class="titles">{titles}</tr>'])
+
+
+def _row(table: Table, used: list[Column], row: Mapping[str, Any]) -> str:
+    cells = []
+    for column in used:
+        text = html.escape(column.text(row))
+        text = f"<b>{text}</b>" if table.is_best(column, row) else text
+        interval = column.interval(row)
+        small = f"<small>{html.escape(interval)}</small>" if interval else ""
+        cells.append(f'<td class="number">{text}{small}</td>' if _number(column) else f"<td>{text}</td>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _heading(column: Column) -> str:
+    return " ".join(filter(None, [column.title, _bracket(KIND_TITLES[column.kind])]))
+
+
+def _bracket(text: str) -> str:
+    return f"({text})" if text else ""
+
+
+def _tag(text: str) -> str:
+    return f"<span>{html.escape(text)}</span>" if text else ""
+
+
+def _number(column: Column) -> str:
+    return "" if column.style == "text" else " number"

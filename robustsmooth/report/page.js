@@ -1,0 +1,71 @@
+"use strict";
+// Sorting and filtering of the page's tables. Rows beyond the first are HTML in a JSON list below their table.
+for (const table of document.querySelectorAll("table[data-rows]")) {
+  const body = table.tBodies[0];
+  const stored = table.parentNode.nextElementSibling;
+  const total = Number(table.dataset.rows);
+  const step = 60;
+  let rows = null; // made when somebody first asks
+  let shown = step;
+  let chosen = "";
+  let order = null;
+  const all = () => {
+    if (!rows) {
+      rows = Array.from(body.rows);
+      if (stored && stored.matches("script[type='application/json']")) {
+        const holder = document.createElement("tbody");
+        holder.innerHTML = JSON.parse(stored.textContent).join("");
+        rows.push(...holder.rows);
+      }
+      rows.forEach((row, at) => { row.dataset.at = at; });
+    }
+    return rows;
+  };
+  const value = (row, column) => {
+    const text = (row.cells[column].childNodes[0] || {}).textContent || "";
+    const plain = text.replace("∞", "Infinity").replace("–", "");
+    const number = parseFloat(plain);
+    return plain.trim() !== "" && !Number.isNaN(number) && row.cells[column].classList.contains("number") ? number : text;
+  };
+  const compare = (column, sign) => (one, other) => {
+    const a = value(one, column), b = value(other, column);
+    if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+    if (typeof a === "number" || typeof b === "number") return typeof a === "number" ? -1 : 1; // no value: last
+    return sign * a.localeCompare(b, undefined, { numeric: true });
+  };
+  const draw = () => {
+    const words = chosen.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = all().filter((row) => words.every((word) => row.textContent.toLowerCase().includes(word)));
+    if (order) found = found.slice().sort(compare(order.column, order.sign));
+    body.replaceChildren(...found.slice(0, shown));
+    if (tools) {
+      tools.count.textContent = `${Math.min(shown, found.length)} of ${found.length} rows`;
+      tools.more.hidden = found.length <= shown;
+    }
+  };
+  let tools = null;
+  if (total > 12) {
+    const bar = document.createElement("p");
+    bar.className = "tools";
+    bar.innerHTML = '<input type="search" placeholder="filter rows, such as: cohen 0.25" aria-label="filter rows">'
+      + '<span></span><button type="button">Show more</button>';
+    tools = { input: bar.children[0], count: bar.children[1], more: bar.children[2] };
+    tools.input.addEventListener("input", () => { chosen = tools.input.value; shown = step; draw(); });
+    tools.more.addEventListener("click", () => { shown += 10 * step; draw(); });
+    tools.count.textContent = `${Math.min(step, total)} of ${total} rows`;
+    tools.more.hidden = total <= step;
+    table.parentNode.before(bar);
+  }
+  for (const [column, head] of Array.from(table.querySelectorAll("tr.titles th")).entries()) {
+    const sort = () => {
+      const first = head.classList.contains("number") ? -1 : 1; // numbers: the largest first
+      const sign = order && order.column === column ? -order.sign : first;
+      order = { column, sign };
+      for (const other of table.querySelectorAll("tr.titles th")) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+      draw();
+    };
+    head.addEventListener("click", sort);
+    head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+  }
+}

@@ -1,0 +1,77 @@
+"""Tables in a terminal: as many columns as fit, the first rows, and a word about the rest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robustsmooth.report.table import KIND_TITLES, Column, Table
+
+__all__ = ["MOST_ROWS", "show"]
+
+MOST_ROWS = 20
+MOST_PROBLEMS = 10
+NARROWEST = 24
+"""The first column may be folded to so many characters, so that numbers stay whole."""
+LAST = ("seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "sure", "top1")
+"""Columns that are left out first where there is no room, in this order."""
+
+
+def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:
+    """Print tables; `where` says where all rows and columns are."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for problem in problems[:MOST_PROBLEMS]:
+        console.print(f"Problem: {problem}", style="yellow", markup=False, highlight=False)
+    if len(problems) > MOST_PROBLEMS:
+        console.print(
+            f"... and {len(problems) - MOST_PROBLEMS} problems more in {where}", style="yellow", markup=False
+        )
+    for table in tables:
+        used = columns_that_fit(table, console.width)
+        console.print(_rich(table, used))
+        left_out = [f"{len(table.rows) - MOST_ROWS} more rows"] if len(table.rows) > MOST_ROWS else []
+        left_out += [f"{count} more columns"] if (count := len(table.used) - len(used)) else []
+        if left_out:
+            console.print(f"{' and '.join(left_out)} in {where}", style="dim", markup=False, highlight=False)
+        console.print()
+
+
+def columns_that_fit(table: Table, width: int) -> list[Column]:
+    """The columns that fit beside each other with whole numbers and words; the first one always."""
+    rows = table.rows[:MOST_ROWS]
+    used = table.used
+    needed = {column.key: _width(column, rows) for column in used}
+    if used:
+        needed[used[0].key] = min(needed[used[0].key], NARROWEST)
+    drop = [column for key in LAST for column in used[1:] if column.key == key]
+    drop += [column for column in reversed(used[1:]) if column not in drop]
+    while drop and sum(needed[column.key] + 3 for column in used) + 1 > width:
+        used.remove(drop.pop(0))
+    return used
+
+
+def _width(column: Column, rows: Sequence[Mapping[str, Any]]) -> int:
+    words = [*column.title.split(), *KIND_TITLES[column.kind].split()]
+    return max(map(len, [*words, *(column.text(row) for row in rows)]))
+
+
+def _rich(table: Table, used: Sequence[Column]) -> Any:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(
+        title=table.title, caption=table.note or None, title_justify="left", caption_justify="left"
+    )
+    for column in used:
+        tag = KIND_TITLES[column.kind]
+        heading = Text.assemble(column.title, (f"\n{tag}" if tag else "", "dim"))
+        number = column.style != "text"
+        drawn.add_column(heading, justify="right" if number else "left", overflow="fold",
+                         min_width=_width(column, table.rows[:MOST_ROWS]) if number else None)  # fmt: skip
+    for row in table.rows[:MOST_ROWS]:
+        drawn.add_row(
+            *(Text(column.text(row), "bold" if table.is_best(column, row) else "") for column in used)
+        )
+    return drawn

@@ -1,0 +1,207 @@
+"""What may stand beside each other, and what one table says about one classifier."""
+
+import numpy as np
+import pytest
+import yaml
+
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report.figures import draw_figures
+
+from .conftest import CERTIFY, certify_rows, write_attack, write_certification, write_log, write_training
+
+
+def read(entries):
+    return read_evaluations(label_runs(find_runs(entries)))
+
+
+def tables_of(entries, **options):
+    return {table.name: table for table in build_tables(read(entries), **options)}
+
+
+def acr_of(folder):
+    lines = [line.split("\t") for line in (folder / "certify.tsv").read_text().splitlines()[1:]]
+    return sum(float(line[3]) * int(line[4]) for line in lines) / len(lines)
+
+
+def foreign(path, data, images=60, shift=0, sigma=0.25, **drawn):
+    """A log of the field's; `shift` makes its labels another data set's."""
+    rows = [[i, (y + shift) % 10, (p + shift) % 10 if p >= 0 else p, r, c, t]
+            for i, y, p, r, c, t, *_ in certify_rows(images, sigma=sigma, **drawn)]  # fmt: skip
+    write_log(path, CERTIFY[:6], rows)
+    return {"path": str(path), "method": "cohen", "sigma": sigma, **({"data": data} if data else {})}
+
+
+@pytest.mark.parametrize("with_training", [True, False])
+def test_each_certification_of_a_checkpoint_is_a_row_of_its_own(tmp_path, with_training):
+    """At three noise levels and two numbers of votes: they used to overwrite each other."""
+    trained = write_training(tmp_path / "a")
+    folders = [
+        write_certification(trained / name, trained, sigma=sigma, n=n, strength=strength, seed=at)
+        for at, (name, sigma, n, strength) in enumerate(
+            [("x", 0.25, 1000, 1.0), ("w", 0.5, 1000, 1.5), ("y", 0.12, 1000, 2.0), ("z", 0.25, 200, 1.0)]
+        )
+    ]
+    write_attack(trained / "attack", trained, sigma=0.5)
+    entries = str(tmp_path) if with_training else [str(trained / name / "certify.tsv") for name in "xwyz"]
+    rows = tables_of(entries)["overview"].rows
+    assert sorted(row["acr"] for row in rows) == pytest.approx(sorted(map(acr_of, folders)))
+    labels = {row["acr"]: row["classifier"] for row in rows}
+    for folder, words in zip(folders, (["σ=0.25", "n=1000"], ["σ=0.5"], ["σ=0.12"], ["n=200"]), strict=True):
+        assert all(word in labels[acr_of(folder)] for word in words), labels
+    if with_training:  # the attack is of the classifier at one level
+        attacked = [row for row in rows if any("ε=0.5" in key and row[key] is not None for key in row)]
+        assert ["σ=0.5" in row["classifier"] for row in attacked] == [True]
+
+
+def test_attacks_that_differ_in_their_steps_have_columns_of_their_own(tmp_path):
+    trained = write_training(tmp_path / "a")
+    for name, steps, seed in (("few", 2, 0), ("many", 200, 1)):
+        folder = write_attack(trained / name, trained, seed=seed)
+        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        config["attack"]["steps"] = steps
+        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {attack: pgd_l2}}}")
+    (row,) = tables_of(str(tmp_path))["overview"].rows
+    shares = [value for key, value in row.items() if "ε=0.5" in key]
+    assert len(shares) == 2
+    assert any("steps=200" in key for key in row)
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_row_of_means(tmp_path):
+    acrs = []
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / f"a{seed}", seed=seed)
+        acrs.append(acr_of(write_certification(trained / "certify", trained, seed=seed)))
+    table = tables_of(str(tmp_path))["overview"]
+    (row,) = table.rows
+    assert (row["classifier"], row["seeds"]) == ("gaussian", 3)
+    assert (row["acr"], row["acr_std"]) == pytest.approx((np.mean(acrs), np.std(acrs, ddof=1)))
+    assert next(column for column in table.columns if column.key == "acr").text(row) == (
+        f"{np.mean(acrs):.3f} ± {np.std(acrs, ddof=1):.3f}"
+    )
+
+
+def test_runs_that_differ_in_a_setting_without_a_name_are_no_repetitions(tmp_path):
+    """Another seed *and* another weight: the facts are the same, the configs are not."""
+    for seed, weight in ((0, 1.0), (1, 4.0)):
+        trained = write_training(tmp_path / str(seed), seed=seed, loss={"robust_weight": weight})
+        write_certification(trained / "certify", trained, seed=seed)
+    tables = tables_of(str(tmp_path))
+    assert "seeds" not in tables
+    assert len(tables["overview"].rows) == 2
+
+
+def test_the_envelope_keeps_data_sets_and_splits_apart(tmp_path):
+    """87.3 % from CIFAR-10 must not stand for ImageNet; nor training images for test images."""
+    entries = [
+        foreign(tmp_path / "cifar_a", "cifar10", strength=2.0, seed=1),
+        foreign(tmp_path / "cifar_b", "cifar10", strength=1.5, seed=2, sigma=0.5),
+        foreign(tmp_path / "imagenet_a", "imagenet", shift=3, strength=0.5, seed=3),
+        foreign(tmp_path / "imagenet_b", "imagenet", shift=3, strength=0.2, seed=4, sigma=0.5),
+        foreign(tmp_path / "train_a", "cifar10", shift=5, strength=3.0, seed=5),
+        {**foreign(tmp_path / "val", "cifar10", strength=3.0, seed=6), "split": "validation"},
+    ]
+    rows = tables_of(entries, radii=[0.0])["envelope"].rows
+    assert {(row["data_set"], row["runs"]) for row in rows} == {
+        ("cifar10, images 1", 2), ("cifar10, images 2", 1), ("cifar10 (validation)", 1), ("imagenet", 2),
+    }  # fmt: skip
+    names = [drawing.name for drawing in draw_figures(read(entries)) if drawing.name.startswith("envelope")]
+    assert len(names) == len(set(names)) == 4  # two kinds for each data set with two noise levels
+    best = tables_of(entries, radii=[0.0])["certified_accuracy"]
+    marked = [row["data_set"] for row in best.rows if best.is_best(best.columns[-1], row)]
+    assert sorted(set(marked)) == ["cifar10, images 1", "imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shift", "pairs"),
+    [
+        ("cifar10", "cifar10", 0, 1),
+        ("cifar10", "imagenet", 3, 0),
+        ("cifar10", "cifar10", 3, 0),
+        (None, None, 0, 0),
+    ],
+)
+def test_only_the_same_images_are_paired(tmp_path, first, second, shift, pairs):
+    entries = [foreign(tmp_path / "a", first, seed=1), foreign(tmp_path / "b", second, shift=shift, seed=2)]
+    tables = tables_of(entries)
+    assert len(tables["comparison"].rows if "comparison" in tables else []) == pairs
+
+
+def test_why_logs_are_not_paired_is_said(tmp_path, capsys):
+    from robustsmooth.report import write_report
+
+    write_report(
+        [foreign(tmp_path / name, None, seed=1) for name in "ab"], tmp_path / "out", formats=["terminal"]
+    )
+    assert "their data set is not known; give it beside the path" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_test_of_one_radius_has_no_acr_and_no_curve(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "certify", trained)
+    at = write_certification(trained / "fixed", trained, guarantee="l2-at-radius-certificate")
+    lines = [line.split("\t") for line in (at / "certify.tsv").read_text().splitlines()]
+    for line in lines[1:]:
+        line[3] = "0.25" if float(line[3]) >= 0.25 else "0.0"
+    (at / "certify.tsv").write_text("\n".join("\t".join(line) for line in lines) + "\n")
+    tables = tables_of(str(tmp_path))
+    (row,) = tables["overview"].rows
+    fixed = {key: value for key, value in row.items() if "at-radius" in key}
+    assert list(fixed) == ["certified_acc@0.25 l2-at-radius-certificate"]
+    at = tables["certified_accuracy_l2_at_radius_certificate"].used
+    assert [column.key for column in at if "acc@" in column.key] == ["certified_acc@0.25"]
+    assert "acr" not in {column.key for column in tables["radii_l2_at_radius_certificate"].used}
+    assert [each.name for each in draw_figures(read(str(tmp_path))) if "radius" in each.name] == []
+
+
+def test_an_assumed_bound_says_so_where_its_numbers_stand(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")
+    for table in tables_of(str(tmp_path)).values():
+        if table.name.endswith("assumed"):
+            assert "assumption" in table.title
+            assert "ertified" not in table.title
+            assert "Gaussian average" in table.note
+    (drawing,) = (each for each in draw_figures(read(str(tmp_path))) if each.name.startswith("certified"))
+    assert "assumption" in drawing.title
+    assert "assumption" in drawing.figure().axes[0].get_ylabel()
+
+
+def test_a_run_has_one_name_one_colour_and_one_line_everywhere(runs):
+    evaluations = read(str(runs))
+    names = {}
+    for run in evaluations.runs:
+        names.setdefault(run.trained, set()).add(run.label)
+    assert all(len(labels) == 1 for labels in names.values())
+    looks = {}
+    for drawing in draw_figures(evaluations):
+        for line in drawing.figure().axes[0].get_lines():
+            if line.get_label() in {label for labels in names.values() for label in labels}:
+                looks.setdefault(line.get_label(), set()).add((line.get_color(), line.get_linestyle()))
+    assert len(looks) == 4
+    assert all(len(look) == 1 for look in looks.values()), looks
+    assert len({next(iter(look))[0] for look in looks.values()}) == 4
+
+
+def test_what_a_figure_leaves_out_is_said(tmp_path):
+    for at in range(9):
+        trained = write_training(tmp_path / f"{at}_m", method=f"method{at}")
+        write_certification(trained / "certify", trained, strength=2.0 - 0.2 * at, seed=at)
+    drawings = {drawing.name: drawing for drawing in draw_figures(read(str(tmp_path)))}
+    for name in ("certified_accuracy", "lower_bounds", "training"):
+        assert "method7, method8" in drawings[name].note, name
+        labels = {line.get_label() for line in drawings[name].figure().axes[0].get_lines()}
+        assert {f"method{at}" for at in range(7)} <= labels, name
+        assert not {"method7", "method8"} & labels
+
+
+def test_every_table_with_an_acr_has_the_distribution_of_p_a_beside_it(runs, tmp_path):
+    trained = write_training(tmp_path / "again", seed=1)
+    write_certification(trained / "certify", trained, seed=1)
+    entries = [str(runs), str(tmp_path / "again"), foreign(tmp_path / "log", "digits")]
+    assert "seeds" in tables_of(entries)
+    for table in tables_of(entries).values():
+        keys = {column.key for column in table.used}
+        if keys & {"acr", "acr_mean", "acr mean±std"}:
+            assert "sure" in keys, table.name
+    assert "lower_bounds" in {drawing.name for drawing in draw_figures(read(entries))}

@@ -1,0 +1,163 @@
+"""A report goes on without what is odd, and names it."""
+
+import shutil
+
+import pytest
+import yaml
+
+from robustsmooth.report import find_runs, label_runs, read_evaluations, write_report
+from robustsmooth.report.logs import read_log
+
+from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
+
+HEADER = "\t".join(CERTIFY[:6])
+
+
+def written(tmp_path, body, end="\n"):
+    path = tmp_path / "odd.tsv"
+    path.write_bytes((f"{HEADER}\n{body}").replace("\n", end).encode())
+    return path
+
+
+def test_line_ends_of_carriage_returns_alone_are_line_ends(tmp_path):
+    log = read_log(written(tmp_path, "0\t3\t3\t0.5\t1\t1.5\n1\t3\t-1\t0.0\t0\t2.5\n", "\r"))
+    assert (log.rows["idx"].tolist(), log.problems) == ([0, 1], ())
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("1\t4\t3\t0.5\t1\t1.5", "say that they are correct although the prediction is not the label"),
+        ("1\t4\t-1\t0.5\t1\t1.5", "say that they are correct although the prediction is not the label"),
+        ("1\t4\t4\tinf\t1\t1.5", "have a radius that is negative or not finite"),
+        ("1\t4\t4\t-0.5\t1\t1.5", "have a radius that is negative or not finite"),
+    ],
+)
+def test_rows_that_contradict_themselves_count_as_wrong_and_are_named(tmp_path, row, fault):
+    log = read_log(written(tmp_path, f"0\t3\t3\t0.5\t1\t1.5\n{row}\n"))
+    assert (log.rows["radius"] * log.rows["correct"]).mean() == 0.25
+    assert log.rows["correct"].tolist() == [1, 0]
+    assert fault in log.problems[0]
+    assert str(log.path) in log.problems[0]
+
+
+def test_a_row_that_calls_a_right_answer_wrong_stays_wrong_and_is_named(tmp_path):
+    log = read_log(written(tmp_path, "0\t3\t3\t0.5\t0\t1.5\n"))
+    assert log.rows["correct"].tolist() == [0]
+    assert "although the prediction is the label" in log.problems[0]
+
+
+@pytest.mark.parametrize("formats", [["tables"], ["html"], ["png"], ["terminal"]])
+def test_problems_are_shown_whatever_the_formats(tmp_path, capsys, formats):
+    good = write_log(tmp_path / "good.tsv", CERTIFY[:6], [row[:6] for row in certify_rows()])
+    bad = written(tmp_path, "0\t3\t4\t0.5\t1\t1.5\n")
+    write_report([str(good), str(bad)], tmp_path / "out", formats=formats)
+    assert "say that they are correct although" in " ".join(capsys.readouterr().out.split())
+
+
+def odd_sigma(run):
+    change(run / ".hydra" / "config.yaml", {"smoothing": {"sigma": "loud"}})
+    (run / "certify.settings.json").unlink()
+
+
+def odd_hydra(run):
+    (run / ".hydra" / "hydra.yaml").write_text("hydra: 5\n")
+
+
+def odd_config(run):
+    (run / ".hydra" / "config.yaml").write_text("[1, 2]\n")
+
+
+def odd_parts(run):
+    change(run / ".hydra" / "config.yaml", {"data": 3, "attack": [1], "certificate": "x", "seed": {}})
+
+
+def odd_summary(run):
+    (run / "summary.json").write_text('{"metrics": 7}')
+
+
+def odd_guarantee(run):
+    text = (run / "certify.tsv").read_text().splitlines()
+    lines = [
+        f"{text[0]}\tguarantee",
+        *(f"{line}\tl{at % 2 + 1}-certificate" for at, line in enumerate(text[1:])),
+    ]
+    (run / "certify.tsv").write_text("\n".join(lines) + "\n")
+
+
+def odd_bytes(run):
+    (run / "certify.tsv").write_bytes(bytes(range(256)) * 8)
+
+
+def odd_name(run):
+    run.rename(run.with_name("price $5 or $6"))
+
+
+def change(path, changes):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    "odd", [odd_sigma, odd_hydra, odd_config, odd_parts, odd_summary, odd_guarantee, odd_bytes, odd_name]
+)
+def test_one_odd_run_does_not_end_the_report(tmp_path, odd):
+    runs = tmp_path / "runs"
+    for name in ("a", "b"):
+        trained = write_training(runs / name, method=name)
+        write_certification(trained / "certify", trained)
+    odd(runs / "b" / "certify")
+    built = {
+        table.name: table
+        for table in write_report(str(runs), tmp_path / "out", formats=["html", "png", "tables"])
+    }
+    assert "a" in [row["run"] for row in built["certified_accuracy"].rows]
+
+
+def test_an_odd_run_is_named(tmp_path):
+    trained = write_training(tmp_path / "a")
+    odd_sigma(write_certification(trained / "certify", trained))
+    (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
+    assert problem == f"{trained / 'certify'}: sigma is 'loud', which is no number; it is left out"
+
+
+def test_a_noise_level_of_64_makes_ten_columns(tmp_path):
+    rows = [[idx, 1, 1, 2.5 * idx, 1, 1.0] for idx in range(100)]
+    path = write_log(tmp_path / "log", CERTIFY[:6], rows)
+    built = {table.name: table for table in write_report(str(path), tmp_path / "out", formats=[])}
+    assert (
+        5
+        <= sum(column.key.startswith("certified_acc") for column in built["certified_accuracy"].columns)
+        <= 10
+    )
+
+
+def test_a_folder_of_foreign_logs_is_searched_to_the_bottom(tmp_path):
+    for sigma in ("0.25", "0.50"):
+        path = tmp_path / "logs" / f"noise_{sigma}" / "test" / f"sigma_{sigma}"
+        write_log(path, CERTIFY[:6], [row[:6] for row in certify_rows()])
+    (tmp_path / "logs" / "README.md").write_text("idx\tpredict\tradius\tcorrect\n")
+    (tmp_path / "logs" / "noise_0.25" / "notes").write_text("words\n")
+    found = label_runs(find_runs(str(tmp_path / "logs")))
+    assert [run.label for run in found] == ["sigma_0.25", "sigma_0.50"]
+
+
+def test_reports_and_exports_are_no_runs_and_jobs_are_in_the_order_of_their_numbers(tmp_path):
+    for job in (0, 1, 2, 10, 11):
+        trained = write_training(tmp_path / f"{job}_gaussian", seed=job)
+        write_certification(trained / "certify", trained, seed=job)
+    report = tmp_path / "report"
+    shutil.copytree(tmp_path / "0_gaussian" / ".hydra", report / ".hydra")
+    change(
+        report / ".hydra" / "config.yaml", {"method": None, "runs": "x", "report": {"formats": ["terminal"]}}
+    )
+    found = find_runs(str(tmp_path))
+    assert [run.path.name for run in found if run.trained == run.path] == [
+        f"{job}_gaussian" for job in (0, 1, 2, 10, 11)
+    ]
+    assert len(found) == 10
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(tmp_path):
+    path = write_log(tmp_path / "log", CERTIFY[:6], [row[:6] for row in certify_rows()])
+    with pytest.raises(ValueError, match="matches no path, such as"):
+        find_runs({"path": str(path), "pattern": "noise_(?P<sigma>.*)"})
