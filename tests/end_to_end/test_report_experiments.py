@@ -10,8 +10,6 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir, register_resolvers
-from tests.test_conf import binds, nodes
-from tests.test_rows import batches
 
 FOLDER = conf_dir() / "experiment"
 PAPERS = ("heat_smoothing", "nemcovsky2019", "salman2019", "sodm")
@@ -61,45 +59,10 @@ def test_the_header_says_what_how_and_what_to_expect(name):
     assert "xpected" in header
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_it_composes_at_every_scale(name):
-    for scale in ("smoke", "cpu", "full"):
-        cfg = composed(name, scale)
-        assert "MULTIRUN" in str(cfg.hydra.mode)
-        assert cfg.hydra.callbacks.report.show
-        assert cfg.hydra.runtime.choices.data == {"smoke": "digits", "cpu": "cifar10"}.get(
-            scale, cfg.hydra.runtime.choices.data
-        )
-        groups = {"method", "seed", "attack", "data", "model", "evaluate", "row"}
-        for row in rows(cfg).values():
-            assert {key for key in row if "." not in key and "@" not in key} <= groups
-        assert set(OmegaConf.to_container(cfg.hydra.sweeper).get("first") or []) <= set(
-            cfg.hydra.sweeper.rows
-        )
-        assert any(line is not None for line in OmegaConf.to_container(cfg.evaluate, resolve=False).values())
-
-
 def test_the_grid_of_the_envelopes_is_the_papers():
     """Salman et al., section 4.1: CIFAR-10's grid, and Cohen et al.'s networks beside it; ImageNet's."""
     assert trainings(composed("salman2019/figure1", "full")) == 4 * (1 + 4 * 2 * 5 * 4)
     assert trainings(composed("salman2019/figure2", "full")) == 3 * (1 + 4 + 4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scale", ["cpu", "full"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_first_job_of_each_row_composes_and_binds(name, scale):
-    """Of the scales that are too large for a test to run."""
-    settings = OmegaConf.to_container(composed(name, scale).hydra.sweeper, resolve=True)
-    jobs = [
-        job for batch in batches(**{key: settings[key] for key in settings if key[0] != "_"}) for job in batch
-    ]
-    first = {next((word for word in job if word.startswith("row=")), ""): job for job in reversed(jobs)}
-    for job in first.values():
-        cfg = composed(name, scale, *job)
-        for path, node in nodes(cfg):
-            if not path.startswith(".hydra"):
-                binds(path, node)
 
 
 @pytest.mark.slow

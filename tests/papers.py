@@ -1,0 +1,345 @@
+"""What an experiment does, in the words of ``docs/papers``: facts read off the configs that it composes."""
+
+import functools
+import itertools
+import math
+import shlex
+import sys
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from robustsmooth.commands import conf_dir, register_resolvers
+from tests.test_rows import batches
+
+PAPERS = Path(__file__).parents[1] / "docs" / "papers"
+TEST_IMAGES = {"cifar10": 10000, "cifar100": 10000, "imagenet": 50000, "mini_imagenet50": 2500, "digits": 364}
+_load = functools.cache(FileConfigSource.load_config)
+
+
+def papers():
+    """The data files, by name."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PAPERS.glob("*.yaml")}
+
+
+def experiments():
+    """What the papers state of each experiment, by its name."""
+    return {name: each for paper in papers().values() for name, each in paper["experiments"].items()}
+
+
+@functools.cache
+def composed(command, *overrides):
+    """A command's config, read-only; the files of conf/ are read once."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    own, FileConfigSource.load_config = FileConfigSource.load_config, lambda self, path: _load(self, path)
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra.compose(command, ["run_dir=run", *overrides], return_hydra_config=True)
+    finally:
+        FileConfigSource.load_config = own
+
+
+def jobs(name, scale):
+    """The jobs of each row of an experiment: lists of overrides, by the row's name (`all` without rows)."""
+    sweeper = composed("train", f"experiment={name}", f"scale={scale}").hydra.sweeper
+    settings = {
+        key: value
+        for key, value in OmegaConf.to_container(sweeper, resolve=True).items()
+        if key in ("params", "rows", "first")
+    }
+    found = {}
+    for row, overrides in (settings.pop("rows") or {"all": {}}).items():
+        if overrides is not None:
+            grid = (
+                {**settings, "rows": {row: overrides}, "first": []}
+                if overrides
+                else {"params": settings["params"]}
+            )
+            found[row] = [job for batch in batches(**grid) for job in batch]
+    return found
+
+
+def representatives(row):
+    """The first job, and the jobs that differ from it in one override: enough to meet every value once."""
+    first = row[0]
+    return [
+        job
+        for job in row
+        if len(job) != len(first) or sum(a != b for a, b in zip(job, first, strict=True)) < 2
+    ]
+
+
+def job_config(name, scale, job):
+    """The config of one job; values are put into the config of the job's choices, which is composed once."""
+    groups, values = [], []
+    for override in OverridesParser.create().parse_overrides(list(job)):
+        key = override.get_key_element()
+        is_group = (conf_dir() / key.partition("@")[0]).is_dir()
+        (groups if is_group else values).append(override)
+    cfg = _base(name, scale, *[each.input_line for each in groups]).copy()
+    for override in values:
+        OmegaConf.update(cfg, override.get_key_element(), override.value(), merge=True)
+    return cfg
+
+
+@functools.lru_cache(maxsize=1)  # what `${hydra:...}` means is that of the last one
+def _base(name, scale, *groups):
+    """The config of a job's choices, without Hydra's part, which is large to copy."""
+    cfg = composed("train", f"experiment={name}", f"scale={scale}", *groups)
+    HydraConfig.instance().set_config(cfg)
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+
+def row_facts(name, scale, row):
+    """All facts of a row: one value each, or the list of those that its jobs have."""
+    merged = {"jobs": len(row)}
+    each = [facts(job_config(name, scale, job)) for job in representatives(row)]
+    for key in dict.fromkeys(key for found in each for key in found):
+        values = list(dict.fromkeys(_frozen(found[key]) for found in each if key in found))
+        merged[key] = values[0] if len(values) == 1 else values
+    return merged
+
+
+def _frozen(value):
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return value
+
+
+# ---------------------------------------------------------------------------- one job
+
+
+def facts(cfg):
+    """The facts of one job: its training, and `<evaluation>.<fact>` of everything that runs after it."""
+    found = dict(training(cfg))
+    for name, said in evaluations(cfg).items():
+        found |= {f"{name}.{key}": value for key, value in evaluation(said, cfg).items()}
+    return found
+
+
+def evaluations(cfg):
+    """The configs of what runs after a training, by name."""
+    found = {}
+    for name, line in (cfg.get("evaluate") or {}).items():
+        if line is not None:
+            command, *words = shlex.split(line)
+            found[name] = composed(
+                command, "checkpoint=run", *(word.replace("{run}", "run") for word in words)
+            )
+    return found
+
+
+def training(cfg):
+    """What is trained, and how."""
+    method, choices = cfg.method, HydraConfig.get().runtime.choices
+    yield "method", choices.method
+    yield "data", choices.data
+    yield "network", choices.model
+    if cfg.model.network.get("depth") and "cifar_resnet" in choices.model:
+        yield "network", f"cifar_resnet{cfg.model.network.depth}"
+    yield "epochs", cfg.trainer.max_epochs
+    yield "batch", cfg.data.batch_size
+    yield "optimizer", method.optimizer._target_.rpartition(".")[2]
+    yield "learning_rate", method.optimizer.lr
+    yield "weight_decay", method.optimizer.get("weight_decay", 0.0)
+    if method.optimizer.get("momentum") is not None:
+        yield "momentum", method.optimizer.momentum
+    yield "schedule", schedule(method.scheduler)
+    yield "sigma", method.sigma
+    for fact, key in METHOD_FACTS.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None:
+            yield fact, value
+    if method.get("labeler") is not None:
+        yield "extra_weight", method.extra_weight
+    if (cfg.get("attack") or {}).get("_target_"):  # an experiment may hold settings for its other rows
+        yield from attack(cfg.attack, trains=True)
+
+
+METHOD_FACTS = {
+    "copies": "method.copies",
+    "time_steps": "method.time_steps",
+    "noisy_images": "method.noise_probability",
+    "probes": "loss.num_probes",
+    "difference_step": "loss.difference_step",
+    "robust_weight": "method.robust_weight",
+    "robust_weight_from_epoch": "method.robust_weight_epoch",
+    "mapping_copies": "method.mapping_copies",
+    "mapping_interval": "method.mapping_interval",
+    "adversarial_weight": "method.adversarial_weight",
+    "noise_rank": "model.noise_layers.weight.rank",
+    "output_noise_rank": "model.noise_layers.output.rank",
+}
+"""What only some methods have: its fact, and its key."""
+
+
+def schedule(node):
+    """A schedule in words."""
+    if node is None:
+        return "constant"
+    kind = node._target_.rpartition(".")[2]
+    if kind == "StepLR":
+        return f"x {node.gamma:g} every {node.step_size}"
+    if kind == "MultiStepLR":
+        return f"x {node.gamma:g} at {', '.join(map(str, node.milestones))}"
+    return kind
+
+
+def attack(node, trains=False):
+    """An attack; in training the method hands it the noises, `copies` of them."""
+    kind, norm = node._target_.rpartition(".")[2], node.get("norm", "l2")
+    yield "attack", f"{kind} {norm}"
+    noise = node.objective._target_.rpartition(".")[2]
+    yield "attack_sees", noise
+    yield "epsilon", node.epsilon
+    yield "steps", node.get("steps", 1)
+    if kind == "PGD" and node.epsilon:
+        step = node.step_size or 2 * node.epsilon / node.steps
+        yield "step", f"{step / node.epsilon:.4g} epsilon"
+    if not trains and noise != "Plain":
+        yield "noises", node.num_noise
+        yield "new_noise_each_step", not node.fixed_noise
+        if node.sigma is not None:
+            yield "noise_level", node.sigma
+
+
+def evaluation(said, cfg):
+    """What one evaluation asks, from its config and that of the job that it follows."""
+    command = said.hydra.job.name
+    found = {"images": images(cfg, said)}
+    if said.checkpoint != "run":
+        found["network"] = Path(said.checkpoint).stem
+    sigma = said.smoothing.sigma if said.smoothing.sigma is not None else cfg.method.sigma
+    if command == "certify":
+        procedure = said.certificate
+        found["certificate"] = said.hydra.runtime.choices.certificate
+        found |= {key: procedure[key] for key in ("n0", "n", "alpha", "scores", "k") if key in procedure}
+    elif command == "predict":
+        found |= {"n": said.prediction.n, "alpha": said.prediction.alpha}
+    elif command == "attack":
+        found |= dict(attack(said.attack))
+        found["epsilon"] = _list(said.epsilons) or found["epsilon"]
+        if said.num_noises is not None:
+            found["noises"] = _list(said.num_noises)
+        found |= {"asks": said.mode, "decides": said.target}
+        found |= {"topk": said.attack.topk} if said.attack.topk > 1 else {}
+        if said.target == "smoothed":
+            found |= {"n": said.prediction.n, "alpha": said.prediction.alpha}
+    elif command == "measure":
+        found |= measurement(said.measure)
+    if command != "measure" and sigma != cfg.method.sigma and said.get("target") != "network":
+        found["sigma"] = sigma  # another one than in training
+    return found
+
+
+def measurement(node):
+    """What a measurement looks at."""
+    found = {"measures": node._target_.rpartition(".")[2]}
+    for key in ("n", "sigmas", "samples"):
+        if key in node:
+            found[key] = _list(node[key]) if OmegaConf.is_list(node[key]) else node[key]
+    if node.get("attack") is not None:
+        found |= dict(attack(node.attack))
+    return found
+
+
+def images(cfg, said):
+    """How many images are evaluated."""
+    data = HydraConfig.get().runtime.choices.data
+    subset = OmegaConf.merge(cfg.data.subset, {k: v for k, v in said.data.subset.items() if v is not None})
+    if subset.indices is not None:
+        first, _, last = str(subset.indices).partition(":")
+        return int(last) - int(first or 0)
+    count = math.ceil(TEST_IMAGES[data] / subset.every)
+    return min(count, subset.max) if subset.max else count
+
+
+def _list(values):
+    """A list as it is; a long evenly spaced one in words."""
+    if values is None:
+        return None
+    values = [float(value) if isinstance(value, float) else value for value in values]
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(values)}
+    if len(values) > 12 and len(steps) == 1:
+        return f"{values[0]:g} to {values[-1]:g} by {steps.pop():g}"
+    return tuple(_frozen(value) for value in values)
+
+
+# ---------------------------------------------------------------------------- against the data files
+
+
+def flat(tree, prefix=""):
+    """`{certify: {n: 10}}` as `{certify.n: 10}`."""
+    found = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def expected_facts(stated, row):
+    """What a row's configs must say: the paper's facts, changed by the deviations, completed by our choices.
+
+    Returns:
+        The facts, and sentences about entries that cannot be right.
+    """
+    found, problems = flat(stated["rows"][row].get("states") or {}), []
+    for kind in ("deviations", "ours"):
+        for entry in stated.get(kind) or []:
+            if not entry.get("why"):
+                problems.append(f"{kind}: an entry without a reason: {entry}")
+            if row not in entry.get("rows", [row]):
+                continue
+            for key, value in flat(entry["facts"]).items():
+                evaluation = key.rpartition(".")[0]
+                if "rows" not in entry and not any(each.startswith(evaluation) for each in found):
+                    continue  # of an evaluation that this row does not have
+                if kind == "deviations" and (key not in found or found[key] == value):
+                    problems.append(f"deviations: the paper does not state another {key} for {row}")
+                if kind == "ours" and key in found:
+                    problems.append(f"ours: the paper states {key} for {row}")
+                found[key] = value
+    return found, problems
+
+
+def differences(wanted, composed_facts):
+    """Sentences, one per fact that is not as wanted."""
+    said = []
+    for key in dict.fromkeys([*wanted, *composed_facts]):
+        if key not in composed_facts:
+            said.append(f"{key}: {wanted[key]} in docs/papers, nothing in the configs")
+        elif key not in wanted and key != "jobs":  # how many settings: only where a paper counts them
+            said.append(f"{key}: {composed_facts[key]} in the configs, nothing in docs/papers")
+        elif key in wanted and not _same(wanted[key], composed_facts[key]):
+            said.append(f"{key}: {wanted[key]} in docs/papers, {composed_facts[key]} in the configs")
+    return said
+
+
+def _same(one, other):
+    def plain(value):
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return (
+            _frozen(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        )
+
+    return plain(one) == plain(other)
+
+
+if __name__ == "__main__":
+    for experiment in sys.argv[1:]:
+        known = experiments().get(experiment, {"rows": {}})
+        for row, members in jobs(experiment, "full").items():
+            print(f"{experiment} {row}")
+            wanted, problems = expected_facts(known, row) if row in known["rows"] else ({}, [])
+            for sentence in problems + differences(wanted, row_facts(experiment, "full", members)):
+                print("   ", sentence)

@@ -1,0 +1,167 @@
+"""Every experiment does what its paper states, or says in docs/papers what differs and why."""
+
+import functools
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from robustsmooth.commands import conf_dir
+from tests.papers import (
+    composed,
+    differences,
+    evaluations,
+    expected_facts,
+    experiments,
+    job_config,
+    jobs,
+    papers,
+    representatives,
+    row_facts,
+)
+from tests.test_conf import binds, nodes
+
+STATED = experiments()
+FOLDER = conf_dir() / "experiment"
+OURS = ("digits", "results")
+"""Folders of experiments that reproduce no paper."""
+FILES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+SCALES = {"digits": ["full", "smoke"], "results": ["smoke"]}
+"""What our own experiments are for; those of the papers are for smoke, cpu and full."""
+OWN = {"results/cifar10_gpu": ["gpu"], "results/cifar10_cpu": ["short"]}
+
+
+def test_every_experiment_of_a_paper_has_its_entry():
+    files = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml")}
+    assert {name for name in files if not name.startswith(OURS)} == STATED.keys()
+    assert sum(len(paper["experiments"]) for paper in papers().values()) == len(STATED)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_full_scale_is_what_the_paper_states(name):
+    """Row by row; and what the configs compose can be built (the other scales: below)."""
+    stated, rows = STATED[name], jobs(name, "full")
+    assert stated["rows"].keys() == rows.keys()
+    said = []
+    for row, members in rows.items():
+        wanted, problems = expected_facts(stated, row)
+        said += [
+            f"{row}: {each}" for each in problems + differences(wanted, row_facts(name, "full", members))
+        ]
+        build(name, "full", row, members)
+    assert not said, "\n".join(said)
+
+
+def scales():
+    """Every experiment at every other scale that it is for."""
+    return [
+        (name, scale)
+        for name in FILES
+        for scale in SCALES.get(name.partition("/")[0], ["smoke", "cpu"]) + OWN.get(name, [])
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scale"), scales())
+def test_every_row_binds_and_instantiates(name, scale):
+    for row, members in jobs(name, scale).items():
+        build(name, scale, row, members)
+
+
+def build(name, scale, row, members):
+    """Network, method, attack, callbacks, and what each evaluation is made of; all but the data."""
+    groups = {}
+    for job in representatives(members):  # values are of one kind: one job per set of choices
+        groups.setdefault(tuple(word for word in job if (FOLDER.parent / word.split("=")[0]).is_dir()), job)
+    for job in groups.values():
+        cfg = job_config(name, scale, job)
+        OmegaConf.update(cfg, "data.num_classes", cfg.data.num_classes or 10)
+        built(OmegaConf.to_yaml(cfg.method, resolve=True))
+        for part in cfg.callbacks.values():
+            instantiate(part)
+        for path, node in nodes(cfg):
+            binds(f"{row}{path}", node)
+        for said in evaluations(cfg).values():
+            parts(OmegaConf.to_yaml(OmegaConf.masked_copy(said, EVALUATED), resolve=False))
+
+
+EVALUATED = [
+    "certificate",
+    "attack",
+    "prediction",
+    "measure",
+    "smoothing",
+    "seed",
+    "run_dir",
+    "trainer",
+    "numerics",
+]
+
+
+@functools.cache
+def built(method):
+    """A training's network and method, on the meta device."""
+    cfg = OmegaConf.create(method)
+    for owner in ("network", "labeler"):
+        if (
+            OmegaConf.select(cfg, f"{owner}.checkpoint") is not None
+        ):  # of networks that there are none of here
+            OmegaConf.update(cfg, f"{owner}.checkpoint", None)
+    if "start" in cfg:
+        cfg.start = "anywhere"
+    with torch.device("meta"):
+        module = instantiate(cfg)
+    assert module.configure_optimizers()
+
+
+@functools.cache
+def parts(text):
+    """What an evaluation is made of."""
+    cfg = OmegaConf.create(text)
+    if cfg.smoothing.get("sigma") is None:  # the training's
+        cfg.smoothing.sigma = 0.25
+    for name in ("certificate", "attack", "prediction", "measure"):
+        node = cfg.get(name)
+        if node is None:
+            continue
+        if name == "measure":
+            node.pop("source", None)  # another network
+            instantiate(node, _partial_=True)(folder="nowhere")
+        else:
+            instantiate(node)
+    instantiate(cfg.smoothing)
+
+
+@pytest.mark.parametrize("name", [name for name in STATED if "columns" in STATED[name]])
+def test_the_tables_columns_are_the_papers(name):
+    cfg = composed("train", f"experiment={name}", "scale=full")
+    shown = list(cfg.hydra.callbacks.report.radii)
+    assert shown == STATED[name]["columns"]
+
+
+def test_a_difference_is_found():
+    stated = {
+        "rows": {"all": {"states": {"epochs": 90, "certify": {"n": 10}}}},
+        "deviations": [{"facts": {"epochs": 40}, "why": "time"}],
+        "ours": [{"facts": {"batch": 64}, "why": "open"}],
+    }
+    wanted, problems = expected_facts(stated, "all")
+    assert (wanted, problems) == ({"epochs": 40, "certify.n": 10, "batch": 64}, [])
+    assert differences(wanted, {"epochs": 40, "certify.n": 10.0, "batch": 64}) == []
+    assert len(differences(wanted, {"epochs": 90, "certify.n": 10})) == 2
+    assert len(differences(wanted, {**wanted, "more": 1})) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"deviations": [{"facts": {"epochs": 90}, "why": "time"}]}, "does not state another epochs"),
+        ({"deviations": [{"facts": {"batch": 4}, "why": "time"}]}, "does not state another batch"),
+        ({"ours": [{"facts": {"epochs": 90}, "why": "open"}]}, "the paper states epochs"),
+        ({"ours": [{"facts": {"batch": 4}}]}, "without a reason"),
+    ],
+)
+def test_a_careless_entry_is_found(entry, problem):
+    stated = {"rows": {"all": {"states": {"epochs": 90}}}, **entry}
+    assert any(problem in each for each in expected_facts(stated, "all")[1])
