@@ -22,6 +22,8 @@ from robustsmooth.smoothing.ballots import (
 )
 from robustsmooth.smoothing.certificates import (
     ABSTAIN,
+    Anytime,
+    Begun,
     Candidate,
     Case,
     Certificate,
@@ -66,6 +68,7 @@ from robustsmooth.statistics import (
     chernoff_interval,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    confidence_sequence,
     dispersion_test,
     linf_radius,
     looks,
@@ -78,9 +81,11 @@ from robustsmooth.statistics import (
 
 __all__ = [
     "ABSTAIN",
+    "Anytime",
     "BLOCK",
     "Ballot",
     "BatchRandomness",
+    "Begun",
     "Candidate",
     "Case",
     "Certificate",
@@ -128,6 +133,7 @@ __all__ = [
     "chernoff_interval",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "confidence_sequence",
     "contains_label",
     "dispersion_test",
     "drive",

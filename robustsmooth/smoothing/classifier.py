@@ -1,6 +1,6 @@
 """The smoothed classifier: a network, a noise, and votes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.smoothing.certificates import (
+    Begun,
     Certificate,
     Certified,
     Counts,
@@ -59,6 +60,7 @@ class SmoothedClassifier:
         images: Tensor,
         indices: Tensor | Sequence[int] | None = None,
         labels: Tensor | None = None,
+        begun: Mapping[int, Begun] | None = None,
     ) -> list[Any]:
         """Run a certificate or another procedure for each image.
 
@@ -67,6 +69,7 @@ class SmoothedClassifier:
             images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
             indices: ``(B,)`` what names the images' noise; 0, 1, 2... if not given.
             labels: ``(B,)`` int64, for procedures that ask about the label.
+            begun: By index, the votes of an earlier run to go on from.
 
         Returns:
             The records, in the order of the images.
@@ -89,7 +92,7 @@ class SmoothedClassifier:
             tuning=self._tunings.get(key),
             examined=key in self._tunings,
         )
-        engine.submit(images, names, labels)
+        engine.submit(images, names, labels, begun=begun)
         if engine.tuning is not None:
             self._tunings[key] = engine.tuning
         self.random_inside = engine.random_inside
@@ -139,6 +142,41 @@ class SmoothedClassifier:
         *,
         indices: Tensor | Sequence[int] | None = None,
         labels: Tensor | None = None,
+        previous: Sequence[Certified] | None = None,
     ) -> list[Certified]:
-        """Certify each image."""
-        return self.run(certificate, images, indices, labels)
+        """Certify each image.
+
+        Args:
+            images: ``(B, C, H, W)`` float in [0, 1].
+            certificate: What is asked of each.
+            indices: See `run`.
+            labels: See `run`.
+            previous: Records of an earlier call for the same images, indices, noise and seed. Those that the
+                certificate may go on from are extended (`Anytime` with a larger n), the others returned.
+
+        Returns:
+            The records, in the order of the images.
+
+        Raises:
+            ValueError: If there is not one previous record for each image; see also `run`.
+        """
+        if previous is None:
+            return self.run(certificate, images, indices, labels)
+        if len(previous) != len(images):
+            raise ValueError(f"`previous` must hold {len(images)} records, got {len(previous)}")
+        names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
+        records = list(previous)
+        begun = [certificate.begun(record) for record in records]
+        places = [at for at, votes in enumerate(begun) if certificate.goes_on(votes, self.noise)]
+        if places:
+            chosen = torch.tensor(places)
+            extended = self.run(
+                certificate,
+                images[chosen.to(images.device)],
+                names[chosen],
+                None if labels is None else labels[chosen.to(labels.device)],
+                {int(names[at]): begun[at] for at in places},
+            )
+            for at, record in zip(places, extended, strict=True):
+                records[at] = record
+        return records

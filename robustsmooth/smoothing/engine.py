@@ -15,7 +15,7 @@ is random inside.
 import bisect
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from robustsmooth.smoothing.addressing import address, generator
 from robustsmooth.smoothing.ballots import answers
-from robustsmooth.smoothing.certificates.base import Case, Counts, Procedure, Request, Steps
+from robustsmooth.smoothing.certificates.base import Begun, Case, Counts, Procedure, Request, Steps
 from robustsmooth.smoothing.checks import check_images, check_network, check_noise
 from robustsmooth.smoothing.noise import BLOCK, Noise
 from robustsmooth.smoothing.numerics import Forward, Numerics, plain_tensors
@@ -178,6 +178,7 @@ class VoteEngine:
         indices: Tensor,
         labels: Tensor | None = None,
         finished: Collection[int] = (),
+        begun: Mapping[int, Begun] | None = None,
     ) -> None:
         """Hand over images; nothing is computed yet, but with the first ones the network is examined.
 
@@ -187,6 +188,7 @@ class VoteEngine:
             labels: ``(B,)`` int64, if known.
             finished: Indices of images that are known already and are left out. The others keep their
                 places: the noise inside a network may depend on an image's row.
+            begun: Votes that an earlier run has drawn for an index, for a certificate that goes on from them.
 
         Raises:
             TypeError: If the images are no floating-point tensor.
@@ -206,10 +208,14 @@ class VoteEngine:
         prepared = self.noise.prepare(images)
         for image, index, label in zip(prepared, names, classes, strict=True):
             if index not in finished:
-                case = Case(self.noise, self._classes, int(label), int(index), self.seed)
+                before = (begun or {}).get(index)
+                case = Case(self.noise, self._classes, int(label), int(index), self.seed, before)
                 steps = self.procedure.steps(case)
                 request = next(steps)
-                self._asking.append(_Image(self._arrivals, image, case, steps, request, request.votes))
+                asking = _Image(self._arrivals, image, case, steps, request, request.votes)
+                if before is not None:
+                    asking.drawn["estimate"] = before.votes
+                self._asking.append(asking)
             self._arrivals += 1
 
     @property

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betainccinv, betaincinv, chdtrc
+from scipy.special import betainc, betainccinv, betaincinv, betaln, chdtrc, xlog1py, xlogy
 
 __all__ = [
     "chernoff_interval",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "confidence_sequence",
     "dispersion_test",
     "majority_test",
     "randomized_clopper_pearson_lower",
@@ -167,6 +168,40 @@ def _relative_entropy(p: Floats, q: Floats) -> Floats:
         heads = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
         tails = np.where(p < 1, (1 - p) * (np.log1p(-p) - np.log1p(-q)), 0.0)
     return heads + tails
+
+
+def confidence_sequence(k: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any, Any]:
+    """Confidence interval that may be looked at after every vote, and at which one may stop or go on.
+
+    With probability at least 1 - alpha the intervals of *all* n at once hold the truth. For a true
+    probability p, the likelihood of the votes averaged over a Beta(1/2, 1/2) prior, divided by their
+    likelihood under p, is a martingale with mean 1; it ever reaches 1/alpha with probability alpha at most
+    (Ville 1939; Robbins 1970). The interval holds the p at which it has not.
+
+    Args:
+        k: Successes, in [0, n].
+        n: Votes, at least 1.
+        alpha: Probability that any of the intervals misses the truth, in (0, 1).
+
+    Returns:
+        Lower and upper end, float64 of the broadcast shape; 0 where k = 0, and 1 where k = n.
+    """
+    successes, votes = _counts(k, n)
+    failures = votes - successes
+    average = betaln(successes + 0.5, failures + 0.5) - betaln(0.5, 0.5)
+    slack = 1e-9 + 1e-14 * votes  # rounding errs on the safe side
+    needed = np.log(1 / _level(alpha)) + slack
+
+    def end(towards: float) -> Floats:
+        inside, outside = successes / votes, np.full(votes.shape, towards)
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            evidence = average - xlogy(successes, middle) - xlog1py(failures, -middle)
+            excluded = evidence >= needed
+            inside, outside = np.where(excluded, inside, middle), np.where(excluded, middle, outside)
+        return outside
+
+    return end(0.0)[()], end(1.0)[()]
 
 
 def dispersion_test(successes: ArrayLike, votes: int) -> float:

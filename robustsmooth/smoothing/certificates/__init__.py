@@ -1,8 +1,10 @@
 """Certificates and predictions: procedures that ask for votes and end in a record."""
 
 from robustsmooth.smoothing.certificates.adaptive import FixedRadius, TwoStage
+from robustsmooth.smoothing.certificates.anytime import Anytime
 from robustsmooth.smoothing.certificates.base import (
     ABSTAIN,
+    Begun,
     Candidate,
     Case,
     Certificate,
@@ -22,6 +24,8 @@ from robustsmooth.smoothing.certificates.radii import RadiusGrid
 
 __all__ = [
     "ABSTAIN",
+    "Anytime",
+    "Begun",
     "Candidate",
     "Case",
     "Certificate",

@@ -17,7 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from robustsmooth.statistics import ABSTAIN
 
 __all__ = [
     "ABSTAIN",
+    "Begun",
     "Candidate",
     "Case",
     "Certificate",
@@ -64,6 +65,21 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """Votes that an earlier run has estimated with, for a certificate that may go on from them.
+
+    Attributes:
+        candidate: The class that was selected.
+        counts: ``((class, votes), ...)`` of the estimate.
+        votes: How many were drawn; the next one has this number.
+    """
+
+    candidate: int
+    counts: tuple[tuple[int, int], ...]
+    votes: int
+
+
+@dataclass(frozen=True)
 class Case:
     """What a procedure may know about the image at hand.
 
@@ -73,6 +89,7 @@ class Case:
         label: The true class, where evaluation asks about it; -1 if unknown.
         index: The image's index in its data set.
         seed: The run's seed, for random numbers that are not noise.
+        begun: Votes of an earlier run that the estimate goes on from; None to begin.
     """
 
     noise: Noise
@@ -80,6 +97,7 @@ class Case:
     label: int = -1
     index: int = 0
     seed: int = 0
+    begun: Begun | None = None
 
 
 Steps = Generator[Request, Counts, Record]
@@ -93,6 +111,9 @@ class Procedure(ABC):
         batch_size: The device batch in which votes are drawn, ``"auto"`` to find a quick one. It sets
             the speed; votes change only where the two largest logits agree to rounding.
     """
+
+    may_change: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    """Arguments on which the meaning of a record does not depend: another run may go on with others."""
 
     batch_size: int | Literal["auto"] = "auto"
 
@@ -199,6 +220,14 @@ class Certificate(Procedure):
         The mean of radii from a few given ones is no average certified radius.
         """
         return None
+
+    def begun(self, record: "Certified") -> Begun:
+        """Where an earlier record of the same image, noise and seed stopped."""
+        return Begun(record.candidate, record.counts, record.votes - self.selection_votes)
+
+    def goes_on(self, begun: Begun, noise: Noise) -> bool:
+        """Whether the estimate of an earlier run is to be extended; most statements do not allow it."""
+        return False
 
     @property
     def is_estimate(self) -> bool:
