@@ -17,9 +17,11 @@ Writes Markdown.
 
 import argparse
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -65,6 +67,10 @@ def _attacked(cfg: DictConfig) -> Passes:
     return Passes(images=(copies,) * cfg.attack.steps, weights=(copies,))
 
 
+def _smoothmix(cfg: DictConfig) -> Passes:
+    return Passes(images=(cfg.method.copies,) * cfg.attack.steps, weights=(cfg.method.copies,) * 2)
+
+
 def _cpni(cfg: DictConfig) -> Passes:
     # Every draw of the network's noise is a pass of its own, those of EPGD too.
     attacks = cfg.attack.steps * (cfg.attack.num_noise or 1)
@@ -86,6 +92,10 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
         "m(2T + 3)",
         _attacked,
     ),
+    "smoothmix": (("method=smoothmix",), "m(2T + 6)", _smoothmix),
+    "smoothmix, one step": (("method=smoothmix", "method.one_step=true"), "m(2T + 6)", _smoothmix),
+    "cat_rs": (("method=cat_rs",), "m(2T + 6)", _smoothmix),
+    "sun2025": (("method=sun2025", "method.warmup_epochs=0"), "m(2T + 3)", _attacked),
     "macer": (("method=macer",), "3k", lambda cfg: Passes(weights=(cfg.method.copies,))),
     "sodm": (
         ("method=sodm", "method/mapping=softmax"),
@@ -103,6 +113,14 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
     "cpni, gauss": (("method=cpni_gauss",), "2Tq + 3", _cpni),
     "cpni, epgd": (("method=cpni_epgd",), "2Tm + 6", _cpni),
 }
+
+
+def votes_on(indices: Iterable[int]) -> str:
+    """A folder of votes on some training images, as `robustsmooth.predict` writes them."""
+    folder = Path(tempfile.mkdtemp(prefix="votes"))
+    rows = [f"{index}\t{index % 10}:9,{(index + 1) % 10}:1" for index in indices]
+    (folder / "predict.tsv").write_text("\n".join(["idx\tcounts", *rows]) + "\n")
+    return str(folder)
 
 
 def bare(network: nn.Module, images: Tensor, passes: Passes) -> None:
@@ -147,6 +165,8 @@ def measure(name: str, options: argparse.Namespace) -> str:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = hydra.compose("train", [*common, *words])
     passes = passes_of(cfg)
+    if "targets" in cfg.method:
+        cfg.method.targets = votes_on(range(options.batch))
     torch.manual_seed(0)
     module = instantiate(cfg.method).to(options.device).train()
     optimizer = instantiate(cfg.method.optimizer)(module.parameter_groups())

@@ -164,10 +164,13 @@ def test_every_nested_choice_binds(command, context, group):
 
 
 @pytest.mark.parametrize("method", choices("method"))
-def test_every_method_instantiates_on_the_digits(method):
+def test_every_method_instantiates_on_the_digits(method, tmp_path):
     cfg = composed("train", f"method={method}")
     if "start" in cfg.method:  # a trained network, which there is none of here
         cfg.method.start = "anywhere"
+    if "targets" in cfg.method:  # votes of one
+        (tmp_path / "predict.tsv").write_text("idx\tcounts\n0\t1:9\n")
+        cfg.method.targets = str(tmp_path)
     module = instantiate(cfg.method)
     assert module.network.num_classes == 10
     optimizers = module.configure_optimizers()

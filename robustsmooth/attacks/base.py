@@ -14,7 +14,7 @@ from robustsmooth.attacks.geometry import Norm, distance, expand
 from robustsmooth.attacks.objectives import Network, Objective, Plain
 from robustsmooth.smoothing.addressing import Randomness
 
-__all__ = ["SEED_DRAW", "START_DRAW", "Attack", "Incumbent", "Oracle", "View"]
+__all__ = ["SEED_DRAW", "START_DRAW", "Attack", "Incumbent", "Oracle", "View", "undisturbed"]
 
 # Draws of one `Randomness` that never meet: 0 is the fixed noise, 1, 2, ... the fresh noise of each
 # step, and these two count away from it.
@@ -288,7 +288,7 @@ class Attack(ABC):
         if isinstance(network, DistributedDataParallel):
             network = network.module  # its forward would wait for a backward pass of the parameters
         seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
-        with _undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
+        with undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
             # Cloned here: tensors made in inference mode cannot take part in a graph.
             images, labels = images.detach().clone(), labels.detach().clone().long()
             noises = None if noises is None else noises.detach().clone()
@@ -326,7 +326,7 @@ def _check_batch(images: Tensor, labels: Tensor) -> None:
 
 
 @contextmanager
-def _undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[None]:
+def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[None]:
     """Gradients on and the network in eval mode inside; everything as it was outside.
 
     The global generators are seeded inside, for networks that are random by themselves.

@@ -20,7 +20,7 @@ class PGD(Attack):
 
     Args:
         norm: ``"l2"`` or ``"linf"``.
-        epsilon: Radius of the ball, in pixel units, > 0.
+        epsilon: Radius of the ball, in pixel units, > 0; infinite for steps that only [0, 1] ends.
         steps: Gradients per restart.
         step_size: Length of a step, in pixel units. None: ``2 * epsilon / steps`` (SmoothAdv).
         random_start: Start at a random point of the ball, rather than at the image.
@@ -48,6 +48,12 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("epsilon", "steps", "step_size", "restarts")
+        if self.epsilon == float("inf") and (
+            self.step_size is None or self.random_start or self.restarts > 1
+        ):
+            raise ValueError(
+                "with an infinite `epsilon` PGD needs a `step_size`, random_start=false and restarts=1"
+            )
         self._require_choice("norm", "l2", "linf")
         self._require_choice("direction", "normalized", "sign", None)
         self._require_choice("keep", "last", "strongest", "closest")

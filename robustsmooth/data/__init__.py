@@ -11,6 +11,7 @@ from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset
 from robustsmooth.data.tensors import ImageTensors
 from robustsmooth.data.unlabeled import UNLABELED, UnlabeledImages, WithoutLabels
+from robustsmooth.data.votes import VoteTable
 
 __all__ = [
     "UNLABELED",
@@ -30,6 +31,7 @@ __all__ = [
     "Subset",
     "TrainingSampler",
     "UnlabeledImages",
+    "VoteTable",
     "WithoutLabels",
     "UnrepeatedSampler",
 ]

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, TypedDict
 
@@ -85,6 +85,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.num_workers = _cores() if num_workers is None else num_workers
         self.subset = subset or Subset()
         self.augmentation, self.extra = augmentation, extra
+        self.draw_weights: Callable[[int], torch.Tensor | None] | None = None
+        """How often an epoch draws each training image, for methods that choose; see `TrainingSampler`."""
         self._num_classes = num_classes
         self._parts: dict[Split, Part] = {}
 
@@ -136,13 +138,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     @property
     def evaluated(self) -> Split:
         """The split that the evaluated images come from."""
-        return "train" if self.subset.split == "val" else "test"
+        return "test" if self.subset.split == "test" else "train"
 
     @cached_property
     def test_indices(self) -> list[int]:
         """The images that are evaluated, as positions in the split that they come from."""
         if self.subset.split == "test":
             return self.subset.select(len(self.part("test")))
+        if self.subset.split == "train":
+            return [self.train_positions[at] for at in self.subset.select(len(self.train_positions))]
         if not self.val_positions:
             raise ValueError(
                 "there are no validation images, data.val_images is 0; use data.subset.split=test"
@@ -209,6 +213,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             rank=rank,
             epoch=epoch,
             first_batch=first_batch,
+            weights=self.draw_weights,
         )
         return self._loader(self.training_view(part, sampler), sampler, drop_last=True)
 

@@ -4,7 +4,7 @@ Lightning replaces a plain sampler by one that repeats examples to even out the 
 `DistributedSampler` alone, which is why both samplers here are one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Dataset, DistributedSampler
@@ -61,6 +61,9 @@ class TrainingSampler(DistributedSampler[int]):
         epoch: The epoch to begin with, after a resume.
         first_batch: How many batches of that first epoch to leave out, after a resume in its middle;
             a whole epoch's count belongs to the epoch before and leaves out none.
+        weights: Asked at the beginning of every epoch, on all ranks, how often to draw each position:
+            ``(len(positions),)``. The epoch's images are then drawn with replacement, as many as there are
+            positions; None for each image once.
 
     Raises:
         ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
@@ -76,6 +79,7 @@ class TrainingSampler(DistributedSampler[int]):
         rank: int = 0,
         epoch: int = 0,
         first_batch: int = 0,
+        weights: Callable[[int], torch.Tensor | None] | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True)
         everything = range(len(dataset)) if positions is None else positions  # type: ignore[arg-type]
@@ -93,13 +97,25 @@ class TrainingSampler(DistributedSampler[int]):
         self.batch_size, self.seed = batch_size, seed
         self.epoch, self.first_batch = epoch, first_batch % (len(self.positions) // batch_size)
         self._resumed_epoch = epoch
+        self.weights = weights
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(len(self.positions), generator=generator(self.seed, "order", self.epoch))
+        order = self._order()
         batches = len(order) // self.batch_size
         steps = self.positions[order[: batches * self.batch_size]].view(batches, self.batch_size)
         skipped = self.first_batch if self.epoch == self._resumed_epoch else 0
         return iter(steps[skipped:, self.rank :: self.num_replicas].flatten().tolist())
+
+    def _order(self) -> torch.Tensor:
+        source = generator(self.seed, "order", self.epoch)
+        weights = None if self.weights is None else self.weights(self.epoch)
+        if weights is None:
+            return torch.randperm(len(self.positions), generator=source)
+        # By inversion in float64: torch.multinomial refuses more than 2^24 images and works in float32.
+        heights = weights.double().cumsum(0)
+        drawn = torch.rand(len(self.positions), dtype=torch.float64, generator=source) * heights[-1]
+        last = int(weights.nonzero()[-1])  # rounding may reach the very end
+        return torch.searchsorted(heights, drawn, right=True).clamp(max=last)
 
     def __len__(self) -> int:
         return len(self.positions) // self.batch_size * self.batch_size // self.num_replicas

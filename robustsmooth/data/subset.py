@@ -14,7 +14,7 @@ __all__ = ["Subset", "stratified_split"]
 _SPLIT_SEED = 0  # fixed on purpose: runs of different seeds are selected on the same images
 
 
-Evaluated = Literal["test", "val"]
+Evaluated = Literal["test", "val", "train"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Subset:
     """The images that are evaluated.
 
     Args:
-        split: ``test``, the test split; or ``val``, the validation images, which were held out of the
-            training split, to choose settings by. An index is a position in the split that the image is from.
+        split: ``test``, the test split; ``val``, the validation images, which were held out of the
+            training split, to choose settings by; or ``train``, the images that train, without augmentation.
+            An index is a position in the split that the image is from.
         every: Keep the images 0, `every`, 2 `every`...: 20 for CIFAR-10 and 100 for ImageNet in most
             papers.
         max: Keep at most so many of those, evenly spread. (Not the first ones: in a set that is
@@ -42,7 +43,7 @@ class Subset:
 
     def __post_init__(self) -> None:
         if self.split not in get_args(Evaluated):
-            raise ValueError(f"`subset.split` must be test or val, got {self.split!r}")
+            raise ValueError(f"`subset.split` must be test, val or train, got {self.split!r}")
         if self.every < 1:
             raise ValueError(f"`subset.every` must be at least 1, got {self.every}")
         if self.max is not None and self.max < 1:

@@ -31,7 +31,7 @@ _FREE = {"root", "batch_size", "num_workers", "download", "augmentation", "val_i
 
 def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a data set's config that says which images are evaluated, as plain values."""
-    free = _FREE - {"val_images"} if (config.get("subset") or {}).get("split") == "val" else _FREE
+    free = _FREE - {"val_images"} if (config.get("subset") or {}).get("split", "test") != "test" else _FREE
     return {
         str(key): data_settings(value) if hasattr(value, "items") else _plain(value)
         for key, value in config.items()

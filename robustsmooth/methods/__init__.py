@@ -3,6 +3,7 @@
 from robustsmooth.methods.adversarial import AdversarialModule
 from robustsmooth.methods.base import ClassificationModule
 from robustsmooth.methods.callbacks import NamedCheckpoint
+from robustsmooth.methods.cat_rs import CATRSModule
 from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.methods.gaussian import GaussianModule
 from robustsmooth.methods.heat import HeatSmoothingModule
@@ -10,10 +11,13 @@ from robustsmooth.methods.natural import NaturalModule
 from robustsmooth.methods.noisy import copies_loss, noisy_logits, require_copies, require_noise
 from robustsmooth.methods.progress import TrainingProgress
 from robustsmooth.methods.smoothadv import SmoothAdvModule
+from robustsmooth.methods.smoothmix import SmoothMixModule
 from robustsmooth.methods.sodm import SODMModule
+from robustsmooth.methods.sun2025 import Sun2025Module
 
 __all__ = [
     "AdversarialModule",
+    "CATRSModule",
     "CPNIModule",
     "ClassificationModule",
     "GaussianModule",
@@ -22,6 +26,8 @@ __all__ = [
     "NaturalModule",
     "SODMModule",
     "SmoothAdvModule",
+    "SmoothMixModule",
+    "Sun2025Module",
     "TrainingProgress",
     "copies_loss",
     "noisy_logits",

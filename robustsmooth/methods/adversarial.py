@@ -4,19 +4,32 @@ from typing import Any
 
 from torch import Tensor
 
-from robustsmooth.attacks import Attack
+from robustsmooth.attacks import Attack, NoisePGD
 from robustsmooth.data import Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule
 from robustsmooth.methods.noisy import copies_loss, require_copies
 
-__all__ = ["AdversarialModule", "require_untargeted"]
+__all__ = ["AdversarialModule", "require_noise_attack", "require_untargeted"]
 
 
 def require_untargeted(attack: Attack) -> None:
-    """Raise ValueError if an attack moves images towards the labels that it is given."""
+    """Raise ValueError unless an attack moves images, and away from the labels that it is given."""
+    if isinstance(attack, NoisePGD):
+        raise ValueError(
+            "this attack moves the noise, and this method needs one that moves the images: choose "
+            "attack=pgd_l2, smoothadv_pgd or another of those"
+        )
     if getattr(attack, "targeted", False):
         raise ValueError("`attack.targeted` must be false: training moves images away from their labels")
+
+
+def require_noise_attack(attack: NoisePGD) -> None:
+    """Raise ValueError unless an attack moves the noise."""
+    if not isinstance(attack, NoisePGD):
+        raise ValueError(
+            "this method needs an attack that moves the noise: choose attack=noise_cat_rs or noise_sun2025"
+        )
 
 
 class AdversarialModule(ClassificationModule):

@@ -30,11 +30,14 @@ NAMED = {
     "stein": (PGD, "l2", Stein),
     "carlini_wagner": (CarliniWagner, "l2", Plain),
     "autoattack": (AutoAttack, "l2", Plain),
+    "smoothmix": (PGD, "l2", PlugIn),
 }
+NOISES = {"noise_cat_rs", "noise_sun2025"}
+"""Attacks on the noise; see test_noises.py."""
 
 
 def test_every_config_is_here():
-    assert {path.stem for path in conf_dir().glob("attack/*.yaml")} == NAMED.keys()
+    assert {path.stem for path in conf_dir().glob("attack/*.yaml")} == NAMED.keys() | NOISES
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -27,7 +27,8 @@ class Method:
     Attributes:
         name: Names the tests.
         words: The command line that chooses the method, with whatever keeps it quick. ``{trained}``
-            stands for the checkpoint of a network trained for a moment.
+            stands for the checkpoint of a network trained for a moment, ``{votes}`` for a folder of
+            votes on the training images.
         logs: Keys that training logs, besides those of every method.
         learning_rate: Of the test that the loss falls on a tiny set.
     """
@@ -46,6 +47,13 @@ class Method:
 _HEAT = ("method=heat", "model.checkpoint={trained}", "loss.num_probes=3")
 _SMOOTHADV = ("attack.steps=2", "attack.epsilon=0.25", "method.warmup_epochs=2")
 _SODM = ("method=sodm", "method.copies=3", "method.mapping_copies=5", "method.mapping_interval=1")
+_SUN2025 = (
+    "attack.steps=2",
+    "method.copies=2",
+    "method.warmup_epochs=1",
+    "method.discard_below=0.05",
+    "method.discard_votes=20",
+)
 
 METHODS = [
     Method("natural", ("method=natural",)),
@@ -61,6 +69,29 @@ METHODS = [
     ),
     Method("macer_smoothadv", ("method=smoothadv", "loss=macer", *_SMOOTHADV), ("train/robustness",)),
     Method("gaussian_uniform", ("method=gaussian", "smoothing=uniform", "method.copies=2")),
+    Method("smoothmix", ("method=smoothmix", "attack.steps=2"), ("train/classification", "train/mixing")),
+    Method(
+        "smoothmix_one_step",
+        ("method=smoothmix", "attack.steps=2", "method.one_step=true", "loss=consistency"),
+        ("train/mixing", "train/consistency"),
+    ),
+    Method(
+        "cat_rs",
+        ("method=cat_rs", "method.targets={votes}", "method.confidence_mask=true", "attack.steps=2"),
+        ("train/classification", "train/robustness", "train/sure"),
+    ),
+    Method("sun2025", ("method=sun2025", *_SUN2025, "method.reweight_every=1"), ("train/kept_images",)),
+    Method(
+        "sun2025_voter",
+        (
+            "method=sun2025",
+            *_SUN2025,
+            "+model@method.voter=small_cnn",
+            "method.voter.network.width=4",
+            "method.voter.checkpoint={trained}",
+            "method.reweight_every=null",
+        ),
+    ),
     Method("heat", _HEAT, ("train/fidelity", "train/penalty")),
     Method(
         "heat_time_steps",

@@ -6,6 +6,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
+from robustsmooth.data import DigitsDataModule
 from robustsmooth.instantiation import instantiate
 from tests.methods.registry import METHODS
 
@@ -29,9 +30,19 @@ def method(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def votes(tmp_path_factory):
+    """Votes on all images of the digits' training split, as `robustsmooth.predict` writes them."""
+    folder = tmp_path_factory.mktemp("votes")
+    labels = DigitsDataModule(channels=1).part("train").labels.tolist()
+    rows = [f"{index}\t{label}:9,{(label + 1) % 10}:1" for index, label in enumerate(labels)]
+    (folder / "predict.tsv").write_text("\n".join(["idx\tcounts", *rows]) + "\n")
+    return folder
+
+
 @pytest.fixture
-def config(method, compose, trained):
-    return compose("train", *(word.format(trained=trained) for word in method.overrides))
+def config(method, compose, trained, votes):
+    return compose("train", *(word.format(trained=trained, votes=votes) for word in method.overrides))
 
 
 def build(config):

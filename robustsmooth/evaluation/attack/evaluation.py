@@ -106,6 +106,11 @@ class AttackEvaluation(Callback):
         settings: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
+        if not isinstance(attack, Attack):
+            raise ValueError(
+                f"{type(attack).__name__} moves the noise in training and finds no image: choose an attack "
+                "on images, such as attack=smoothadv_pgd"
+            )
         self.plan = AttackPlan(attack, mode, epsilons, num_noises)
         for name, value, least in (("batch_size", batch_size, 1), ("pictures", pictures, 0)):
             if value < least:

@@ -1,0 +1,146 @@
+"""Attacks that move the noise of an image instead of the image (CAT-RS; Sun et al. 2025)."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from robustsmooth.attacks.base import SEED_DRAW, undisturbed
+from robustsmooth.attacks.geometry import distance, expand, unit
+from robustsmooth.attacks.objectives import Expectation, Network, Objective, Stein
+from robustsmooth.smoothing.addressing import Randomness
+
+__all__ = ["NoisePGD"]
+
+Keep = Literal["last", "first_success"]
+Restore = Literal["moments", "norm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisePGD:
+    """Moves every noise of every image uphill, and leaves it looking like noise.
+
+    Each step goes `step_size` along the unit gradient of each noise by itself. What it climbs is the
+    objective, as for the attacks on images: with `Expectation` every noise climbs the cross-entropy of its
+    own noisy image; with `PlugIn` the noises of an image climb that of their mean softmax together.
+    The noisy images are not clamped, as they are not in training.
+
+    Contract, as for `Attack`: parameters, their gradients, modes and the global random state stay as they
+    were, the network is in eval mode meanwhile, and no gradient of zero makes a NaN.
+
+    Args:
+        objective: What to climb; see `robustsmooth.attacks.objectives`. It must be differentiable.
+        steps: Gradients per noise.
+        step_size: Length of a step in l2, in pixel units. None: ``2 * epsilon / steps`` (CAT-RS).
+        epsilon: How far a noise may move in l2, in pixel units; None for any distance.
+        restore: What a moved noise keeps of the one it was: ``norm``, its l2 norm, after every step
+            (Sun et al.); ``moments``, its mean and root mean square over all pixels, at the end (CAT-RS).
+        keep: The ``last`` noise; or the ``first_success``, the first on the way whose noisy image the
+            network gets wrong, which costs nothing more (Sun et al.).
+        copies_per_pass: Noisy copies that go through the network at once; None for all.
+
+    Raises:
+        ValueError: If a value is out of its range, or neither `epsilon` nor `step_size` is given.
+    """
+
+    objective: Objective = field(default_factory=Expectation)
+    steps: int = 4
+    step_size: float | None = None
+    epsilon: float | None = None
+    restore: Restore = "norm"
+    keep: Keep = "last"
+    copies_per_pass: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objective, Objective) or isinstance(self.objective, Stein):
+            raise ValueError("`objective` of an attack on the noise must be expectation or plug_in")
+        if self.objective.noise == "none":
+            raise ValueError("`objective` of an attack on the noise must look at it: expectation or plug_in")
+        for name in ("steps", "step_size", "epsilon", "copies_per_pass"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be > 0, got {value}")
+        for name, choices in (("restore", Restore), ("keep", Keep)):
+            if getattr(self, name) not in get_args(choices):
+                allowed = " or ".join(get_args(choices))
+                raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}")
+        if self.step_size is None and self.epsilon is None:
+            raise ValueError("give the attack on the noise a `step_size` or an `epsilon`")
+
+    def __call__(
+        self, network: Network, images: Tensor, targets: Tensor, *, noises: Tensor, randomness: Randomness
+    ) -> Tensor:
+        """Attack the noises of a batch.
+
+        Args:
+            network: Maps images to logits. A module is put into eval mode meanwhile.
+            images: ``(B, ...)``.
+            targets: What the noisy images shall no longer be: labels, ``(B,)`` integers; or probabilities,
+                ``(B, K)`` floating, for the cross-entropy (hence the divergence) from them.
+            noises: ``(m, B, ...)``, already scaled by sigma.
+            randomness: For networks that are random by themselves.
+
+        Returns:
+            Moved noises, ``(m, B, ...)``, without a graph.
+        """
+        if isinstance(network, DistributedDataParallel):
+            network = network.module  # its forward would wait for a backward pass of the parameters
+        seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
+        with undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
+            return self._search(network, images.detach().clone(), targets.clone(), noises.detach().clone())
+
+    def _search(self, network: Network, images: Tensor, targets: Tensor, noises: Tensor) -> Tensor:
+        step_size = self.step_size
+        if step_size is None:
+            assert self.epsilon is not None
+            step_size = 2 * self.epsilon / self.steps
+        moved = noises
+        stopped = torch.zeros(noises.shape[:2], dtype=torch.bool, device=noises.device).flatten()
+        for _ in range(self.steps):
+            gradient, wrong = self._climb(network, images, targets, moved)
+            if self.keep == "first_success":
+                stopped = stopped | wrong
+            ahead = self._held(moved.flatten(0, 1) + step_size * unit(gradient), noises.flatten(0, 1))
+            moved = torch.where(expand(stopped, ahead), moved.flatten(0, 1), ahead).view_as(noises)
+        return _same_moments(moved, noises) if self.restore == "moments" else moved
+
+    def _climb(
+        self, network: Network, images: Tensor, targets: Tensor, noises: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss's gradient for each noise, ``(m B, ...)``, and which noisy images are got wrong."""
+        seen: list[Tensor] = []
+
+        def watched(points: Tensor) -> Tensor:
+            logits = network(points)
+            seen.append(logits.detach())
+            return logits
+
+        leaf = noises.detach().requires_grad_(True)
+        scores = self.objective.scores(watched, images, leaf, self.copies_per_pass)
+        soft = targets.is_floating_point()
+        losses = -(targets * scores).sum() if soft else -scores.gather(1, targets[:, None]).sum()
+        (gradient,) = torch.autograd.grad(losses, leaf)
+        classes = targets.argmax(1) if soft else targets
+        return gradient.flatten(0, 1), torch.cat(seen).argmax(1) != classes.repeat(len(noises))
+
+    def _held(self, moved: Tensor, noises: Tensor) -> Tensor:
+        """Within epsilon of the noises and, where that is kept after every step, of their norms."""
+        if self.epsilon is not None:
+            delta = moved - noises
+            lengths = distance(delta, "l2").clamp_min(self.epsilon).to(delta.dtype)
+            moved = noises + delta * expand(self.epsilon / lengths, delta)
+        if self.restore == "norm":
+            lengths = distance(moved, "l2").clamp_min(torch.finfo(moved.dtype).tiny)
+            moved = moved * expand((distance(noises, "l2") / lengths).to(moved.dtype), moved)
+        return moved
+
+
+def _same_moments(moved: Tensor, noises: Tensor) -> Tensor:
+    """Shift and scale every noise to the mean and the standard deviation over all pixels that it had."""
+    now, then = moved.flatten(2), noises.flatten(2)
+    now_mean, then_mean = now.mean(2, keepdim=True), then.mean(2, keepdim=True)
+    spread = (now - now_mean).norm(dim=2, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny)
+    scale = (then - then_mean).norm(dim=2, keepdim=True) / spread
+    return ((now - now_mean) * scale + then_mean).view_as(noises)
