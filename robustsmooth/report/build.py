@@ -28,6 +28,7 @@ def build_tables(
     radii: Sequence[float] | None = None,
     level: float = 0.95,
     method: Method = "clopper_pearson",
+    restate: int | None = None,
 ) -> list[Table]:
     """All tables that have rows, the most telling first.
 
@@ -36,6 +37,7 @@ def build_tables(
         radii: At which certified accuracy is tabled; chosen from the data if None.
         level: Confidence level of the intervals over images.
         method: Kind of the intervals.
+        restate: Restate certifications at so many votes; at the smallest number on the same images if None.
     """
     certified = evaluations.certifications
     usual = [each for each in certified if each.guarantee.usual]
@@ -56,6 +58,8 @@ def build_tables(
         tables.contradiction_table(evaluations),
         tables.comparison_table(certified, chosen),
         tables.seed_table(certified, chosen),
+        tables.seed_comparison_table(certified, chosen),
+        tables.restated_table(certified, chosen, restate),
         tables.linf_table(certified),
         tables.prediction_table(evaluations.measurements, level, method),
         tables.agreement_table(evaluations.measurements, level, method),
@@ -82,6 +86,7 @@ def write_report(
     radii: Sequence[float] | None = None,
     level: float = 0.95,
     interval: Method = "clopper_pearson",
+    restate: int | None = None,
     wandb: Mapping[str, Any] | None = None,
 ) -> list[Table]:
     """Read runs and write their report.
@@ -95,6 +100,7 @@ def write_report(
         radii: At which certified accuracy is tabled; chosen from the data if None.
         level: Confidence level of the intervals over images, in (0, 1).
         interval: ``clopper_pearson`` or ``wilson``.
+        restate: See `build_tables`.
         wandb: Options of `robustsmooth.report.publish.publish`, to put the runs on Weights & Biases too.
 
     Returns:
@@ -108,12 +114,14 @@ def write_report(
         raise ValueError(f"`formats` may hold {', '.join(FORMATS)}, got {', '.join(unknown)}")
     if not 0 < level < 1:
         raise ValueError(f"`level` must be in (0, 1), got {level}")
+    if restate is not None and restate < 1:
+        raise ValueError(f"`restate` must be at least 1 vote, got {restate}")
     if radii is not None and any(radius < 0 for radius in radii):
         raise ValueError(f"`radii` must be at least 0, got {list(radii)}")
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
-    built = build_tables(evaluations, radii, level, interval)
+    built = build_tables(evaluations, radii, level, interval, restate)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"
         raise ValueError(f"`runs`: nothing to report: {problems}")

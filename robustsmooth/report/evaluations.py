@@ -42,6 +42,7 @@ class Certification:
         radius: Certified radii, ``(N,)`` float64.
         abstained: Number of abstentions.
         p_a_lower: Lower bounds of the top class's probability, if the log has them or its radii say them.
+        exact_bounds: Whether these are the log's own, in full precision.
         votes: Mean votes per image, NaN if unknown.
         seconds: Mean seconds per image, NaN if unknown.
     """
@@ -55,6 +56,7 @@ class Certification:
     radius: NDArray[np.float64]
     abstained: int
     p_a_lower: NDArray[np.float64] | None
+    exact_bounds: bool
     votes: float
     seconds: float
 
@@ -240,6 +242,7 @@ def _certification(run: Run, log: Log) -> Certification:
     rows = log.rows
     guarantee = _guarantee(run, rows)
     radius = rows["radius"].to_numpy(float)
+    bounds = _lower_bounds(run, rows, guarantee, radius)
     return Certification(
         run=run,
         path=log.path,
@@ -249,7 +252,8 @@ def _certification(run: Run, log: Log) -> Certification:
         correct=(rows["correct"].to_numpy() == 1) & (rows["predict"].to_numpy() != ABSTAIN),
         radius=radius,
         abstained=int((rows["predict"] == ABSTAIN).sum()),
-        p_a_lower=_lower_bounds(run, rows, guarantee, radius),
+        p_a_lower=bounds,
+        exact_bounds=bounds is not None and "p_a_lower" in rows,
         votes=_mean(rows, "votes"),
         seconds=_mean(rows, "time"),
     )

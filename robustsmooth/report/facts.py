@@ -206,7 +206,7 @@ def training_folder(checkpoint: str, cwd: str) -> Path | None:
 def settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The facts among the settings that an evaluation's rows depend on."""
     flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings)}
-    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "mode")
+    names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "mode", "randomized")
     facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
     for group, name in (("target", "target"), ("procedure", "certificate")):
         if "name" in mapping(settings.get(group)):

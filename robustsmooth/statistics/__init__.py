@@ -38,7 +38,8 @@ from robustsmooth.statistics.images import (
     radius_statistics,
 )
 from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius, table_radii
-from robustsmooth.statistics.seeds import mean_and_std
+from robustsmooth.statistics.restating import Restated, restate, successes_of
+from robustsmooth.statistics.seeds import Difference, difference_over_seeds, mean_and_std
 from robustsmooth.statistics.sequential import (
     SequentialPlan,
     Spending,
@@ -53,11 +54,13 @@ __all__ = [
     "ABSTAIN",
     "METHOD_TITLES",
     "Contradiction",
+    "Difference",
     "Distances",
     "Guarantee",
     "Method",
     "Paired",
     "Radii",
+    "Restated",
     "SequentialPlan",
     "Spending",
     "abstention_rate",
@@ -71,6 +74,7 @@ __all__ = [
     "clopper_pearson_upper",
     "confidence_sequence",
     "contradiction",
+    "difference_over_seeds",
     "dispersion_test",
     "detectable_probability",
     "distance_statistics",
@@ -88,7 +92,9 @@ __all__ = [
     "radius_statistics",
     "randomized_clopper_pearson_lower",
     "reachable_radius",
+    "restate",
     "sequential_plan",
+    "successes_of",
     "table_plan",
     "table_radii",
     "upper_boundaries",

@@ -205,3 +205,52 @@ def test_every_table_with_an_acr_has_the_distribution_of_p_a_beside_it(runs, tmp
         if keys & {"acr", "acr_mean", "acr mean±std"}:
             assert "sure" in keys, table.name
     assert "lower_bounds" in {drawing.name for drawing in draw_figures(read(entries))}
+
+
+def test_methods_under_several_seeds_are_compared_over_images_and_seeds(tmp_path):
+    for method, strength in (("heat", 1.6), ("gaussian", 1.0)):
+        for seed in (0, 1, 2):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            drawn = seed + 10 * (method == "heat")
+            write_certification(trained / "certify", trained, strength=strength, seed=drawn, images=60 + seed)
+    tables = tables_of(str(tmp_path), radii=[0.0, 0.25, 0.5])
+    (row,) = tables["seed_comparison"].rows
+    assert (row["first"], row["second"], row["seeds"]) == ("heat", "gaussian", "3 and 3")
+    assert (row["images"], row["over"]) == (60, "images and seeds")
+    values = {}
+    for each in read(str(tmp_path)).certifications:
+        values.setdefault(each.run.facts["method"], []).append(each.counted[:60])
+    expected = np.mean(values["heat"]) - np.mean(values["gaussian"])
+    assert row["acr_difference"] == pytest.approx(expected)
+    assert row["acr_difference_low"] < expected < row["acr_difference_high"]
+    assert len(tables["seeds"].rows) == 2
+
+
+def test_certifications_with_unequal_votes_are_restated_and_never_compared_as_they_are(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "many", trained, n=1000)
+    write_certification(trained / "few", trained, n=200)
+    tables = tables_of(str(tmp_path), radii=[0.0, 0.1])
+    assert "comparison" not in tables
+    rows = {row["n"]: row for row in tables["restated"].rows}
+    assert {n: (row["restated"], row["counts"]) for n, row in rows.items()} == {
+        1000: (200, "exact"),
+        200: (200, "as certified"),
+    }
+    acrs = {row["n"]: row["acr"] for row in tables["radii"].rows}
+    assert rows[1000]["acr"] < acrs[1000]  # fewer votes certify less
+    assert rows[1000]["acr"] == pytest.approx(rows[200]["acr"], abs=0.03)  # the same classifier
+    at_100 = tables_of(str(tmp_path), radii=[0.0], restate=100)["restated"].rows
+    assert {row["restated"] for row in at_100} == {100}
+    few = tables_of(str(tmp_path), radii=[0.0], restate=500)["restated"]
+    assert [row["n"] for row in few.rows] == [1000]
+    assert "(n=200)" in few.note
+
+
+def test_a_randomised_bound_is_not_restated(tmp_path):
+    trained = write_training(tmp_path / "a")
+    folder = write_certification(trained / "many", trained, n=1000)
+    write_certification(trained / "few", trained, n=200)
+    settings = folder / "certify.settings.json"
+    settings.write_text(settings.read_text().replace("{", '{"randomized": true, ', 1))
+    assert [row["n"] for row in tables_of(str(tmp_path))["restated"].rows] == [200]

@@ -180,8 +180,3 @@ def test_agreement_may_be_conditioned_on_the_single_pass_being_right():
     single, vote, label = [1, 1, 2, 3], [1, -1, 2, 3], [1, 1, 2, 0]
     assert statistics.agreement(single, vote) == (0.75, 4)
     assert statistics.agreement(single, vote, label) == (pytest.approx(2 / 3), 3)
-
-
-def test_mean_and_std_over_seeds():
-    assert statistics.mean_and_std([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
-    assert math.isnan(statistics.mean_and_std([1.0])[1])

@@ -15,7 +15,7 @@ from robustsmooth.report.tables.certified import (
     radius_table,
 )
 from robustsmooth.report.tables.common import asked_radii, default_radii
-from robustsmooth.report.tables.compared import comparison_table, seed_table, unpaired
+from robustsmooth.report.tables.compared import comparison_table, seed_comparison_table, seed_table, unpaired
 from robustsmooth.report.tables.measured import (
     agreement_rows,
     agreement_table,
@@ -24,11 +24,12 @@ from robustsmooth.report.tables.measured import (
     timing_table,
 )
 from robustsmooth.report.tables.overview import overview_table, training_table
+from robustsmooth.report.tables.restated import restated_table
 
 __all__ = [
     "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "unpaired",
-    "best_table",
+    "best_table", "seed_comparison_table", "restated_table",
 ]  # fmt: skip

@@ -1,0 +1,114 @@
+"""What a certification would have given with fewer votes, exactly, from the counts that it has.
+
+Of the n votes of an image k were for its class. The votes that a certification with m of them would have seen
+are m of these n drawn without order, so that the number for the class is hypergeometric, and every
+probability under it can be summed. The result is the mean over all such choices: no random numbers, and no
+votes that were not cast.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln, ndtri
+
+from robustsmooth.statistics.bounds import clopper_pearson_lower
+
+__all__ = ["Restated", "restate", "successes_of"]
+
+
+class Restated(NamedTuple):
+    """Expectations per image under a smaller number of votes.
+
+    Attributes:
+        radius: ``(N,)`` expected certified radius, 0 where it would abstain.
+        certified: ``(R, N)`` probability of being certified at each radius in question.
+        sure: ``(N,)`` probability that the lower bound of p_A is at least `sure_at`.
+    """
+
+    radius: NDArray[np.float64]
+    certified: NDArray[np.float64]
+    sure: NDArray[np.float64]
+
+
+def successes_of(bound: ArrayLike, n: int, alpha: float) -> NDArray[np.int64]:
+    """The numbers of successes whose Clopper-Pearson lower bounds are given: the bounds' inverse.
+
+    Args:
+        bound: Lower bounds; rounded ones give the nearest count.
+        n: Votes.
+        alpha: Level of the bounds.
+
+    Returns:
+        Counts in [0, n]; 0 where the bound is 0.
+    """
+    known = np.asarray(bound, float)
+    low, high = np.zeros(known.shape, np.int64), np.full(known.shape, n, np.int64)
+    while np.any(low < high):  # the largest count whose bound is at most the given one
+        middle = (low + high + 1) // 2
+        fits = clopper_pearson_lower(middle, n, alpha) <= known + 1e-12
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    above = np.minimum(low + 1, n)
+    nearer = clopper_pearson_lower(above, n, alpha) - known < known - clopper_pearson_lower(low, n, alpha)
+    return np.where(nearer, above, low)
+
+
+def restate(
+    successes: ArrayLike, n: int, m: int, alpha: float, sigma: float, radii: ArrayLike, sure_at: float = 0.9
+) -> Restated:
+    """What m of n votes would have certified (Cohen et al. 2019), in the mean over the choice of the m.
+
+    Args:
+        successes: ``(N,)`` votes for the candidate class among the n of the estimate.
+        n: Votes that were cast.
+        m: Votes to restate at, in [1, n].
+        alpha: Level of the Clopper-Pearson bound.
+        sigma: Noise level.
+        radii: ``(R,)`` radii in question; at radius 0 it is enough not to abstain.
+        sure_at: Threshold of `Restated.sure`.
+
+    Raises:
+        ValueError: If there are not that many votes.
+    """
+    if not 1 <= m <= n:
+        raise ValueError(f"`m` must be in [1, n] with n={n}, got {m}: votes that were not cast are not known")
+    counts = np.asarray(successes, np.int64)
+    drawn = np.arange(m + 1)
+    bounds = clopper_pearson_lower(drawn, m, alpha)
+    radius = np.where(bounds > 0.5, sigma * ndtri(bounds), 0.0)
+    first = [_first(radius, max(float(r), np.nextafter(0, 1))) for r in np.asarray(radii, float)]
+    first_sure = int(np.searchsorted(bounds, max(sure_at, np.nextafter(0.5, 1))))
+    distinct, place = np.unique(counts, return_inverse=True)
+    expected = np.zeros(len(distinct))
+    certified, sure = np.zeros((len(first), len(distinct))), np.zeros(len(distinct))
+    for at, k in enumerate(distinct):
+        low, high = _support(int(k), n, m)
+        chances = _hypergeometric(drawn[low : high + 1], int(k), n, m)
+        expected[at] = chances @ radius[low : high + 1]
+        tail = np.append(np.cumsum(chances[::-1])[::-1], 0.0)
+        certified[:, at] = [tail[np.clip(start - low, 0, len(chances))] for start in first]
+        sure[at] = tail[np.clip(first_sure - low, 0, len(chances))]
+    return Restated(expected[place], certified[:, place], sure[place])
+
+
+def _first(radius: NDArray[np.float64], asked: float) -> int:
+    """The smallest count whose radius is at least the one asked for."""
+    return int(np.searchsorted(radius, asked))
+
+
+def _support(k: int, n: int, m: int) -> tuple[int, int]:
+    """Counts that hold all but 1e-15 of the probability, by Hoeffding's bound."""
+    width = int(np.ceil(np.sqrt(m * np.log(2e15) / 2))) + 1
+    centre = m * k / n
+    return max(0, m - (n - k), int(centre) - width), min(m, k, int(np.ceil(centre)) + width)
+
+
+def _hypergeometric(x: NDArray[np.int64], k: int, n: int, m: int) -> NDArray[np.float64]:
+    """P(X = x) for X successes in m draws without replacement from n with k successes."""
+
+    def choose(total: ArrayLike, part: ArrayLike) -> NDArray[np.float64]:
+        whole, taken = np.asarray(total, float), np.asarray(part, float)
+        return gammaln(whole + 1) - gammaln(taken + 1) - gammaln(whole - taken + 1)
+
+    chances = np.exp(choose(k, x) + choose(n - k, m - x) - choose(n, m))
+    return chances / chances.sum()
