@@ -142,54 +142,90 @@ def timing_table(measurements: Iterable[Measurement]) -> Table:
 
 
 def inference_table(measurements: Iterable[Measurement]) -> Table:
-    """Accuracy of smoothed inference, mean over seeds, without noise and at the best level (CPNI Table 3)."""
-    rows: list[dict[str, Any]] = []
-    for members in repetitions(each for each in measurements if each.kind == "smoothed_inference"):
-        for voting in sorted(members[0].rows["voting"].unique()):
-            rows += _inference_rows(members, voting)
+    """Accuracy of smoothed inference without and under attacks, mean over seeds (CPNI Tables 3 and 4).
+
+    One row per network, rule of voting, number of votes and noise level. Of large grids only the most votes,
+    at no noise and at the best level of each attack.
+    """
+    repeated = list(repetitions(each for each in measurements if each.kind == "smoothed_inference"))
+    names = [_attack_name(members[0], repeated) for members in repeated]
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for network in dict.fromkeys(_network_name(members[0]) for members in repeated):
+        chosen = [
+            (name, members)
+            for name, members in zip(names, repeated, strict=True)
+            if _network_name(members[0]) == network
+        ]
+        accuracies = {name: _inference_accuracy(members) for name, members in chosen}
+        wanted = _shown(accuracies.values())
+        for name, members in chosen:
+            for voting, samples, sigma in accuracies[name].index.intersection(wanted).sort_values():
+                mean, std = statistics.mean_and_std(accuracies[name].loc[voting, samples, sigma].to_numpy())
+                row = rows.setdefault(
+                    (network, voting, samples, sigma),
+                    {
+                        "run": network,
+                        "voting": voting,
+                        "samples": int(samples),
+                        "sigma": float(sigma),
+                        "seeds": len(members),
+                        "images": int(members[0].rows["idx"].nunique()),
+                    },
+                )
+                row |= {f"{name} accuracy": mean, f"{name} std": std}
     columns = [
         RUN,
-        Column("attack", "Attack"),
         Column("voting", "Voting"),
-        Column("samples", "Looks M", style="d"),
+        Column("samples", "Votes M", style="d"),
         Column("sigma", "Noise σ (pixel units)", style="g"),
-        Column("accuracy", "Accuracy (%)", "empirical", "percent", best="max"),
-        Column("std", "± over seeds", "empirical", "percent"),
-        Column("seeds", "Seeds", style="d"),
-        Column("images", "Images", style="d"),
     ]
+    for name in dict.fromkeys(names):
+        columns.append(Column(f"{name} accuracy", f"{name} (%)", "empirical", "percent", best="max"))
+        columns.append(Column(f"{name} std", "± over seeds", "empirical", "percent"))
+    columns += [Column("seeds", "Seeds", style="d"), Column("images", "Images", style="d")]
     return Table(
         "smoothed_inference",
         "Smoothed inference",
         columns,
-        rows,
-        "With the most looks, without injected noise and at the level with the largest accuracy. That level "
-        "was chosen on these very images, which flatters it a little.",
+        list(rows.values()),
+        "Of large grids: with the most votes, without injected noise and at the level with the largest "
+        "accuracy. That level was chosen on these very images, which flatters it a little.",
     )
 
 
-def _inference_rows(members: Sequence[Measurement], voting: str) -> Iterator[dict[str, Any]]:
-    """For one rule of voting, the rows without noise and at the best level."""
-    samples = int(min(each.rows["samples"].max() for each in members))
-    by_seed = []
-    for each in members:
-        rows = each.rows[(each.rows["voting"] == voting) & (each.rows["samples"] == samples)]
-        by_seed.append(rows.groupby("sigma")["correct"].mean())
-    accuracy = pd.concat(by_seed, axis=1).dropna()
-    if accuracy.empty:
-        return
-    best = float(accuracy.mean(axis=1).idxmax())
-    first = members[0].run
-    for sigma in sorted({0.0, best} & set(accuracy.index)):
-        mean, std = statistics.mean_and_std(accuracy.loc[sigma].to_numpy())
-        yield {
-            **known_facts(first),
-            "run": first.facts.get("classifier", first.label),
-            "voting": voting,
-            "samples": samples,
-            "sigma": sigma,
-            "accuracy": mean,
-            "std": std,
-            "seeds": len(members),
-            "images": int(members[0].rows["idx"].nunique()),
-        }
+def _network_name(each: Measurement) -> str:
+    return str(each.run.facts.get("classifier", each.run.label))
+
+
+def _attack_name(each: Measurement, repeated: Sequence[Sequence[Measurement]]) -> str:
+    """The attack; the evaluation's folder where one network met several attacks of that name."""
+    told = str(each.run.facts.get("attack", "none"))
+    alike = [
+        members
+        for members in repeated
+        if _network_name(members[0]) == _network_name(each)
+        and str(members[0].run.facts.get("attack", "none")) == told
+    ]
+    return each.run.folder.name if len(alike) > 1 else "clean" if told == "none" else told
+
+
+def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
+    """Accuracies by (voting, votes, level), one column per seed; where all of them have it."""
+    by_seed = [each.rows.groupby(["voting", "samples", "sigma"])["correct"].mean() for each in members]
+    return pd.concat(by_seed, axis=1).dropna()
+
+
+def _shown(accuracies: Iterable[pd.DataFrame]) -> pd.MultiIndex:
+    """Which rows a table has room for: all of a small grid."""
+    frames = list(accuracies)
+    index = frames[0].index
+    for frame in frames[1:]:
+        index = index.union(frame.index)
+    counts, levels = (index.get_level_values(name) for name in ("samples", "sigma"))
+    if counts.nunique() <= 4 and levels.nunique() <= 8:
+        return index
+    kept = {(voting, counts.max(), 0.0) for voting in index.get_level_values("voting")}
+    for frame in frames:
+        most = frame[frame.index.get_level_values("samples") == counts.max()].mean(axis=1)
+        kept |= set(most.groupby(level="voting").idxmax())
+    return index[index.isin(list(kept))]

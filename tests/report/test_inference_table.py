@@ -1,0 +1,72 @@
+"""The table of smoothed inference: one row per network, rule, votes and noise, one column per attack."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from robustsmooth.report.tables import measured
+from robustsmooth.report.tables.measured import inference_table
+
+
+def sweep(folder, attack, sigmas, samples, shares, classifier="cpni"):
+    """A measurement of 100 images; `shares` are the right answers by level."""
+    rows = [
+        {
+            "idx": image,
+            "voting": "hard",
+            "samples": count,
+            "sigma": sigma,
+            "correct": int(image < shares[sigma]),
+        }
+        for sigma in sigmas
+        for count in samples
+        for image in range(100)
+    ]
+    facts = {"classifier": classifier, "attack": attack}
+    return SimpleNamespace(
+        kind="smoothed_inference",
+        rows=pd.DataFrame(rows),
+        run=SimpleNamespace(facts=facts, folder=Path(folder), label=classifier, config={}, path=folder),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _one_seed(monkeypatch):
+    monkeypatch.setattr(measured, "repetitions", lambda members: [[each] for each in members])
+
+
+def test_a_small_grid_is_shown_whole_with_the_attacks_side_by_side():
+    """CPNI Table 3: clean, PGD and EPGD at one noise, for several numbers of votes."""
+    levels, counts = [0.0, 0.05, 0.06], [256, 512]
+    table = inference_table(
+        [
+            sweep("a/clean", "none", levels, counts, {0.0: 90, 0.05: 85, 0.06: 80}),
+            sweep("a/pgd", "pgd", levels, counts, {0.0: 50, 0.05: 60, 0.06: 55}),
+            sweep("a/epgd", "epgd", levels, counts, {0.0: 40, 0.05: 45, 0.06: 47}),
+        ]
+    )
+    assert [(row["samples"], row["sigma"]) for row in table.rows] == [(m, s) for m in counts for s in levels]
+    told = [row for row in table.rows if row["samples"] == 256 and row["sigma"] == 0.05]
+    assert [told[0][f"{name} accuracy"] for name in ("clean", "pgd", "epgd")] == [0.85, 0.6, 0.45]
+
+
+def test_of_a_large_grid_the_best_level_of_each_attack():
+    levels = [round(0.01 * step, 2) for step in range(12)]
+    rising = {level: round(100 * level) for level in levels}
+    falling = {level: 90 - round(100 * level) for level in levels}
+    counts = [1, 2, 4, 8, 16]
+    table = inference_table(
+        [sweep("a/clean", "none", levels, counts, falling), sweep("a/pgd", "pgd", levels, counts, rising)]
+    )
+    assert [(row["samples"], row["sigma"]) for row in table.rows] == [(16, 0.0), (16, 0.11)]
+
+
+def test_two_attacks_of_one_name_go_by_their_folders():
+    """CPNI Table 4: PGD on the source, and PGD-s on the smoothed source."""
+    table = inference_table(
+        [sweep("a/pgd", "pgd", [0.0], [4], {0.0: 50}), sweep("a/pgd_s", "pgd", [0.0], [4], {0.0: 60})]
+    )
+    (row,) = table.rows
+    assert (row["pgd accuracy"], row["pgd_s accuracy"]) == (0.5, 0.6)
