@@ -1,77 +1,47 @@
 """How often one pass of a network says what its stochastic vote says (HeatSmoothing, Figure 3)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from torch import Tensor, nn
+from rich.table import Table
+from torch import nn
 
+from robustsmooth import statistics
 from robustsmooth.data import Batch
-from robustsmooth.evaluation.context import gather, precision_settings
-from robustsmooth.evaluation.records import RecordLog
-from robustsmooth.smoothing import HardVote, ImageRandomness, Predict
+from robustsmooth.evaluation.base import Evaluation
+from robustsmooth.evaluation.context import precision_settings
+from robustsmooth.smoothing import HardVote, ImageRandomness, Predict, running_votes
 
-__all__ = ["Agreement", "tally_over_sigmas"]
-
-COLUMNS = ["idx", "label", "sigma", "single", "vote", "top_votes", "n"]
-COPIES = 8
-"""Noisy copies that are drawn at a time; part of what addresses the noise."""
+__all__ = ["Agreement"]
 
 
-def tally_over_sigmas(
-    network: nn.Module, images: Tensor, sigmas: Sequence[float], n: int, randomness: ImageRandomness
-) -> Tensor:
-    """Votes at several noise levels, with the same normal numbers at each.
-
-    Different images share a pass, the copies of one image do not: a network that is random inside
-    draws anew for every vote of an image.
-
-    Args:
-        network: Maps images to logits ``(B, K)``.
-        images: ``(B, C, H, W)`` float in [0, 1].
-        sigmas: Noise levels, S of them, at least 0.
-        n: Votes for each.
-        randomness: Where the noise comes from.
-
-    Returns:
-        ``(S, B, K)`` int64.
-    """
-    vote = HardVote()
-    totals: list[Tensor | int] = [0] * len(sigmas)
-    for noise in _normals(images, n, randomness):
-        for position, sigma in enumerate(sigmas):
-            totals[position] = totals[position] + vote(network(images + sigma * noise))
-    return torch.stack([torch.as_tensor(total) for total in totals])
-
-
-def _normals(images: Tensor, n: int, randomness: ImageRandomness) -> Iterator[Tensor]:
-    for start in range(0, n, COPIES):
-        # Always whole blocks: a generator's first numbers depend on how many are asked for.
-        block = randomness.normal(images, COPIES, draw=start // COPIES)
-        yield from block[: min(COPIES, n - start)]
-
-
-class Agreement(Callback):
+class Agreement(Evaluation):
     """Write per image and noise level what a clean pass and what PREDICT say, to ``agreement.tsv``.
 
-    The report takes the share of equal answers over the images that the single pass has right, as in
-    the paper; from two runs on the same images it compares one network's pass with the other's vote.
-    PREDICT may abstain; an abstention agrees with nothing.
+    The share of equal answers is taken over the images that the single pass has right, as in
+    the paper; from two runs on the same images the report compares one network's pass with the other's vote.
+    PREDICT may abstain; an abstention agrees with nothing. Logged for each level: ``test/agreement@<sigma>``.
 
     Args:
         folder: The run folder.
-        sigmas: Noise levels, at least 0.
+        sigmas: Noise levels, at least 0; all see the same normal numbers.
         n: Votes per image and level; the paper takes 100.
         alpha: Of PREDICT, in (0, 1).
         seed: The run's seed.
-        settings: What else the rows depend on, such as the checkpoint.
+        settings: What else the rows depend on, such as the data set.
+        progress: Show a bar, and a table after.
 
     Raises:
         ValueError: If a noise level, `n` or `alpha` is not allowed.
     """
+
+    name: ClassVar[str] = "agreement"
+    verb: ClassVar[str] = "comparing a pass with the vote on"
+    columns: ClassVar[list[str]] = ["idx", "label", "sigma", "single", "vote", "top_votes", "n"]
+    key: ClassVar[list[str]] = ["idx", "sigma"]
 
     def __init__(
         self,
@@ -81,61 +51,88 @@ class Agreement(Callback):
         alpha: float = 0.001,
         seed: int = 0,
         settings: Mapping[str, Any] | None = None,
+        progress: bool = True,
     ) -> None:
+        super().__init__(folder, seed=seed, settings=settings, progress=progress)
         if not sigmas or any(not 0 <= sigma < float("inf") for sigma in sigmas):
             raise ValueError(f"`sigmas` must be one or more numbers of at least 0, got {list(sigmas)}")
-        self.folder, self.sigmas, self.seed = Path(folder), [float(sigma) for sigma in sigmas], seed
-        self.predict = Predict(n=n, alpha=alpha)
-        self.settings = {**(settings or {}), "sigmas": self.sigmas, "n": n, "alpha": alpha, "seed": seed}
-        self._log: RecordLog | None = None
-        self._seen: list[int] = []
+        self.sigmas, self.predict = [float(sigma) for sigma in sigmas], Predict(n=n, alpha=alpha)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open this rank's log."""
-        key, settings = ["idx", "sigma"], {**self.settings, **precision_settings(trainer)}
-        self._log = RecordLog(self.folder, "agreement", COLUMNS, key, settings, trainer.global_rank)
+    def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
+        """See `Evaluation.begin`."""
+        return {
+            "sigmas": self.sigmas,
+            "n": self.predict.n,
+            "alpha": self.predict.alpha,
+            "seed": self.seed,
+            **precision_settings(trainer),
+        }
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *args: Any
-    ) -> None:
-        """Vote on the images of the batch that are not in the log yet."""
-        assert self._log is not None
-        everyone = batch.indices.tolist()
-        self._seen += everyone
-        missing = [
-            position
-            for position, index in enumerate(everyone)
-            if any((index, sigma) not in self._log for sigma in self.sigmas)
-        ]
+    def variants(self) -> list[tuple[Any, ...]]:
+        """See `Evaluation.variants`: a row for each level."""
+        return [(sigma,) for sigma in self.sigmas]
+
+    def most_passes(self) -> int:
+        """See `Evaluation.most_passes`."""
+        return len(self.sigmas) * self.predict.n
+
+    def evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch) -> None:
+        """See `Evaluation.evaluate`: vote on the images that are not in the log yet."""
+        missing = [place for place, index in enumerate(batch.indices.tolist()) if not self.is_finished(index)]
         if not missing:
             return
         chosen = torch.tensor(missing, device=batch.images.device)
         images, labels, indices = (part[chosen] for part in batch)
-        randomness = ImageRandomness(self.seed, "agreement", indices)
         with trainer.precision_plugin.forward_context():
-            single = pl_module(images).argmax(dim=1).tolist()
-            votes = tally_over_sigmas(pl_module, images, self.sigmas, self.predict.n, randomness)
-        counts = votes.cpu().numpy()
-        for place, (index, label) in enumerate(zip(indices.tolist(), labels.tolist(), strict=True)):
-            for level, sigma in enumerate(self.sigmas):
-                if (index, sigma) in self._log:
-                    continue
-                answer = self.predict.decide(counts[level, place], sigma)
-                row = (
-                    index,
-                    label,
-                    sigma,
-                    single[place],
-                    answer.prediction,
-                    int(counts[level, place].max()),
-                    self.predict.n,
-                )
-                self._log.append(dict(zip(COLUMNS, row, strict=True)))
+            single = module(images).argmax(dim=1).tolist()
+        for sigma in self.sigmas:
+            with trainer.precision_plugin.forward_context():
+                counts = running_votes(
+                    module,
+                    images,
+                    sigma=sigma,
+                    samples=[self.predict.n],
+                    ballots={"hard": HardVote()},
+                    randomness=ImageRandomness(self.seed, "agreement", indices),
+                    seed=self.seed,
+                )["hard"][0].cpu()
+            for place, (index, label) in enumerate(zip(indices.tolist(), labels.tolist(), strict=True)):
+                answer = self.predict.decide(counts[place].numpy(), sigma).prediction
+                row = (index, label, sigma, single[place], answer, int(counts[place].max()), self.predict.n)
+                self.write(dict(zip(self.columns, row, strict=True)))
+            self.heed(len(images) * self.predict.n, len(images) if sigma == self.sigmas[-1] else 0)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Merge the ranks' logs; every image must have its rows."""
-        assert self._log is not None
-        expected = [(str(index), str(sigma)) for index in gather(self._seen) for sigma in self.sigmas]
-        if trainer.is_global_zero:
-            self._log.merge(expected)
-        self._log.close()
+    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """See `Evaluation.summarize`."""
+        metrics: dict[str, float | None] = {}
+        levels = []
+        for sigma in self.sigmas:
+            mine = [row for row in rows if float(row["sigma"]) == sigma]
+            single, vote, label = ([int(row[name]) for row in mine] for name in ("single", "vote", "label"))
+            share, images = statistics.agreement(single, vote, label)
+            said = {
+                "sigma": sigma,
+                "agreement": share if images else None,
+                "images": images,
+                "single_top1": sum(statistics.is_correct(single, label)) / len(mine),
+                "vote_top1": sum(statistics.is_correct(vote, label)) / len(mine),
+                "abstention": statistics.abstention_rate(vote),
+            }
+            levels.append({key: None if value is None else float(value) for key, value in said.items()})
+            metrics[f"test/agreement@{sigma:g}"] = levels[-1]["agreement"]
+        return metrics, {"levels": levels}
+
+    def report(self, summary: Mapping[str, Any]) -> list[Table]:
+        """See `Evaluation.report`."""
+        table = Table(
+            title=f"A single pass against the vote of {self.predict.n}, {summary['images']} images",
+            title_justify="left",
+        )
+        for column in ("sigma", "agreement", "pass right", "vote right", "vote abstains"):
+            table.add_column(column, justify="right")
+        for said in summary["levels"]:
+            shares = (said[name] for name in ("agreement", "single_top1", "vote_top1", "abstention"))
+            table.add_row(
+                f"{said['sigma']:g}", *("-" if share is None else f"{share:.1%}" for share in shares)
+            )
+        return [table]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from rich.console import RenderableType
 from rich.table import Table
 from torch import Tensor
 
@@ -138,8 +139,8 @@ class Certification(VotingCallback):
             "abstain; raise certificate.n or certificate.alpha, or choose another smoothing"
         )
 
-    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
-        """See `VotingCallback.summarize`."""
+    def outcome(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """See `VotingCallback.outcome`."""
         prediction = [int(row["predict"]) for row in rows]
         correct = is_correct(prediction, [int(row["label"]) for row in rows])
         radius = [float(row["radius"]) for row in rows]
@@ -148,7 +149,7 @@ class Certification(VotingCallback):
             radii = default_radii(self.procedure, self.noise, self.num_classes)
         counts = certified_counts(correct, radius, radii)
         accuracies = [int(count) / len(rows) for count in counts]
-        metrics = {
+        metrics: dict[str, float | None] = {
             f"test/{self._claim}_acc@{short(r)}": share for r, share in zip(radii, accuracies, strict=True)
         }
         metrics["test/abstention"] = abstention_rate(prediction)
@@ -172,8 +173,8 @@ class Certification(VotingCallback):
         }
         return metrics, facts
 
-    def report(self, summary: Mapping[str, Any]) -> tuple[Table, list[str]]:
-        """See `VotingCallback.report`."""
+    def report(self, summary: Mapping[str, Any]) -> list[RenderableType]:
+        """See `Evaluation.report`."""
         table = Table(title=f"{summary['images']} images {self._claim}", title_justify="left")
         table.add_column("radius", justify="right")
         table.add_column(f"{self._claim} accuracy", justify="right")
@@ -190,7 +191,7 @@ class Certification(VotingCallback):
         if "test/top1" in metrics:
             outcome += [f"clean accuracy of the bare network {metrics['test/top1']:.1%}"]
         cost = f"{summary['votes_per_image']:,.0f} votes and {summary['seconds_per_image']:.3g} s per image"
-        return table, [", ".join(outcome), ", ".join(setting), cost]
+        return [table, ", ".join(outcome), ", ".join(setting), cost]
 
 
 class ValidationCertification(Callback):

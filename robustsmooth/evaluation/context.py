@@ -6,12 +6,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from robustsmooth.models import is_random
+from robustsmooth.smoothing import generator
 
 __all__ = [
+    "answers_of",
     "data_settings",
     "fingerprint",
     "gather",
+    "image_names",
     "image_shape",
     "images_here",
     "network_of",
@@ -51,6 +56,43 @@ def fingerprint(network: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> dict[str, list[float]]:
+    """The logits on two fixed images: tells networks apart that differ in their code, not in their weights.
+
+    Args:
+        network: Maps images in [0, 1] to logits.
+        shape: ``(C, H, W)`` of the images.
+        device: Where it is.
+
+    Returns:
+        The numbers under a name that says with which others they compare: those of a network that is random
+        inside only with numbers of the same kind of device, whose generator is the same.
+    """
+    images = torch.rand((2, *shape), generator=generator(0, "answers")).to(device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        logits = network(images).flatten()[:_MOST_LOGITS].tolist()
+    name = f"random on {device.type}" if is_random(network) else "logits"
+    return {name: [float(f"{value:.5g}") for value in logits]}
+
+
+_MOST_LOGITS = 20
+
+
+def image_names(images: Tensor) -> list[str]:
+    """A name for each image that depends on its pixels only, wherever the image lies.
+
+    Args:
+        images: ``(B, C, H, W)`` float in [0, 1]; steps of 1/65535 are told apart.
+
+    Returns:
+        A hash of each image, 16 letters.
+    """
+    pixels = (images.detach().float() * 65535).round().nan_to_num().to(torch.int32).cpu().contiguous().numpy()
+    return [hashlib.blake2b(each.tobytes(), digest_size=8).hexdigest() for each in pixels]
 
 
 def precision_settings(trainer: pl.Trainer) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
@@ -58,8 +59,8 @@ class Prediction(VotingCallback):
             "decide, so every image will abstain; raise prediction.n or prediction.alpha"
         )
 
-    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
-        """See `VotingCallback.summarize`."""
+    def outcome(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """See `VotingCallback.outcome`."""
         hits = sum(int(row["correct"]) for row in rows)
         correct, (low, high) = hits / len(rows), interval(hits, len(rows))
         abstained = abstention_rate([int(row["predict"]) for row in rows])
@@ -71,8 +72,8 @@ class Prediction(VotingCallback):
         }
         return {"test/smoothed_top1": correct, "test/abstention": abstained}, facts
 
-    def report(self, summary: Mapping[str, Any]) -> tuple[Table, list[str]]:
-        """See `VotingCallback.report`."""
+    def report(self, summary: Mapping[str, Any]) -> list[RenderableType]:
+        """See `Evaluation.report`."""
         table = Table(title=f"{summary['images']} images predicted", title_justify="left")
         for column in ("smoothed accuracy", "95 % band over images", "abstention"):
             table.add_column(column)
@@ -82,4 +83,4 @@ class Prediction(VotingCallback):
             f"{point['low']:.1%} to {point['high']:.1%}",
             f"{summary['metrics']['test/abstention']:.1%}",
         )
-        return table, [f"sigma {summary['sigma']:g}, n {summary['n']:,}, alpha {summary['alpha']:g}"]
+        return [table, f"sigma {summary['sigma']:g}, n {summary['n']:,}, alpha {summary['alpha']:g}"]

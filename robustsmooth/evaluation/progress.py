@@ -1,15 +1,14 @@
-"""How far a vote count has come: images, votes per second, time left."""
+"""How far an evaluation has come: images, passes per second, time left."""
 
 import time
 from datetime import timedelta
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-__all__ = ["VotingProgress", "duration"]
+__all__ = ["EvaluationProgress", "duration"]
 
-_LINE_EVERY = 60.0  # seconds, where there is no terminal to draw on
+_FIRST_LINE, _LINE_EVERY = 5.0, 60.0  # seconds, where there is no terminal to draw on
 
 
 def duration(seconds: float) -> str:
@@ -26,29 +25,40 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d} min" if whole < 3600 else f"{clock.rsplit(':', 1)[0]} h"
 
 
-class VotingProgress:
-    """A bar on the terminal; where there is none, a line every minute.
+class EvaluationProgress:
+    """A bar on the terminal; where there is none, a line after some seconds and then every minute.
+
+    The time left follows from what was measured in this run, from the second pass on: the first one also
+    chooses kernels and allocates. Nothing is promised as long as nothing is known.
 
     Args:
         title: What is going on.
         images: How many images there are to do here.
-        votes_per_image: Votes that one takes at most.
+        most_passes: Passes that an image takes at most; None if nobody knows.
+        unit: What a pass is called.
         console: Where to write.
         disable: Show nothing.
     """
 
     def __init__(
-        self, title: str, images: int, votes_per_image: int, console: Console, disable: bool = False
+        self,
+        title: str,
+        images: int,
+        most_passes: int | None,
+        unit: str,
+        console: Console,
+        disable: bool = False,
     ) -> None:
-        self.title, self.images, self.votes_per_image = title, images, votes_per_image
+        self.title, self.images, self.most_passes, self.unit = title, images, most_passes, unit
         self.console, self.disable = console, disable
-        self.finished, self.finished_votes = 0, 0
-        self._start = self._spoken = time.perf_counter()
+        self.passes, self.finished, self._of_finished = 0, 0, 0
+        self._first: tuple[float, int] | None = None  # when the clock was started, and at how many passes
+        self._spoken = time.perf_counter() - _LINE_EVERY + _FIRST_LINE
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("images, {task.fields[speed]}"),
+            TextColumn("images{task.fields[speed]}"),
             console=console,
             transient=True,
             disable=disable or not console.is_terminal,
@@ -56,40 +66,54 @@ class VotingProgress:
         self._task = self._bar.add_task(title, total=images, speed="")
         self._bar.start()
 
-    def advance(self, votes: int) -> None:
-        """One image is finished; it took so many votes."""
-        self.finished += 1
-        self.finished_votes += votes
-
-    def update(self, votes: int) -> None:
+    def advance(self, passes: int, images: int = 0, of_images: int | None = None) -> None:
         """Show how far it is.
 
         Args:
-            votes: All votes so far.
+            passes: How many there were since the last call.
+            images: How many images were finished since then.
+            of_images: The passes of these images; all so far belong to finished ones if None.
         """
+        self.passes, self.finished = self.passes + passes, self.finished + images
+        if images:
+            self._of_finished = self.passes if of_images is None else self._of_finished + of_images
+        now = time.perf_counter()
+        if self._first is None and self.passes:
+            self._first = now, self.passes
         if self.disable:
             return
-        now = time.perf_counter()
-        elapsed = now - self._start
-        # Images yet to come will take what finished ones took; before any, what they may take at most.
-        expected = (self.finished_votes + self.votes_per_image) / (self.finished + 1)
-        left = (expected * self.images - votes) / max(votes, 1) * elapsed
-        speed = (
-            f"{self.finished / elapsed:.3g} images/s, {votes / elapsed:,.0f} votes/s, {duration(left)} left"
-        )
-        self._bar.update(self._task, completed=self.finished, speed=speed)
+        said = self.said(now)
+        self._bar.update(self._task, completed=self.finished, speed=said)
         if not self.console.is_terminal and now - self._spoken > _LINE_EVERY:
             self._spoken = now
-            self.console.print(f"{self.title} {self.finished}/{self.images} images, {speed}", highlight=False)
+            text = f"{self.title} {self.finished}/{self.images} images{said}"
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def said(self, now: float) -> str:
+        """Speed and time left, as far as they are known at `now`."""
+        start, before = self._first or (now, 0)
+        elapsed = now - start
+        if self.passes <= before or elapsed <= 0:
+            return ""
+        speed = (self.passes - before) / elapsed
+        text = f", {speed:,.0f} {self.unit}/s" if speed >= 10 else f", {speed:.2g} {self.unit}/s"
+        if self.finished:
+            text = f", {self.finished / elapsed:.3g} images/s{text}"
+        expected, most = self._expected()
+        if expected is None:
+            return text
+        left = max(0.0, expected * self.images - self.passes) / speed
+        return f"{text}, {'at most ' if most else ''}{duration(left)} left"
 
     def stop(self) -> None:
         """Take the bar away."""
         self._bar.stop()
 
-    def __enter__(self) -> "VotingProgress":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _expected(self) -> tuple[float | None, bool]:
+        """Passes of an image, and whether that is the most it can take."""
+        if not self.finished:
+            return self.most_passes, True
+        if self.most_passes is None:
+            return self._of_finished / self.finished, False
+        # Images yet to come will take what finished ones took; a little of the most that they may take.
+        return (self._of_finished + self.most_passes) / (self.finished + 1), False

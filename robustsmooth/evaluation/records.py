@@ -4,32 +4,53 @@ While an evaluation runs, each rank appends to its own ``<name>.rank<r>.tsv`` an
 row, so that a killed job has lost at most the row it was writing. At the end the parts are merged,
 sorted by key and checked, into ``<name>.tsv``. On restart the finished keys of all parts are read
 and not computed again. Beside the rows, ``<name>.settings.json`` holds what the rows depend on; a
-restart with other settings is refused rather than mixed in.
+restart with other settings is refused rather than mixed in. Nothing is written before the first row.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-__all__ = ["RecordLog"]
+from robustsmooth.files import write_whole
+
+__all__ = ["RecordLog", "same_numbers"]
 
 Key = tuple[str, ...]
 
+_ADDED = ("image",)
+"""Columns that logs of earlier versions do not have; their rows hold `_UNKNOWN` there."""
+_UNKNOWN = "-"
+_NUMBERS = "answers."
+"""Settings of this prefix are numbers: other processors round them otherwise, earlier versions lack them."""
+_CLOSE = 0.02
+
 
 def _read_rows(path: Path) -> list[list[str]]:
-    """All complete rows of a part; a torn last line is left out."""
+    """All complete rows of a part; a torn last line is left out.
+
+    Raises:
+        ValueError: If the file does not hold text.
+    """
     complete, _, _ = path.read_bytes().rpartition(b"\n")
-    return [line.split("\t") for line in complete.decode("utf-8").split("\n")] if complete else []
+    try:
+        return [line.split("\t") for line in complete.decode("utf-8").split("\n")] if complete else []
+    except UnicodeDecodeError as error:
+        line = complete.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} of `{path}` is damaged, it is not text; delete the line, and the same command "
+            "computes its row again"
+        ) from error
 
 
 class RecordLog:
     """An append-only table on disk, shared by the ranks of one evaluation.
 
     Args:
-        folder: The run folder; created if missing.
+        folder: The run folder; created with the first row if missing.
         name: The table's name: ``certify``, ``predict``, ``attack``.
         columns: Column names, the same for every row.
         key: The columns that identify a row, such as ``["idx"]``; they must hold integers or text
@@ -37,8 +58,13 @@ class RecordLog:
         settings: Everything that the rows depend on, as plain values. Compared on restart.
         rank: This process's rank.
 
+    Attributes:
+        finished: Keys of the rows that are already there (as text).
+        known: By the first column of the key: what the rows say of the image itself, ``label`` and ``image``.
+
     Raises:
-        ValueError: If the folder holds rows that were written under other settings or columns.
+        ValueError: If the folder holds rows that were written under other settings or columns, or whose
+            settings are gone; or if a file there is damaged.
     """
 
     def __init__(
@@ -54,18 +80,36 @@ class RecordLog:
         self.columns, self.key = list(columns), list(key)
         self.settings = json.loads(json.dumps(dict(settings), sort_keys=True))
         self._key_at = [self.columns.index(column) for column in self.key]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_settings()
-        self.finished: set[Key] = {self._key_of(row) for row in self._all_rows()}
-        """Keys of the rows that are already there (as text)."""
+        facts = {column: self.columns.index(column) for column in ("label", "image") if column in columns}
+        self.finished: set[Key] = set()
+        self.known: dict[str, dict[str, str]] = {}
+        for row in self._all_rows():
+            self.finished.add(self._key_of(row))
+            self.known.setdefault(row[self._key_at[0]], {fact: row[at] for fact, at in facts.items()})
+        self._check_settings()  # after the rows: another rank may be writing both, the settings first
         self._part = self.folder / f"{name}.rank{rank}.tsv"
-        self._open_part()
+        self._file: BinaryIO | None = None
 
     @staticmethod
     def written_settings(folder: Path | str, name: str) -> dict[str, Any]:
-        """The settings of the rows that a folder holds already; empty if there are none."""
+        """The settings of the rows that a folder holds already; empty if there are none.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
         path = Path(folder) / f"{name}.settings.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            settings = json.loads(path.read_bytes())
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"`{path}`, which says what the rows of {name} depend on, is damaged; put back a copy of it, "
+                "or choose another folder with hydra.run.dir=..."
+            )
+        return settings
 
     @property
     def path(self) -> Path:
@@ -73,8 +117,7 @@ class RecordLog:
         return self.folder / f"{self.name}.tsv"
 
     def __contains__(self, key: object) -> bool:
-        parts = key if isinstance(key, tuple) else (key,)
-        return tuple(str(part) for part in parts) in self.finished
+        return _as_key(key) in self.finished
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row, at once and as a whole. Floats are written in full precision.
@@ -111,33 +154,25 @@ class RecordLog:
         rows: dict[Key, list[str]] = {}
         for row in self._all_rows():
             rows.setdefault(self._key_of(row), row)
-        if expected is not None:
-            wanted = [
-                tuple(str(part) for part in key) if isinstance(key, tuple) else (str(key),)
-                for key in expected
-            ]
-            missing = [key for key in wanted if key not in rows]
-            if missing:
-                first = dict(zip(self.key, missing[0], strict=True))
-                raise ValueError(
-                    f"{self.path}: {len(missing)} rows are missing, the first is {first}; "
-                    "start the same command again to finish them"
-                )
+        missing = [key for key in map(_as_key, expected or ()) if key not in rows]
+        if missing:
+            first = dict(zip(self.key, missing[0], strict=True))
+            raise ValueError(
+                f"{self.path}: {len(missing)} rows are missing, the first is {first}; "
+                "start the same command again to finish them"
+            )
+        self._write_settings()
         ordered = sorted(rows.values(), key=lambda row: [_sortable(row[at]) for at in self._key_at])
-        draft = self.path.with_suffix(".tsv.tmp")
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write("\t".join(self.columns) + "\n")
-            file.writelines("\t".join(row) + "\n" for row in ordered)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
-        for part in self._parts():
+        write_whole(self.path, "".join("\t".join(row) + "\n" for row in [self.columns, *ordered]))
+        for part in [*self._parts(), *self.folder.glob(f"{self.name}.rank*.settings.json")]:
             part.unlink()
         return self.path
 
     def close(self) -> None:
         """Close this rank's file; rows stay where they are."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> "RecordLog":
         return self
@@ -154,47 +189,73 @@ class RecordLog:
         return tuple(row[at] for at in self._key_at)
 
     def _all_rows(self) -> list[list[str]]:
+        """The rows of the table and of all parts. A line of too few or too many cells is computed again."""
         rows: list[list[str]] = []
         for path in [self.path, *self._parts()]:
-            if not path.exists():
-                continue
-            header, *body = _read_rows(path) or [self.columns]  # a part may be killed before its header
-            if header != self.columns:
-                raise ValueError(
-                    f"{path} has the columns {header}, this version writes {self.columns}; "
-                    "choose another folder with hydra.run.dir=..."
-                )
-            rows += [row for row in body if len(row) == len(self.columns)]
+            if path.exists():
+                rows += self._read(path)
         return rows
 
-    def _check_settings(self) -> None:
-        path = self.folder / f"{self.name}.settings.json"
-        if path.exists():
-            then, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(self.settings)
-            different = [
-                f"{name}={then.get(name)!r} then, {now.get(name)!r} now"
-                for name in sorted(then.keys() | now.keys())
-                if then.get(name) != now.get(name)
+    def _read(self, path: Path) -> list[list[str]]:
+        header, *body = _read_rows(path) or [self.columns]  # a part may be killed before its header
+        before = [column for column in self.columns if column not in _ADDED]
+        if header == self.columns:
+            return [row for row in body if len(row) == len(header)]
+        if header == before:
+            places = [header.index(column) if column in header else None for column in self.columns]
+            return [
+                [_UNKNOWN if at is None else row[at] for at in places]
+                for row in body
+                if len(row) == len(header)
             ]
-            if different:
-                raise ValueError(
-                    f"{self.folder} holds {self.name} rows of other settings ({'; '.join(different)}); "
-                    "choose another folder with hydra.run.dir=..., or go on with the old settings"
-                )
-        elif self.rank == 0:
-            draft = path.with_suffix(".json.tmp")
-            draft.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            draft.replace(path)
+        raise ValueError(
+            f"`{path}` has the columns {header}, this version writes {self.columns}; "
+            "choose another folder with hydra.run.dir=..."
+        )
 
-    def _open_part(self) -> None:
+    def _check_settings(self) -> None:
+        settings = self.folder / f"{self.name}.settings.json"
+        if self.finished and not settings.exists():
+            raise ValueError(
+                f"`{self.folder}` holds rows of {self.name}, but `{settings.name}`, which says what they "
+                "depend on, is gone; put it back, or choose another folder with hydra.run.dir=..."
+            )
+        then, now = _flat(self.written_settings(self.folder, self.name)), _flat(self.settings)
+        different = [
+            f"{name}={then.get(name)!r} then, {now.get(name)!r} now"
+            for name in sorted(then.keys() | now.keys())
+            if not name.startswith(_NUMBERS) and then.get(name) != now.get(name)
+        ]
+        if self.finished and different:
+            raise ValueError(
+                f"{self.folder} holds {self.name} rows of other settings ({'; '.join(different)}); "
+                "choose another folder with hydra.run.dir=..., or go on with the old settings"
+            )
+        answers = [name for name in then.keys() & now.keys() if name.startswith(_NUMBERS)]
+        if self.finished and not all(same_numbers(then[name], now[name]) for name in answers):
+            raise ValueError(
+                f"`{self.folder}` holds {self.name} rows of a network that has the same weights and gives "
+                "other answers: its code has changed; choose another folder with hydra.run.dir=..."
+            )
+
+    def _write_settings(self) -> None:
+        """Write the settings before the first row; any rank may be the first."""
+        if self.finished or self.written_settings(self.folder, self.name) == self.settings:
+            return
+        own = self.folder / f"{self.name}.rank{self.rank}.settings.json"
+        write_whole(own, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
+        own.replace(self.folder / f"{self.name}.settings.json")
+
+    def _begin(self) -> BinaryIO:
         """Open this rank's part for appending, without the torn line that a kill may have left."""
-        if self._part.exists():
-            os.truncate(self._part, self._part.read_bytes().rfind(b"\n") + 1)
-        self._file: BinaryIO = self._part.open("ab", buffering=0)
-        if self._file.tell() == 0:
-            self._write(self.columns)
+        self._write_settings()
+        rows = [self.columns, *self._read(self._part)] if self._part.exists() else [self.columns]
+        write_whole(self._part, "".join("\t".join(row) + "\n" for row in rows))
+        return self._part.open("ab", buffering=0)
 
     def _write(self, values: Sequence[str]) -> None:
+        if self._file is None:
+            self._file = self._begin()
         line, before = ("\t".join(values) + "\n").encode(), self._file.tell()
         try:
             written = self._file.write(line)
@@ -205,12 +266,29 @@ class RecordLog:
             raise
 
 
+def _as_key(key: object) -> Key:
+    return tuple(str(part) for part in (key if isinstance(key, tuple) else (key,)))
+
+
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted names, to tell precisely what differs."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
+
+
+def same_numbers(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two lists of numbers agree but for rounding, which is relative to the largest of them.
+
+    Args:
+        one: Logits, say; NaN equals NaN.
+        other: The same, computed on another day.
+    """
+    if len(one) != len(other):
+        return False
+    slack = _CLOSE * max((abs(value) for value in (*one, *other) if math.isfinite(value)), default=0.0)
+    return all(a == b or abs(a - b) <= slack or (a != a and b != b) for a, b in zip(one, other, strict=True))
 
 
 def _sortable(text: str) -> tuple[float, str]:

@@ -2,24 +2,24 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.context import precision_settings
-from robustsmooth.evaluation.records import RecordLog
-from robustsmooth.smoothing import generator
+from robustsmooth.models import is_random
+from robustsmooth.smoothing import GaussianNoise, NoNoise, Numerics, Predict, Tuning, VoteEngine
+from robustsmooth.smoothing.numerics import Precision
 
 __all__ = ["InferenceTime", "seconds_of"]
-
-COLUMNS = ["idx", "label", "single_seconds", "vote_seconds", "n", "device"]
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
@@ -45,24 +45,30 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class InferenceTime(Callback):
+class InferenceTime(Evaluation):
     """Write, per image, the seconds of a single pass and of a vote to ``timing.tsv``.
 
-    One image at a time, as an answer is given in use. The vote's n copies go through the network in
-    batches of `batch_size`; drawing the noise and counting are part of it.
+    One image at a time, as an answer is given in use. The vote is PREDICT's: its n copies go through the
+    network in batches of `batch_size`; drawing the noise and counting are part of it. Logged:
+    ``test/single_seconds`` and ``test/vote_seconds``, the medians over the images.
 
     Args:
         folder: The run folder.
         sigma: Noise level of the vote, in pixel units.
         n: Votes per answer, at least 1.
-        images: How many images are timed.
+        images: How many images are timed, the first ones over all ranks.
         repeats: Runs per image, the quickest counts.
         batch_size: Of the vote's passes.
-        settings: What else the rows depend on, such as the checkpoint.
+        settings: What else the rows depend on, such as the data set.
+        progress: Show a bar, and a table after.
 
     Raises:
         ValueError: If a count is not positive or `sigma` is negative.
     """
+
+    name: ClassVar[str] = "timing"
+    verb: ClassVar[str] = "timing"
+    columns: ClassVar[list[str]] = ["idx", "label", "single_seconds", "vote_seconds", "n", "device"]
 
     def __init__(
         self,
@@ -73,67 +79,80 @@ class InferenceTime(Callback):
         repeats: int = 3,
         batch_size: int = 100,
         settings: Mapping[str, Any] | None = None,
+        progress: bool = True,
     ) -> None:
+        super().__init__(folder, settings=settings, progress=progress)
         for name, count in (("n", n), ("images", images), ("repeats", repeats), ("batch_size", batch_size)):
             if count < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {count}")
         if sigma < 0:
             raise ValueError(f"`sigma` must be at least 0, got {sigma}")
-        self.folder, self.sigma, self.n, self.images = Path(folder), sigma, n, images
+        self.sigma, self.n, self.images = sigma, n, images
         self.repeats, self.batch_size = repeats, batch_size
-        self.settings = {
-            **(settings or {}),
-            "sigma": sigma,
-            "n": n,
-            "repeats": repeats,
-            "batch_size": batch_size,
+
+    def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
+        """See `Evaluation.begin`; the device belongs to what the numbers depend on."""
+        device = trainer.strategy.root_device
+        self._here = len(range(trainer.global_rank, self.images, trainer.world_size))
+        numerics = Numerics(cast(Precision, str(trainer.precision)), channels_last=False)
+        self._warm = False
+        self._engine = VoteEngine(
+            network,
+            GaussianNoise(self.sigma) if self.sigma > 0 else NoNoise(),
+            Predict(n=self.n, purpose="timing"),
+            numerics=numerics,
+            random_inside=is_random(network),
+            tuning=Tuning(self.batch_size, numerics, float("nan")),
+        )
+        return {
+            "sigma": self.sigma,
+            "n": self.n,
+            "repeats": self.repeats,
+            "batch_size": self.batch_size,
+            "device": _name(device),
+            "threads": torch.get_num_threads(),
+            **precision_settings(trainer),
         }
-        self._log: RecordLog | None = None
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the log; the device belongs to what the numbers depend on."""
-        machine = {"device": _name(pl_module.device), "threads": torch.get_num_threads()}
-        settings = {**self.settings, **machine, **precision_settings(trainer)}
-        self._log = RecordLog(self.folder, "timing", COLUMNS, ["idx"], settings, trainer.global_rank)
+    def wants(self, place: int) -> bool:
+        """See `Evaluation.wants`: until there are enough."""
+        return place < self._here
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *args: Any
-    ) -> None:
-        """Time the images of the batch, one by one, until there are enough."""
-        assert self._log is not None
+    def evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch) -> None:
+        """See `Evaluation.evaluate`: time the images one by one."""
         for image, label, index in zip(
             batch.images, batch.labels.tolist(), batch.indices.tolist(), strict=True
         ):
-            if len(self._log.finished) >= self.images or index in self._log:
+            if self.is_finished(index):
                 continue
             with trainer.precision_plugin.forward_context():
-                if not self._log.finished:  # the first passes also choose kernels and allocate
-                    self._vote(pl_module, image)
-                single = seconds_of(partial(pl_module, image[None]), image.device, self.repeats)
-                vote = seconds_of(partial(self._vote, pl_module, image), image.device, self.repeats)
+                if not self._warm:  # the first passes also choose kernels and allocate
+                    self._vote(image, index)
+                    self._warm = True
+                single = seconds_of(partial(module, image[None]), image.device, self.repeats)
+            vote = seconds_of(partial(self._vote, image, index), image.device, self.repeats)
             row = (index, label, single, vote, self.n, _name(image.device))
-            self._log.append(dict(zip(COLUMNS, row, strict=True)))
+            self.write(dict(zip(self.columns, row, strict=True)))
+            self.heed((self.n + 1) * self.repeats, 1)
 
-    def _vote(self, network: Callable[[Tensor], Tensor], image: Tensor) -> int:
-        source = generator(0, "timing", device=image.device)
-        counts: Tensor | None = None
-        for start in range(0, self.n, self.batch_size):
-            copies = min(self.batch_size, self.n - start)
-            noise = torch.randn((copies, *image.shape), generator=source, device=image.device)
-            noisy = image + self.sigma * noise
-            logits = network(noisy)
-            votes = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1])
-            counts = votes if counts is None else counts + votes
-        assert counts is not None
-        return int(counts.argmax())
+    def _vote(self, image: Tensor, index: int) -> None:
+        self._engine.submit(image[None], torch.tensor([index]))
+        for _ in self._engine.run(flush=True):
+            pass
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Merge the ranks' logs."""
-        assert self._log is not None
-        trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            self._log.merge()
-        self._log.close()
+    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """See `Evaluation.summarize`."""
+        single, vote = (median(float(row[f"{name}_seconds"]) for row in rows) for name in ("single", "vote"))
+        metrics: dict[str, float | None] = {"test/single_seconds": single, "test/vote_seconds": vote}
+        return metrics, {"n": self.n, "sigma": self.sigma, "device": rows[0]["device"]}
+
+    def report(self, summary: Mapping[str, Any]) -> list[str]:
+        """See `Evaluation.report`."""
+        single, vote = (summary["metrics"][f"test/{name}_seconds"] for name in ("single", "vote"))
+        return [
+            f"median of {summary['images']} images on {summary['device']}: one pass {1000 * single:.3g} ms, "
+            f"the vote of {self.n} {1000 * vote:.3g} ms, {vote / single:.3g} times as long"
+        ]
 
 
 def _name(device: torch.device) -> str:

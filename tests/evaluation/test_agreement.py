@@ -1,26 +1,16 @@
 """Agreement of a single pass with the vote: the counts against slow twins, the log through a trainer."""
 
+import json
+
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from scipy import stats
 from torch import nn
 
 from robustsmooth.data import DigitsDataModule, Subset
 from robustsmooth.evaluation import Agreement, EvaluationModule
-from robustsmooth.evaluation.agreement import COPIES, tally_over_sigmas
-from robustsmooth.smoothing import ImageRandomness
-
-
-class Linear(nn.Module):
-    """Class 0 where the mean pixel is above one half."""
-
-    num_classes = 2
-
-    def forward(self, images):
-        score = images.flatten(1).mean(1) - 0.5
-        return torch.stack([score, -score], 1)
+from robustsmooth.smoothing import HardVote, ImageRandomness, Predict, running_votes
 
 
 class Small(nn.Module):
@@ -35,46 +25,8 @@ class Small(nn.Module):
         return self.head(images.flatten(1))
 
 
-def randomness(*indices):
-    return ImageRandomness(0, "agreement", torch.tensor(indices))
-
-
-def test_counts_equal_one_pass_at_a_time():
-    network, images, source = Small(), torch.rand(3, 1, 8, 8), randomness(5, 0, 9)
-    counts = tally_over_sigmas(network, images, [0.0, 0.5], 11, source)
-    slow = torch.zeros(2, 3, 10, dtype=torch.int64)
-    for vote in range(11):
-        noise = source.normal(images, COPIES, draw=vote // COPIES)[vote % COPIES]
-        for level, sigma in enumerate([0.0, 0.5]):
-            for image in range(3):
-                answer = network(images[image : image + 1] + sigma * noise[image : image + 1]).argmax()
-                slow[level, image, answer] += 1
-    assert torch.equal(counts, slow)
-    assert counts.sum(2).eq(11).all()
-
-
-def test_an_images_votes_do_not_depend_on_its_batch():
-    network, images = Small(), torch.rand(4, 1, 8, 8)
-    together = tally_over_sigmas(network, images, [0.3], 9, randomness(0, 1, 2, 3))
-    alone = tally_over_sigmas(
-        network, images[2:3], [0.3], 9, ImageRandomness(0, "agreement", torch.tensor([2]))
-    )
-    assert torch.equal(together[:, 2:3], alone)
-
-
-def test_votes_have_the_gaussian_probability():
-    """On a linear classifier class 0 wins each vote with probability Phi(margin / (sigma / 8))."""
-    images = torch.full((1, 1, 8, 8), 0.52)
-    counts = tally_over_sigmas(
-        Linear(), images, [0.2], 4000, ImageRandomness(3, "agreement", torch.tensor([0]))
-    )
-    share = stats.norm.cdf(0.02 / (0.2 / 8))
-    low, high = stats.binom.interval(0.9999, 4000, share)
-    assert low <= int(counts[0, 0, 0]) <= high
-
-
-def run(folder, batch_size=64, **options):
-    data = DigitsDataModule(channels=1, batch_size=batch_size, subset=Subset(every=40))
+def run(folder, batch_size=64, every=40, **options):
+    data = DigitsDataModule(channels=1, batch_size=batch_size, subset=Subset(every=every))
     callback = Agreement(folder, **{"sigmas": [0.0, 0.5], "n": 20, "alpha": 0.05, **options})
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -88,6 +40,36 @@ def run(folder, batch_size=64, **options):
     )
     trainer.test(EvaluationModule(Small()), data, verbose=False)
     return pd.read_csv(folder / "agreement.tsv", sep="\t")
+
+
+def test_rows_are_what_pass_and_votes_say(tmp_path):
+    rows = run(tmp_path)
+    data = DigitsDataModule(channels=1, subset=Subset(every=40))
+    data.setup("test")
+    batch = data.sample(10)
+    source = ImageRandomness(0, "agreement", batch.indices)
+    votes = running_votes(
+        *(Small(), batch.images), sigma=0.5, samples=[20], ballots={"": HardVote()}, randomness=source, seed=0
+    )[""][0]
+    noisy = rows[rows["sigma"] == 0.5]
+    assert noisy["idx"].tolist() == batch.indices.tolist()
+    assert noisy["single"].tolist() == Small()(batch.images).argmax(1).tolist()
+    assert noisy["top_votes"].tolist() == votes.amax(1).tolist()
+    predict = Predict(n=20, alpha=0.05)
+    assert noisy["vote"].tolist() == [predict.decide(each.numpy(), 0.5).prediction for each in votes]
+
+
+def test_it_says_what_it_found_and_sums_it_up(tmp_path, capsys):
+    rows = run(tmp_path, every=4)
+    said, summary = capsys.readouterr().err, json.loads((tmp_path / "summary.json").read_text())
+    right = rows[(rows["single"] == rows["label"]) & (rows["sigma"] == 0.5)]
+    share = (right["vote"] == right["single"]).mean()
+    assert summary["metrics"]["test/agreement@0.5"] == share
+    assert summary["levels"][1]["images"] == len(right)
+    assert f"{share:.1%}" in said
+    before = (tmp_path / "summary.json").read_bytes(), (tmp_path / "agreement.tsv").read_bytes()
+    run(tmp_path, every=4)  # a finished one is left alone
+    assert before == ((tmp_path / "summary.json").read_bytes(), (tmp_path / "agreement.tsv").read_bytes())
 
 
 def test_without_noise_the_vote_is_the_pass(tmp_path):
@@ -113,7 +95,7 @@ def test_the_log_does_not_depend_on_the_loader_and_goes_on_with_what_is_missing(
 
 def test_an_image_without_rows_is_missed(tmp_path, monkeypatch):
     """One that another rank has seen, say, and not written."""
-    monkeypatch.setattr("robustsmooth.evaluation.agreement.gather", lambda seen: [*seen, 363])
+    monkeypatch.setattr("robustsmooth.evaluation.base.gather", lambda seen: [*seen, 363])
     with pytest.raises(
         ValueError, match=r"2 rows are missing, the first is \{'idx': '363', 'sigma': '0.0'\}"
     ):

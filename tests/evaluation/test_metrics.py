@@ -1,13 +1,10 @@
-import io
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from robustsmooth.evaluation import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
-from robustsmooth.evaluation.progress import VotingProgress, duration
 
 RADII = [0.0, 0.25, 0.5, 1.0]
 
@@ -97,28 +94,3 @@ def test_unequal_lengths_are_refused():
         CertifiedAccuracy(RADII).update(prediction, radius, label[:-1])
     with pytest.raises(ValueError, match=r"one entry per image, got shapes \(40,\) and \(39,\)"):
         AverageCertifiedRadius().update(prediction, radius[:-1], label)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.2, "1 s"), (59, "59 s"), (61, "1:01 min"), (7384, "2:03 h"), (90_000, "1 day, 1:00 h")],
-)
-def test_durations_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
-
-
-def test_progress_says_images_votes_and_time_left(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("robustsmooth.evaluation.progress.time.perf_counter", lambda: now[0])
-    console = Console(file=io.StringIO(), width=200)
-    with VotingProgress("certifying", 10, 1000, console) as bar:
-        now[0] += 5.0
-        bar.update(100)
-        assert console.file.getvalue() == ""  # no line yet: there is no terminal to draw on
-        now[0] += 65.0
-        bar.advance(1000)
-        bar.update(1400)
-        # 10 images of 1000 votes at 20 votes a second; 1400 of them are cast.
-        assert (
-            console.file.getvalue() == "certifying 1/10 images, 0.0143 images/s, 20 votes/s, 7:10 min left\n"
-        )

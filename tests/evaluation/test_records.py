@@ -62,7 +62,6 @@ def test_a_torn_last_line_is_dropped(open_log, tmp_path, torn):
 
 @pytest.mark.parametrize("header", ["", "idx", "idx\tval"])
 def test_a_torn_header_is_written_again(open_log, tmp_path, header):
-    open_log(tmp_path).close()
     (tmp_path / "certify.rank0.tsv").write_text(header)
     log = open_log(tmp_path)
     log.append({"idx": 1, "value": 1})
@@ -104,7 +103,7 @@ def test_a_kill_between_merging_and_removing_the_parts_repeats_nothing(open_log,
 
 
 def test_changed_settings_are_refused_by_name(open_log, tmp_path):
-    open_log(tmp_path, n=100, alpha=0.001).close()
+    open_log(tmp_path, n=100, alpha=0.001).append({"idx": 1, "value": 1})
     with pytest.raises(ValueError, match=r"n=100 then, 200 now.*hydra\.run\.dir"):
         open_log(tmp_path, n=200, alpha=0.001)
     with pytest.raises(ValueError, match="sigma=None then"):
@@ -114,6 +113,79 @@ def test_changed_settings_are_refused_by_name(open_log, tmp_path):
     open_log(tmp_path, alpha=0.001, n=100).close()  # the order does not matter
     assert RecordLog.written_settings(tmp_path, "certify") == {"n": 100, "alpha": 0.001}
     assert RecordLog.written_settings(tmp_path, "attack") == {}
+
+
+def test_nothing_is_written_before_the_first_row(open_log, tmp_path):
+    """A start that is refused later must not stand in the way of the corrected one."""
+    folder = tmp_path / "run"
+    open_log(folder, n=100).close()
+    assert not folder.exists()
+    open_log(folder, n=200).append({"idx": 1, "value": 1})
+    assert RecordLog.written_settings(folder, "certify") == {"n": 200}
+
+
+def test_settings_without_rows_hold_nobody_up(open_log, tmp_path):
+    """As earlier versions left them behind."""
+    (tmp_path / "certify.settings.json").write_text('{"n": 100}')
+    open_log(tmp_path, n=200).append({"idx": 1, "value": 1})
+    assert RecordLog.written_settings(tmp_path, "certify") == {"n": 200}
+
+
+def test_rows_whose_settings_are_gone_are_not_gone_on_with(open_log, tmp_path):
+    open_log(tmp_path, n=100).append({"idx": 1, "value": 1})
+    (tmp_path / "certify.settings.json").unlink()
+    for settings in ({"n": 100}, {"n": 200}):
+        with pytest.raises(ValueError, match=r"`certify\.settings\.json`.*is gone; put it back, or choose"):
+            open_log(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"{", b"[1]", b""])
+def test_damaged_settings_are_named(open_log, tmp_path, damage):
+    open_log(tmp_path).append({"idx": 1, "value": 1})
+    (tmp_path / "certify.settings.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"certify\.settings\.json`.*is damaged; put back a copy"):
+        open_log(tmp_path)
+
+
+def test_a_damaged_row_is_named_and_can_be_taken_out(open_log, tmp_path):
+    log = open_log(tmp_path)
+    for idx in (1, 2, 3):
+        log.append({"idx": idx, "value": 1})
+    log.close()
+    part = tmp_path / "certify.rank0.tsv"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join([*lines[:2], b"2\t\xff\n", lines[3]]))
+    with pytest.raises(
+        ValueError, match=r"line 3 of `.*certify\.rank0\.tsv` is damaged, it is not text; delete"
+    ):
+        open_log(tmp_path)
+    part.write_bytes(b"".join([*lines[:2], lines[3]]))
+    assert open_log(tmp_path).finished == {("1",), ("3",)}
+
+
+def test_rows_of_earlier_versions_are_gone_on_with(tmp_path):
+    """They have no column `image`, and their settings no answers."""
+    columns, settings = ["idx", "label", "value", "image"], {"n": 1, "answers": {"logits": [1.0, 2.0]}}
+    old = RecordLog(tmp_path, "certify", columns[:3], ["idx"], {"n": 1})
+    old.append({"idx": 1, "label": 7, "value": 0.5})
+    old.close()
+    new = RecordLog(tmp_path, "certify", columns, ["idx"], settings)
+    assert new.known == {"1": {"label": "7", "image": "-"}}
+    new.append({"idx": 2, "label": 8, "value": 0.5, "image": "abc"})
+    new.merge([1, 2])
+    assert new.path.read_text() == "idx\tlabel\tvalue\timage\n1\t7\t0.5\t-\n2\t8\t0.5\tabc\n"
+
+
+def test_answers_are_compared_but_for_rounding(tmp_path):
+    def opened(*logits):
+        return RecordLog(tmp_path, "certify", COLUMNS, ["idx"], {"answers": {"logits": logits}})
+
+    with opened(1.0, -2.0, math.nan, -math.inf) as log:
+        log.append({"idx": 1, "value": 1})
+    opened(1.001, -2.001, math.nan, -math.inf)
+    for other in ((-1.0, 2.0, math.nan, -math.inf), (1.0, -2.0, 0.0, -math.inf), (1.0, -2.0)):
+        with pytest.raises(ValueError, match="same weights and gives other answers: its code has changed"):
+            opened(*other)
 
 
 def test_other_columns_are_refused(open_log, tmp_path):
@@ -178,8 +250,8 @@ def test_a_folder_without_write_permission_is_an_error(open_log, tmp_path):
         blocked = tmp_path / "file"
         blocked.write_text("")
         with pytest.raises(OSError, match="file"):  # root may write everywhere, but not below a file
-            open_log(blocked / "run")
+            open_log(blocked / "run").append({"idx": 1, "value": 1})
     else:
         tmp_path.chmod(0o500)
         with pytest.raises(PermissionError):
-            open_log(tmp_path)
+            open_log(tmp_path).append({"idx": 1, "value": 1})

@@ -1,11 +1,14 @@
 """Inference time: what is measured, and how often."""
 
+import io
+import json
 import time
 
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
 from torch import nn
 
 from robustsmooth.data import DigitsDataModule, Subset
@@ -14,23 +17,29 @@ from robustsmooth.evaluation.timing import seconds_of
 
 
 class Counting(nn.Module):
-    """Counts its passes and images; takes a millisecond per pass."""
+    """Counts its passes and images, also those of its copies; takes a millisecond per pass."""
 
     num_classes = 10
 
     def __init__(self):
         super().__init__()
-        self.passes, self.images = 0, 0
+        self.batches = Shared()
 
     def forward(self, images):
-        self.passes, self.images = self.passes + 1, self.images + len(images)
+        self.batches.append(len(images))
         time.sleep(0.001)
         return images.flatten(1)[:, :10]
+
+
+class Shared(list):
+    def __deepcopy__(self, memo):
+        return self
 
 
 def run(folder, network, **options):
     data = DigitsDataModule(channels=1, batch_size=4, subset=Subset(every=30))
     callback = InferenceTime(folder, 0.25, **{"n": 10, "images": 3, "repeats": 2, "batch_size": 4, **options})
+    callback.console = Console(file=io.StringIO(), width=200)
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,
@@ -42,25 +51,40 @@ def run(folder, network, **options):
         default_root_dir=folder,
     )
     trainer.test(EvaluationModule(network), data, verbose=False)
-    return pd.read_csv(folder / "timing.tsv", sep="\t")
+    return pd.read_csv(folder / "timing.tsv", sep="\t"), callback
 
 
 def test_a_vote_takes_its_passes_and_a_pass_is_one(tmp_path):
     network = Counting()
-    rows = run(tmp_path, network)
-    clean = len(range(0, 364, 30))  # the accuracy of the bare network
-    assert network.images == clean + 10 + 3 * 2 * (1 + 10)  # warm-up, then three images twice
+    rows, _ = run(tmp_path, network)
+    clean = [4, 4, 4, 1]  # the accuracy of the bare network
+    fixed, looks = [2], [4] * 3 + [4]  # what tells networks apart; three passes of a vote, and setting up
+    for expected in (clean, fixed, looks, 2 * 3 * [1], 2 * 3 * [4, 4, 4]):  # three images, each twice
+        for size in expected:
+            network.batches.remove(size)
+    assert not network.batches
     assert rows["n"].tolist() == [10, 10, 10]
     assert (rows["single_seconds"] >= 0.001).all()
-    assert (rows["vote_seconds"] >= 3 * 0.001).all()  # batches of 4, 4 and 2
+    assert (rows["vote_seconds"] >= 3 * 0.001).all()
     assert rows["device"].str.contains("CPU").all()
 
 
 def test_it_goes_on_where_it_stopped(tmp_path):
-    rows = run(tmp_path, Counting())
+    rows, _ = run(tmp_path, Counting())
     network = Counting()
-    assert run(tmp_path, network).equals(rows)
-    assert network.images == len(range(0, 364, 30))
+    assert run(tmp_path, network)[0].equals(rows)
+    assert network.batches == [2, 4, 4, 4, 1]
+    more, _ = run(tmp_path, Counting(), images=5)
+    assert len(more) == 5
+    assert more[:3].equals(rows)
+
+
+def test_it_says_what_it_found_and_sums_it_up(tmp_path):
+    rows, callback = run(tmp_path, Counting())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["images"] == 3
+    assert summary["metrics"]["test/vote_seconds"] == pytest.approx(rows["vote_seconds"].median())
+    assert "median of 3 images" in callback.console.file.getvalue()
 
 
 def test_the_quickest_run_counts():

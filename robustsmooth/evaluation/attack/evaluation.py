@@ -1,18 +1,16 @@
 """Attacks inside ``trainer.test``: one row per image and budget, resumable, on any number of ranks."""
 
 import dataclasses
-import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from rich.console import Console
+from rich.console import RenderableType
 from torch import Tensor, nn
 
 from robustsmooth.attacks import Attack, distance
@@ -28,23 +26,17 @@ from robustsmooth.evaluation.attack.summary import (
     table_of,
 )
 from robustsmooth.evaluation.attack.target import Decision, SinglePass, Target
-from robustsmooth.evaluation.context import fingerprint, gather, image_shape, images_here, network_of
-from robustsmooth.evaluation.progress import VotingProgress
-from robustsmooth.evaluation.records import RecordLog
+from robustsmooth.evaluation.base import Evaluation
+from robustsmooth.evaluation.context import answers_of, fingerprint, image_shape
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import ABSTAIN, ImageRandomness
 
 __all__ = ["AttackEvaluation"]
 
-COLUMNS = [
-    *["idx", "label", "epsilon", "num_noise", "clean", "clean_correct", "adversarial", "success", "abstain"],
-    *["l2", "linf", "votes", "time"],
-]
-KEY = ["idx", "epsilon", "num_noise"]
 _TOLERANCE = 1e-5  # relative, by which a foreign attack may leave its budget in rounding
 
 
-class AttackEvaluation(Callback):
+class AttackEvaluation(Evaluation):
     """Attacks every test image; writes ``attack.tsv``, ``summary.json`` and a picture.
 
     The attack looks at the base classifier or, by its objective, at the smoothed one. Whether it has
@@ -59,9 +51,11 @@ class AttackEvaluation(Callback):
     mode ``minimum`` ``test/attack_success``, ``test/attack_median_<norm>``, ``test/attack_mean_<norm>``. With
     several numbers of noises ``,m=<number>`` follows.
 
-    Rows do not depend on the loader's batch or the number of ranks, except for networks that are random
-    by themselves and for AutoAttack with ``one_by_one=false``, whose draws are shared by a device batch.
-    A later start in the same folder with more budgets adds their rows.
+    What an attack draws does not depend on the other images of its batch, except for networks that are
+    random by themselves and for AutoAttack with ``one_by_one=false``. Rounding does: a pass of another number
+    of images may round its last digit otherwise. With another batch size or number of ranks, or after an
+    interruption, distances agree to about 1e-6 relative, and an answer may differ where the image lies on the
+    edge by as little. A later start in the same folder with more budgets adds their rows.
 
     Args:
         attack: What is done to each image; not targeted.
@@ -70,8 +64,8 @@ class AttackEvaluation(Callback):
         mode: ``budget`` or ``minimum``.
         epsilons: Budgets; the attack's own by default.
         num_noises: Numbers of noises of its objective; the attack's own by default.
-        batch_size: Images per device batch; always filled up to it, so that rounding is the same. An
-            objective with noise multiplies it by ``attack.copies_per_pass``.
+        batch_size: Images that are attacked at a time, at most; an attack that works image by image gets one.
+            An objective with noise multiplies it by ``attack.copies_per_pass``.
         source: The network that the attack looks at; the tested one by default.
         source_sigma: Its noise level, for an attack that has none of its own.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``, as of the trainer.
@@ -85,6 +79,14 @@ class AttackEvaluation(Callback):
     Raises:
         ValueError: If arguments do not go together.
     """
+
+    name: ClassVar[str] = "attack"
+    verb: ClassVar[str] = "attacking"
+    columns: ClassVar[list[str]] = [
+        *["idx", "label", "epsilon", "num_noise", "clean", "clean_correct", "adversarial", "success"],
+        *["abstain", "l2", "linf", "votes", "time"],
+    ]
+    key: ClassVar[list[str]] = ["idx", "epsilon", "num_noise"]
 
     def __init__(
         self,
@@ -111,6 +113,7 @@ class AttackEvaluation(Callback):
                 f"{type(attack).__name__} moves the noise in training and finds no image: choose an attack "
                 "on images, such as attack=smoothadv_pgd"
             )
+        super().__init__(folder, seed=seed, settings=settings, progress=progress)
         self.plan = AttackPlan(attack, mode, epsilons, num_noises)
         for name, value, least in (("batch_size", batch_size, 1), ("pictures", pictures, 0)):
             if value < least:
@@ -122,131 +125,145 @@ class AttackEvaluation(Callback):
                 "`certified` radii are of the smoothed classifier, and say nothing about one pass of the "
                 "network: set target=smoothed, or leave them out"
             )
-        self.target, self.folder = target, Path(folder)
-        self.batch_size, self.source, self.source_sigma = batch_size, source, source_sigma
+        self.target, self.batch_size = target, batch_size
+        self.source, self.source_sigma = source, source_sigma
         self.precision, self.certified, self.pictures = precision, certified, pictures
         self.images = ImageStore(folder, save)
-        self.seed, self.settings, self.progress = seed, dict(settings or {}), progress
-        self.console = Console(stderr=True)
-        self.summary: dict[str, Any] = {}
-        """What ``summary.json`` holds, once the test is over."""
-        self._bar: VotingProgress | None = None
 
-    # ------------------------------------------------------------------ the test
+    # ------------------------------------------------------------------ the life of an evaluation
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Get the target ready and open the log."""
-        network = network_of(pl_module)
-        self._network = network if self.source is None else self.source.to(pl_module.device).eval()
+    def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
+        """See `Evaluation.begin`: get the target ready, and complete the plan with what it knows."""
+        device, shape = trainer.strategy.root_device, image_shape(trainer)
+        self._network = network if self.source is None else self.source.to(device).eval()
         self._check_classes(network)
-        then = RecordLog.written_settings(self.folder, "attack")
-        shape = image_shape(trainer)
-        self.target.set_up(network, shape, pl_module.device, then, trainer.strategy.broadcast)
+        then = self.written_settings(self.folder, self.name)
+        self.target.heed = self.heed
+        self.target.set_up(network, shape, device, then, trainer.strategy.broadcast)
         sigma = self.target.sigma if self.source is None else self.source_sigma
         self.plan = self.plan.completed(sigma, is_random(self._network))
-        self.variants = self.plan.variants
-        settings = self._settings(network)
-        self._log = RecordLog(self.folder, "attack", COLUMNS, KEY, settings, rank=trainer.global_rank)
+        self._variants = self.plan.variants
         everything = list(getattr(getattr(trainer, "datamodule", None), "test_indices", ()))
         self.images.pictured = frozenset(everything[: self.pictures])
-        if self.certified is not None and everything and self.certified.radius.keys().isdisjoint(everything):
-            raise ValueError(f"`{self.certified.path}` certifies none of the images to attack")
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._seen: list[int] = []
-        self._votes = 0
-        finished = len(self._log.finished) // len(self.variants) // trainer.world_size
-        self._bar = VotingProgress(
-            "attacking",
-            max(0, images_here(trainer) - finished),
-            self.target.votes * (len(self.variants) + 1),
-            self.console,
-            disable=not (self.progress and trainer.is_global_zero),
-        )
+        answers = answers_of(network, shape, device)
+        if self.source is not None:
+            of_source = answers_of(self._network, shape, device)
+            answers |= {f"source {name}": values for name, values in of_source.items()}
+        settings = {
+            "mode": self.plan.mode,
+            "attack": self.plan.settings(),
+            "target": self.target.settings(),
+            "network": fingerprint(network),
+            "answers": answers,
+            "source": None if self.source is None else fingerprint(self.source),
+            "numerics": {
+                "precision": self.precision,
+                "batch_size": self.batch_size,
+                "torch": torch.__version__,
+            },
+            "seed": self.seed,
+        }
+        if self.certified is not None:
+            self.certified.check({**settings, **self.settings}, everything)
+        return settings
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *args: Any
-    ) -> None:
-        """Attack as many unfinished images as fill device batches."""
-        for image, label, index in zip(*batch, strict=True):
-            self._seen.append(int(index))
-            if any((int(index), each.epsilon, each.num_noise) not in self._log for each in self.variants):
-                self._waiting.append((image, label, index))
-        while len(self._waiting) >= self.batch_size:
+    def variants(self) -> list[tuple[Any, ...]]:
+        """See `Evaluation.variants`: a row for each budget and number of noises."""
+        return [(each.epsilon, each.num_noise) for each in self._variants]
+
+    def evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch) -> None:
+        """See `Evaluation.evaluate`: attack as many unfinished images as fill device batches."""
+        if self.certified is not None:
+            self.certified.compare(batch, self._names)
+        self._waiting += [each for each in zip(*batch, strict=True) if not self.is_finished(int(each[2]))]
+        while len(self._waiting) >= self.at_a_time:
             self._attack_batch()
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finish all images; merge the ranks' rows and images; log the metrics."""
+    def finish(self, trainer: pl.Trainer) -> None:
+        """See `Evaluation.finish`."""
         while self._waiting:
             self._attack_batch()
-        self._close()
-        expected = [(str(index), *each.name) for index in gather(self._seen) for each in self.variants]
-        if trainer.is_global_zero:
-            self._log.merge(expected)
-            self._draw(trainer)
-        trainer.strategy.barrier()
-        wanted = set(expected)
-        rows = [row for row in self._log.rows() if tuple(row[name] for name in KEY) in wanted]
-        self._metrics, facts = self._summarize(rows)
-        self.summary = {
-            "images": len(expected) // len(self.variants),
-            **facts,
-            "settings": self._log.settings,
+
+    def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """See `Evaluation.summarize`."""
+        metrics: dict[str, float | None] = {}
+        facts: list[dict[str, Any]] = []
+        warnings: list[str] = []
+        for each in self._variants:
+            mine = [row for row in rows if (row["epsilon"], row["num_noise"]) == each.name]
+            epsilon = None if math.isinf(each.epsilon) else each.epsilon
+            said = {
+                "epsilon": epsilon,
+                "num_noise": each.num_noise,
+                **summarize_variant(mine, self.plan.norm),
+            }
+            metrics |= self.plan.metrics(each, said)
+            if self.certified is not None and self.plan.mode == "budget":
+                beside = beneath_certified(mine, each.epsilon, self.certified, self.target.alpha)
+                said["certified"] = dataclasses.asdict(beside)
+                warning = beside.warning(each.epsilon)
+                warnings += [warning] if warning else []
+            facts.append(said)
+        return metrics, {
+            "attack": type(self.plan.attack).__name__,
+            "norm": self.plan.norm,
+            "mode": self.plan.mode,
+            "variants": facts,
+            "warnings": warnings,
         }
-        pl_module.log_dict(
-            {key: value for key, value in self._metrics.items() if value is not None},
-            sync_dist=trainer.world_size > 1,
-        )
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``summary.json`` and print the table."""
-        logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        self.summary = {"metrics": dict(sorted({**logged, **self._metrics}.items())), **self.summary}
-        if not trainer.is_global_zero:
-            return
-        draft = self.folder / "summary.json.tmp"
-        draft.write_text(json.dumps(self.summary, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self.folder / "summary.json")
-        for line in self._warnings:
-            self.console.print(f"[yellow]Warning:[/] {line}", highlight=False, soft_wrap=True)
-        if self.progress:
-            self.console.print(table_of(self.summary))
+    def report(self, summary: Mapping[str, Any]) -> Iterable[RenderableType]:
+        """See `Evaluation.report`."""
+        return [table_of(summary), *(f"[yellow]Warning:[/] {line}" for line in summary["warnings"])]
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Leave file and terminal in order; finished rows stay."""
-        self._close()
+    def after_merge(self, trainer: pl.Trainer) -> None:
+        """See `Evaluation.after_merge`: merge the images, and draw the largest budget's pictured ones."""
+        images = self.images.merge()
+        if images is not None and self.images.pictured:
+            self._draw(images, getattr(getattr(trainer, "datamodule", None), "class_names", ()))
+        self.images.clean_up()
 
     # ------------------------------------------------------------------ one device batch
 
+    @property
+    def at_a_time(self) -> int:
+        """Images that are attacked together, at most."""
+        return 1 if getattr(self.plan.attack, "one_by_one", False) else self.batch_size
+
     def _attack_batch(self) -> None:
-        """Attack the first images that wait, filled up to the device batch's size."""
-        chosen, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
-        count = len(chosen)
-        filled = [chosen[place % count] for place in range(self.batch_size)]
-        images, labels, indices = (torch.stack(part) for part in zip(*filled, strict=True))
-        clean = self._decide(images, labels, indices, count)
-        for variant in self.variants:
-            keys = [(index, variant.epsilon, variant.num_noise) for index in indices[:count].tolist()]
-            if all(key in self._log for key in keys):
+        """Attack the first images that wait."""
+        chosen, self._waiting = self._waiting[: self.at_a_time], self._waiting[self.at_a_time :]
+        images, labels, indices = (torch.stack(part) for part in zip(*chosen, strict=True))
+        clean = self._decide(images, labels, indices)
+        for variant in self._variants:
+            keys = [(index, variant.epsilon, variant.num_noise) for index in indices.tolist()]
+            if all(self.has(*key) for key in keys):
                 continue
             start = time.perf_counter()
-            with self._autocast(images.device):
+            with self._autocast(images.device), self._watched():
                 randomness = ImageRandomness(self.seed, "attack", indices)
                 points = variant.attack(self._network, images, labels, randomness=randomness)
             if self.target.levels is not None:  # it only knows images on a grid
                 steps = self.target.levels
                 points = displace(images, quantize(points - images, steps, variant.epsilon, self.plan.norm))
-            decision = self._decide(points, labels, indices, count)
-            seconds = (time.perf_counter() - start) / count
+            decision = self._decide(points, labels, indices)
+            seconds = (time.perf_counter() - start) / len(chosen)
             self._write(variant, keys, images, points, labels, clean, decision, seconds)
-        self._advance(0, count)
+        self.heed(0, len(chosen))
 
-    def _decide(self, images: Tensor, labels: Tensor, indices: Tensor, count: int) -> Decision:
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Between the passes of an attack, whoever wrote it, the bar moves and the process may be stopped."""
+        watch = self._network.register_forward_pre_hook(lambda _, inputs: self.heed(len(inputs[0])))
+        try:
+            yield
+        finally:
+            watch.remove()
+
+    def _decide(self, images: Tensor, labels: Tensor, indices: Tensor) -> Decision:
         with self._autocast(images.device):
-            decision = self.target.decide(images, labels, indices, count, self.plan.attack.topk)
-        self._advance(decision.votes * count, 0)
-        return decision
+            return self.target.decide(images, labels, indices, self.plan.attack.topk)
 
     def _write(
         self,
@@ -260,14 +277,11 @@ class AttackEvaluation(Callback):
         seconds: float,
     ) -> None:
         """Keep the images, then write the rows that are not there yet."""
-        count = len(keys)
-        perturbation = points[:count].double() - images[:count].double()
+        perturbation = points.double() - images.double()
         lengths = {norm: distance(perturbation, norm).tolist() for norm in ("l2", "linf")}
         self._check_budget(variant, lengths)
-        self.images.add(keys, images[:count], points[:count], labels[:count].tolist(), decision.predictions)
+        self.images.add(keys, images, points, labels.tolist(), decision.predictions)
         for place, key in enumerate(keys):
-            if key in self._log:
-                continue
             row = {
                 "idx": key[0],
                 "label": int(labels[place]),
@@ -283,7 +297,7 @@ class AttackEvaluation(Callback):
                 "votes": decision.votes,
                 "time": round(seconds, 6),
             }
-            self._log.append(row)
+            self.write(row)
 
     def _check_budget(self, variant: Variant, lengths: Mapping[str, Sequence[float]]) -> None:
         longest = max(lengths[self.plan.norm])
@@ -303,61 +317,12 @@ class AttackEvaluation(Callback):
                 "the same classes"
             )
 
-    def _settings(self, network: nn.Module) -> dict[str, Any]:
-        """What rows depend on."""
-        return {
-            "mode": self.plan.mode,
-            "attack": self.plan.settings(),
-            "target": self.target.settings(),
-            "network": fingerprint(network),
-            "source": None if self.source is None else fingerprint(self.source),
-            "numerics": {
-                "precision": self.precision,
-                "batch_size": self.batch_size,
-                "torch": torch.__version__,
-            },
-            "seed": self.seed,
-            **self.settings,
-        }
-
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
-    def _summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
-        """Metrics to log, by key, and the facts of every variant."""
-        metrics: dict[str, float | None] = {}
-        facts: list[dict[str, Any]] = []
-        self._warnings: list[str] = []
-        for each in self.variants:
-            mine = [row for row in rows if (row["epsilon"], row["num_noise"]) == each.name]
-            epsilon = None if math.isinf(each.epsilon) else each.epsilon
-            said = {
-                "epsilon": epsilon,
-                "num_noise": each.num_noise,
-                **summarize_variant(mine, self.plan.norm),
-            }
-            metrics |= self.plan.metrics(each, said)
-            if self.certified is not None and self.plan.mode == "budget":
-                beside = beneath_certified(mine, each.epsilon, self.certified, self.target.alpha)
-                said["certified"] = dataclasses.asdict(beside)
-                warning = beside.warning(each.epsilon)
-                self._warnings += [warning] if warning else []
-            facts.append(said)
-        return metrics, {
-            "attack": type(self.plan.attack).__name__,
-            "norm": self.plan.norm,
-            "mode": self.plan.mode,
-            "variants": facts,
-            "warnings": self._warnings,
-        }
-
-    def _draw(self, trainer: pl.Trainer) -> None:
-        """Merge the images and draw the largest budget's pictured ones."""
-        images = self.images.merge()
-        if images is None or not self.images.pictured:
-            return
-        largest = max(self.variants, key=lambda each: (each.epsilon, each.num_noise))
+    def _draw(self, images: dict[str, Any], class_names: Sequence[str]) -> None:
+        largest = max(self._variants, key=lambda each: (each.epsilon, each.num_noise))
         chosen = [
             place
             for place, (index, epsilon, noises) in enumerate(
@@ -368,26 +333,9 @@ class AttackEvaluation(Callback):
         ]
         if chosen:
             budget = "" if math.isinf(largest.epsilon) else f", epsilon {short(largest.epsilon)}"
-            names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
             draw_grid(
                 self.folder / "attack_grid.png",
                 {name: values[chosen] for name, values in images.items()},
                 f"{type(largest.attack).__name__} with {type(largest.attack.objective).__name__}{budget}",
-                names,
+                class_names,
             )
-
-    def _advance(self, votes: int, images: int) -> None:
-        """Move the bar."""
-        if self._bar is None:
-            return
-        self._votes += votes
-        for _ in range(images):
-            self._bar.advance(self._bar.votes_per_image)
-        self._bar.update(self._votes)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-        if hasattr(self, "_log"):
-            self._log.close()

@@ -1,5 +1,6 @@
 """Adversarial images on disk: written as they are found, merged at the end, shown in a picture."""
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from robustsmooth.files import write_whole
 
 __all__ = ["ImageStore", "draw_grid"]
 
@@ -40,6 +43,7 @@ class ImageStore:
         self.folder, self.save = Path(folder), save
         self.pictured: frozenset[int] = frozenset()
         self._parts = self.folder / "attack.images"
+        self._done = self.folder / "attack.images.merged"
 
     def wants(self, index: int) -> bool:
         """Whether the image of this index is kept."""
@@ -65,24 +69,22 @@ class ImageStore:
         chosen = [place for place, key in enumerate(keys) if self.wants(key[0])]
         if not chosen:
             return
-        self._parts.mkdir(parents=True, exist_ok=True)
         index, epsilon, num_noise = keys[chosen[0]]
-        draft = self._parts / f"{index}-{epsilon}-{num_noise}.tmp"
-        with draft.open("wb") as file:
-            np.savez(
-                file,
-                clean=clean[chosen].cpu().numpy(),
-                adversarial=adversarial[chosen].cpu().numpy(),
-                idx=np.array([keys[place][0] for place in chosen], dtype=np.int64),
-                epsilon=np.array([keys[place][1] for place in chosen], dtype=np.float64),
-                num_noise=np.array([keys[place][2] for place in chosen], dtype=np.int64),
-                label=np.array([labels[place] for place in chosen], dtype=np.int64),
-                predict=np.array([predict[place] for place in chosen], dtype=np.int64),
-            )
-        draft.rename(draft.with_suffix(".npz"))
+        part = io.BytesIO()
+        np.savez(
+            part,
+            clean=clean[chosen].cpu().numpy(),
+            adversarial=adversarial[chosen].cpu().numpy(),
+            idx=np.array([keys[place][0] for place in chosen], dtype=np.int64),
+            epsilon=np.array([keys[place][1] for place in chosen], dtype=np.float64),
+            num_noise=np.array([keys[place][2] for place in chosen], dtype=np.int64),
+            label=np.array([labels[place] for place in chosen], dtype=np.int64),
+            predict=np.array([predict[place] for place in chosen], dtype=np.int64),
+        )
+        write_whole(self._parts / f"{index}-{epsilon}-{num_noise}.npz", part.getbuffer())
 
     def merge(self) -> dict[str, NDArray[Any]] | None:
-        """Merge all parts (call on rank 0, after a barrier).
+        """Merge all parts (call on rank 0, after a barrier); `clean_up` comes after.
 
         Returns:
             The arrays of all kept images; None if there are no parts.
@@ -100,8 +102,16 @@ class ImageStore:
         merged = {name: np.stack([entry[name] for entry in ordered]) for name in ordered[0]}
         if self.save is not None:
             _write(self.folder / f"attack.{self.save}", merged)
-        shutil.rmtree(self._parts)
         return merged
+
+    def clean_up(self) -> None:
+        """Remove the parts, now that all that is made of them is there."""
+        shutil.rmtree(self._done, ignore_errors=True)
+        if self._parts.exists():
+            self._parts.rename(self._done)  # at once: of half the parts half a picture would be drawn
+            shutil.rmtree(self._done, ignore_errors=True)
+        for draft in self.folder.glob("attack*.tmp"):  # of a kill, where a later start wants no picture
+            draft.unlink()
 
     def _merged(self) -> list[Path]:
         path = self.folder / f"attack.{self.save}"
@@ -118,15 +128,14 @@ def _read(path: Path) -> Entry:
 
 
 def _write(path: Path, arrays: Entry) -> None:
-    draft = path.with_name(path.name + ".tmp")
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
 
-        draft.write_bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
+        write_whole(path, save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
     else:
-        with draft.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    draft.replace(path)
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        write_whole(path, file.getbuffer())
 
 
 def draw_grid(
@@ -186,6 +195,6 @@ def draw_grid(
     ):
         axes.set_ylabel(label, fontsize=8)
     figure.suptitle(title, fontsize=9)
-    draft = path.with_name(path.name + ".tmp")
-    figure.savefig(draft, format="png", dpi=150)
-    draft.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_whole(path, picture.getbuffer())

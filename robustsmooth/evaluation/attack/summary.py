@@ -4,13 +4,15 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from robustsmooth.data import Batch
+from robustsmooth.evaluation.records import RecordLog, same_numbers
 from robustsmooth.statistics import attack_curve, contradiction, distance_statistics, interval
 
 __all__ = [
@@ -77,11 +79,73 @@ class CertifiedLog:
         path: The log.
         radius: By index.
         alpha: Failure probability of one certificate.
+        settings: What the rows depend on; empty for a log that is not ours.
+        images: By index: the label, and the image's name where the log has it.
     """
 
     path: Path
     radius: Mapping[int, float]
     alpha: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[int, tuple[str, str | None]] = field(default_factory=dict)
+
+    def check(self, settings: Mapping[str, Any], images: Sequence[int]) -> None:
+        """Refuse certificates of another classifier or other images than those that are attacked.
+
+        Args:
+            settings: What the rows of the attack depend on.
+            images: The images to attack, empty if they are not known yet.
+
+        Raises:
+            ValueError: If they are.
+        """
+        if images and self.radius.keys().isdisjoint(images):
+            raise ValueError(f"`{self.path}` certifies none of the images to attack")
+        if not self.settings:
+            return
+        now = json.loads(json.dumps({**settings, "noise": settings["target"].get("noise")}))
+        named = all(name for _, name in self.images.values())
+        different = [
+            name
+            for name in ("network", "noise", "data")
+            if _comparable(self.settings.get(name), named) != _comparable(now.get(name), named)
+        ]
+        answers = self.settings.get("answers", {}), now.get("answers", {})
+        if not all(
+            same_numbers(answers[0][name], answers[1][name]) for name in answers[0].keys() & answers[1]
+        ):
+            different.append("the network's code")
+        if different:
+            raise ValueError(
+                f"`{self.path}` certifies another classifier or other images than those that are attacked "
+                f"({', '.join(different)}); certify this one, or leave `certified` out"
+            )
+
+    def compare(self, batch: Batch, names: Mapping[int, str]) -> None:
+        """Refuse a certificate of another image under the same index.
+
+        Args:
+            batch: Images that are about to be attacked.
+            names: Their names by index; see `robustsmooth.evaluation.context.image_names`.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        for index, label in zip(batch.indices.tolist(), batch.labels.tolist(), strict=True):
+            then = self.images.get(index, (str(label), None))
+            if then[0] != str(label) or then[1] not in (None, names[index]):
+                raise ValueError(
+                    f"`{self.path}` certifies another image {index} than the one that is attacked: it is of "
+                    "another data set or split; certify this one, or leave `certified` out"
+                )
+
+
+def _comparable(setting: Any, named: bool) -> Any:
+    """Of a data set's settings only the split matters, and that no more where the images have names."""
+    if not isinstance(setting, dict) or "_target_" not in setting:
+        return setting
+    split = (setting.get("subset") or {}).get("split", "test")
+    return None if named else (setting["_target_"], split, setting.get("classes"))
 
 
 def read_certified(place: Path | str) -> CertifiedLog:
@@ -99,19 +163,29 @@ def read_certified(place: Path | str) -> CertifiedLog:
         path = found[0] if found else path / "certify.tsv"
     if not path.is_file():
         raise ValueError(f"there is no certification log at `{path}`; give a certify.tsv or its folder")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or not {"idx", "radius", "correct"} <= rows[0].keys():
-        raise ValueError(f"`{path}` is not a certification log: it has no columns idx, radius and correct")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (UnicodeDecodeError, csv.Error):
+        rows = []
+    if not rows or not {"idx", "label", "radius", "correct"} <= rows[0].keys():
+        raise ValueError(
+            f"`{path}` is not a certification log: it has no columns idx, label, radius and correct"
+        )
     kinds = {row.get("guarantee") or "l2-certificate" for row in rows}
     if kinds != {"l2-certificate"}:
         raise ValueError(f"`{path}` holds {', '.join(sorted(kinds))}; an l2-certificate is needed")
-    settings = path.with_name("certify.settings.json")
-    alpha = 0.001
-    if settings.is_file():
-        alpha = float(json.loads(settings.read_text(encoding="utf-8"))["procedure"]["alpha"])
-    radius = {int(row["idx"]): float(row["radius"]) * (row["correct"] == "1") for row in rows}
-    return CertifiedLog(path, radius, alpha)
+    settings = RecordLog.written_settings(path.parent, "certify")
+    try:
+        alpha = float(settings["procedure"]["alpha"]) if settings else 0.001
+        radius = {int(row["idx"]): float(row["radius"]) * (row["correct"] == "1") for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"`{path}` or its settings are damaged ({error}); certify again") from error
+    images = {
+        int(row["idx"]): (row["label"], None if row.get("image") in (None, "-") else row["image"])
+        for row in rows
+    }
+    return CertifiedLog(path, radius, alpha, settings, images)
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,13 @@ class Target(ABC):
         sigma: Its noise level, which attacks take if they are given none; None if it has none.
         votes: Passes that a decision takes.
         alpha: Probability that an answer is not the classifier's own, 0 where no chance is involved.
+        heed: Called after each pass of a decision with the number of images in it; may raise.
     """
 
     sigma: float | None
     votes: int
     alpha: float
+    heed: Callable[[int], None] = staticmethod(lambda passes: None)
 
     @abstractmethod
     def set_up(
@@ -76,14 +78,13 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def decide(self, images: Tensor, labels: Tensor, indices: Tensor, count: int, topk: int) -> Decision:
+    def decide(self, images: Tensor, labels: Tensor, indices: Tensor, topk: int) -> Decision:
         """Classify.
 
         Args:
             images: ``(B, C, H, W)`` float in [0, 1].
             labels: ``(B,)`` int64.
             indices: ``(B,)`` int64, the images' indices in their data set.
-            count: How many of them matter, the first ones; the others pad the batch.
             topk: Among how many best answers the label must be to count as right.
         """
 
@@ -116,7 +117,7 @@ class SinglePass(Target):
         self.network = network
         self.sigma = 0.0 if is_random(network) else None
 
-    def decide(self, images: Tensor, labels: Tensor, indices: Tensor, count: int, topk: int) -> Decision:
+    def decide(self, images: Tensor, labels: Tensor, indices: Tensor, topk: int) -> Decision:
         """See `Target.decide`."""
         with torch.no_grad():
             logits = self.network(images)
@@ -124,7 +125,8 @@ class SinglePass(Target):
         answered = answers(logits)
         predictions = torch.where(answered, logits.argmax(1), ABSTAIN)
         wrong = ~answered | (predictions != labels if topk == 1 else better >= topk)
-        return Decision(predictions[:count].tolist(), wrong[:count].tolist(), 1)
+        self.heed(len(images))
+        return Decision(predictions.tolist(), wrong.tolist(), 1)
 
     def settings(self) -> dict[str, Any]:
         """See `Target.settings`."""
@@ -183,14 +185,20 @@ class SmoothedVote(Target):
             random_inside=True if is_random(network) else None,
             tuning=self.tuning,
         )
+        self._counted = 0
+        self.engine.watch = self._after_pass
 
-    def decide(self, images: Tensor, labels: Tensor, indices: Tensor, count: int, topk: int) -> Decision:
+    def _after_pass(self, votes: int) -> None:
+        new, self._counted = votes - self._counted, votes
+        self.heed(new)
+
+    def decide(self, images: Tensor, labels: Tensor, indices: Tensor, topk: int) -> Decision:
         """See `Target.decide`."""
         # An index may stand for two images, clean and attacked, but never within one decision.
-        self.engine.submit(images[:count], indices[:count], labels[:count])
+        self.engine.submit(images, indices, labels)
         answers: dict[int, Predicted] = {done.index: done.record for done in self.engine.run(flush=True)}
         predictions, wrong = [], []
-        for index, label in zip(indices[:count].tolist(), labels[:count].tolist(), strict=True):
+        for index, label in zip(indices.tolist(), labels.tolist(), strict=True):
             answer = answers[index]
             best = [name for name, _ in answer.counts[:topk]]
             predictions.append(answer.prediction)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from safetensors.numpy import load_file
 from torch import nn
@@ -167,8 +168,7 @@ def test_rows_do_not_depend_on_the_loaders_batch(attack, chosen, target):
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_device_batches_have_one_shape(attack):
-    """Rounding depends on the shape; eleven images make three full batches."""
+def test_what_is_there_is_attacked_and_no_padding(attack):
     sizes = []
 
     class Spy(TinyConvolution):
@@ -178,7 +178,43 @@ def test_device_batches_have_one_shape(attack):
             return super().forward(images)
 
     attack("a", network=Spy().eval())
-    assert sizes == [4] * 3 * 3  # three steps each
+    assert sizes == [4, 4, 4, 4, 4, 4, 3, 3, 3]  # eleven images, three steps each
+
+
+def test_an_attack_that_works_image_by_image_writes_image_by_image(attack, tmp_path):
+    class OneByOne(PGD):
+        one_by_one = True
+
+    part, written = tmp_path / "a" / "attack.rank0.tsv", []
+
+    class Spy(TinyConvolution):
+        def forward(self, images):
+            if torch.is_grad_enabled():
+                assert len(images) == 1
+                written.append(part.read_text().count("\n") - 1 if part.exists() else 0)
+            return super().forward(images)
+
+    attack("a", OneByOne(norm="l2", epsilon=0.4, steps=2), network=Spy().eval(), images=5)
+    assert written == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_sigterm_acts_between_two_passes_of_an_attack(make_trainer, tiny_data, tmp_path):
+    """The scheduler's half minute is over long before a batch is."""
+    passes = []
+
+    class Spy(TinyConvolution):
+        def forward(self, images):
+            if torch.is_grad_enabled():
+                passes.append(len(images))
+                if len(passes) == 5:  # in the second batch
+                    trainer._signal_connector.received_sigterm = True
+            return super().forward(images)
+
+    trainer = make_trainer(evaluation(tmp_path))
+    with pytest.raises(SIGTERMException):
+        trainer.test(EvaluationModule(Spy().eval()), tiny_data(11), verbose=False)
+    assert passes == [4] * 5  # the sixth is not begun
+    assert (tmp_path / "attack.rank0.tsv").read_text().count("\n") == 5
 
 
 def test_the_seed_matters_where_there_is_chance(attack):
@@ -527,6 +563,6 @@ def test_noise_must_come_from_somewhere(attack):
 def test_nan_is_no_answer_and_never_robust(topk):
     target = SinglePass()
     target.network = lambda images: torch.full((len(images), 3), float("nan"))
-    decision = target.decide(torch.zeros(3, 1, 2, 2), torch.arange(3), torch.arange(3), 2, topk)
+    decision = target.decide(torch.zeros(2, 1, 2, 2), torch.arange(2), torch.arange(2), topk)
     assert decision.predictions == [-1, -1]
     assert decision.wrong == [True, True]
