@@ -62,7 +62,7 @@ def test_a_vote_takes_its_passes_and_a_pass_is_one(tmp_path):
     for expected in (clean, fixed, looks, 2 * 3 * [1], 2 * 3 * [4, 4, 4]):  # three images, each twice
         for size in expected:
             network.batches.remove(size)
-    assert not network.batches
+    assert set(network.batches) <= {8}  # whether an image's answer depends on the others
     assert rows["n"].tolist() == [10, 10, 10]
     assert (rows["single_seconds"] >= 0.001).all()
     assert (rows["vote_seconds"] >= 3 * 0.001).all()
