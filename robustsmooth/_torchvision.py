@@ -3,20 +3,21 @@
 The torchvision wheel on the package index is built against the CUDA build of torch. Beside a
 CPU-only torch its compiled operators do not load, and the import ends with "operator
 torchvision::nms does not exist"; pytorch_lightning, torchmetrics and timm fail with it. Nothing
-here uses those operators, so on exactly that failure their schemas are declared and the import is
-repeated. On a healthy installation nothing happens, and torchvision is not imported any sooner.
+here uses those operators, so in such an installation, and in no other, their schemas are declared
+just before torchvision is imported.
 """
 
 import importlib.abc
-import importlib.machinery
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 __all__ = ["install"]
 
-_MISSING = "operator torchvision::nms does not exist"
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -24,51 +25,43 @@ _SCHEMAS = (
 _library: Any = None  # kept alive: once it is collected, the schemas are gone
 
 
-def _declare_schemas() -> None:
+def _differ() -> bool:
+    """Whether torch is a CPU-only build and torchvision is not built for one."""
+    try:
+        return version("torch").endswith("+cpu") and not version("torchvision").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def _declare_missing(folder: Path) -> None:
+    """Declare the operators, unless the compiled ones of torchvision in `folder` can be loaded."""
     import torch
 
     global _library
-    _library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _SCHEMAS:
-        _library.define(schema)
+    try:
+        torch.ops.load_library(next(folder.glob("_C*.so")))
+    except (OSError, StopIteration):
+        _library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in _SCHEMAS:
+            _library.define(schema)
 
 
-class _Loader(importlib.abc.Loader):
-    """Executes torchvision; declares the missing schemas and executes it again if it must."""
-
-    def __init__(self, inner: importlib.abc.Loader) -> None:
-        self.inner = inner
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self.inner.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        try:
-            self.inner.exec_module(module)
-        except RuntimeError as error:
-            if _MISSING not in str(error):
-                raise
-            for name in [name for name in sys.modules if name.startswith("torchvision.")]:
-                del sys.modules[name]
-            _declare_schemas()
-            self.inner.exec_module(module)
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds only the package torchvision, with a loader that knows the cure."""
+class _Announcer(importlib.abc.MetaPathFinder):
+    """Finds nothing; hears of the import of torchvision, once, and leaves."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if name != "torchvision":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+    ) -> ModuleSpec | None:
+        if name == "torchvision":
+            sys.meta_path.remove(self)
+            spec = PathFinder.find_spec(name, path, target)
+            if spec is not None and spec.origin is not None:
+                _declare_missing(Path(spec.origin).parent)
+        return None
 
 
 def install() -> None:
-    """Watch for the import of torchvision (once per process; costs nothing until then)."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    """Watch for the import of torchvision, where it would fail."""
+    waiting = any(isinstance(finder, _Announcer) for finder in sys.meta_path)
+    if "torchvision" not in sys.modules and not waiting and _differ():
+        sys.meta_path.insert(0, _Announcer())

@@ -1,9 +1,11 @@
-"""torchvision imports beside a CPU-only torch, and only that failure is cured."""
+"""torchvision imports beside a CPU-only torch, and other installations are left alone."""
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from robustsmooth import _torchvision
 
@@ -24,41 +26,58 @@ def test_importing_us_is_light():
     assert python(code).stdout == "[]\n"
 
 
-def test_finder_is_installed_once():
-    before = sum(isinstance(finder, _torchvision._Finder) for finder in sys.meta_path)
+def finders():
+    return [finder for finder in sys.meta_path if isinstance(finder, _torchvision._Announcer)]
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "torchvision_version", "waits"),
+    [
+        ("2.13.0+cpu", "0.28.0", 1),
+        ("2.13.0+cpu", "0.28.0+cpu", 0),
+        ("2.13.0", "0.28.0", 0),
+        ("2.13.0+cu130", "0.28.0+cu130", 0),
+    ],
+)
+def test_only_installations_that_would_fail_are_watched(
+    monkeypatch, torch_version, torchvision_version, waits
+):
+    versions = {"torch": torch_version, "torchvision": torchvision_version}
+    monkeypatch.setattr(_torchvision, "version", versions.__getitem__)
+    monkeypatch.setattr(sys, "meta_path", [])
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     _torchvision.install()
-    assert before == sum(isinstance(finder, _torchvision._Finder) for finder in sys.meta_path) == 1
+    _torchvision.install()
+    assert len(finders()) == waits
 
 
-class _Failing:
-    """Stands in for torchvision's loader: fails with a message, so many times."""
-
-    def __init__(self, message: str, times: int) -> None:
-        self.message, self.times, self.calls = message, times, 0
-
-    def exec_module(self, module):
-        self.calls += 1
-        if self.calls <= self.times:
-            raise RuntimeError(self.message)
-
-
-def test_a_healthy_import_runs_once():
-    inner = _Failing("", 0)
-    _torchvision._Loader(inner).exec_module(None)
-    assert inner.calls == 1
-
-
-def test_other_failures_are_passed_on():
-    inner = _Failing("libjpeg is missing", 1)
-    with pytest.raises(RuntimeError, match="libjpeg is missing"):
-        _torchvision._Loader(inner).exec_module(None)
-    assert inner.calls == 1
-
-
-def test_the_known_failure_is_cured(monkeypatch):
+def test_it_leaves_at_the_first_import_and_finds_nothing(monkeypatch):
     declared = []
-    monkeypatch.setattr(_torchvision, "_declare_schemas", lambda: declared.append(True))
-    inner = _Failing("operator torchvision::nms does not exist", 1)
-    _torchvision._Loader(inner).exec_module(None)
-    assert inner.calls == 2
-    assert declared == [True]
+    monkeypatch.setattr(_torchvision, "_declare_missing", declared.append)
+    monkeypatch.setattr(sys, "meta_path", [_torchvision._Announcer()])
+    (finder,) = finders()
+    assert finder.find_spec("torchvision.ops", None) is None
+    assert finders() == [finder]
+    assert finder.find_spec("torchvision", None) is None
+    assert finders() == []
+    assert [folder.name for folder in declared] == ["torchvision"]
+
+
+@pytest.mark.parametrize("compiled", ["loads", "does not load", "is missing"])
+def test_operators_are_declared_where_the_compiled_ones_do_not_load(monkeypatch, tmp_path, compiled):
+    defined = []
+
+    def load(path):
+        if compiled == "does not load":
+            raise OSError("libcudart.so is missing")
+
+    def library(*_):
+        return SimpleNamespace(define=defined.append)
+
+    if compiled != "is missing":
+        (tmp_path / "_C.so").touch()
+    monkeypatch.setattr(torch.ops, "load_library", load)
+    monkeypatch.setattr(torch.library, "Library", library)
+    monkeypatch.setattr(_torchvision, "_library", None)
+    _torchvision._declare_missing(tmp_path)
+    assert len(defined) == (0 if compiled == "loads" else 2)

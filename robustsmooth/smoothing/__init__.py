@@ -46,6 +46,7 @@ from robustsmooth.smoothing.certificates import (
     drive,
     l_bound,
     largest_radius,
+    tabulate,
     top_k_radius,
     unanimous,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "sequential_plan",
     "top_k_radius",
     "tune",
+    "tabulate",
     "unanimous",
     "upper_boundaries",
 ]

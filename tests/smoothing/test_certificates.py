@@ -36,6 +36,7 @@ from robustsmooth.smoothing import (
     drive,
     l_bound,
     largest_radius,
+    tabulate,
     top_k_radius,
     unanimous,
 )
@@ -499,3 +500,12 @@ def test_the_certificate_in_the_docs_works():
     exec(code, names)
     record = drive(names["Simple"](n0=10, n=1000), Case(NOISE, 3), votes_of(900, 80, 20))
     assert record == drive(Cohen(n0=10, n=1000), Case(NOISE, 3), votes_of(900, 80, 20))
+
+
+def test_records_become_a_table_in_one_call():
+    records = [drive(Cohen(n0=10, n=100), Case(NOISE, 2), votes_of(9, 1)) for _ in range(3)]
+    table = tabulate(records)
+    assert len(table) == 3
+    assert table.radius.to_numpy().tolist() == [record.radius for record in records]
+    assert table.counts[0] == ((0, 90), (1, 10))
+    assert tabulate([]).empty

@@ -15,6 +15,7 @@ from robustsmooth.smoothing.certificates.base import (
     Steps,
     drive,
     largest_radius,
+    tabulate,
     unanimous,
 )
 from robustsmooth.smoothing.certificates.fixed import Cohen, TopKCertificate, TopVotes, TwoSided, top_k_radius
@@ -49,5 +50,6 @@ __all__ = [
     "l_bound",
     "largest_radius",
     "top_k_radius",
+    "tabulate",
     "unanimous",
 ]

@@ -15,9 +15,9 @@ say). The statistics run on the host in float64.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -40,8 +40,12 @@ __all__ = [
     "Steps",
     "drive",
     "largest_radius",
+    "tabulate",
     "unanimous",
 ]
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Counts = NDArray[np.int64]
 Record = TypeVar("Record")
@@ -282,6 +286,20 @@ class Certificate(Procedure):
             p_b_upper=float(p_b_upper),
             uniform=float(uniform),
         )
+
+
+def tabulate(records: Sequence[Any]) -> "pd.DataFrame":
+    """Records as a table, one row each in their order, one column per attribute.
+
+    Args:
+        records: `Certified` or other frozen records of one kind.
+
+    Returns:
+        A DataFrame; ``tabulate(records).radius.to_numpy()`` is an array.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([{one.name: getattr(each, one.name) for one in fields(each)} for each in records])
 
 
 def ranked(counts: Counts) -> tuple[tuple[int, int], ...]:
