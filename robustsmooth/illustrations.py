@@ -1,4 +1,4 @@
-"""The papers' figures that no network is trained for: HeatSmoothing Figure 5, SODM Figure 2."""
+"""The papers' figures that no network is trained for: HeatSmoothing Figures 4 and 5, SODM Figures 1 and 2."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import ndimage, stats
+from scipy.spatial import cKDTree
 
 from robustsmooth.losses import boundary_distance, heat_steps
 from robustsmooth.report.figures.drawing import MOST_LINES, Drawing, line_style
@@ -14,7 +15,13 @@ from robustsmooth.report.figures.drawing import MOST_LINES, Drawing, line_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["HeatLine", "RobustnessGradient", "robustness_gradient"]
+__all__ = [
+    "HeatLine",
+    "PredictionProbability",
+    "RobustnessGradient",
+    "SmoothBoundary",
+    "robustness_gradient",
+]
 
 
 class HeatLine:
@@ -116,3 +123,102 @@ class RobustnessGradient:
 
         note = "Without the cures the gradient explodes where the classifier is sure already."
         return Drawing("robustness_gradient", "Gradient of the radius", note, draw)
+
+
+class SmoothBoundary:
+    """Gaussian smoothing in the plane (HeatSmoothing, Figure 4): an outlier changes its class.
+
+    The original model gives every place the class of its nearest data point, so that its boundary goes
+    round a single point of one class among many of the other. The smoothed model is its Gaussian average,
+    the solution of the heat equation at time 1 (the paper's eq. 6).
+
+    Args:
+        sigma: Standard deviation of the smoothing, in the plane's units, > 0.
+        outlier: Where the single point of the first class is.
+    """
+
+    def __init__(self, sigma: float = 0.15, outlier: Sequence[float] = (0.5, 0.5)) -> None:
+        if not sigma > 0 or len(outlier) != 2:
+            raise ValueError(f"`sigma` must be > 0 and `outlier` two numbers, got {sigma} and {outlier}")
+        self.sigma = sigma
+        side = np.linspace(-0.9, 0.9, 7)
+        places = np.array([(x, y) for x in side for y in side if abs(x + y) > 0.2])
+        far = np.linalg.norm(places - np.asarray(outlier), axis=1) > 0.15
+        self.points = np.vstack([places[far], [outlier]])
+        """The data, ``(N, 2)``; the outlier is the last."""
+        self.classes = np.append(np.where(places[far].sum(axis=1) > 0, 1.0, -1.0), -1.0)
+        """Their classes, ``(N,)``: -1 (red circles) or 1 (blue stars)."""
+
+    def models(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """The grid's coordinates ``(M,)``, the original and the smoothed model ``(M, M)``, rows by y."""
+        grid = np.linspace(-1.2, 1.2, 241)
+        places = np.stack(np.meshgrid(grid, grid), axis=-1)
+        original = self.classes[cKDTree(self.points).query(places)[1]]
+        smoothed = ndimage.gaussian_filter(original, self.sigma / float(grid[1] - grid[0]), mode="nearest")
+        return grid, original, smoothed
+
+    def drawing(self) -> Drawing:
+        """The figure: both boundaries and the data."""
+        grid, original, smoothed = self.models()
+
+        def draw(axes: "Axes") -> None:
+            light, dark = line_style(0)["color"], line_style(1)["color"]
+            axes.contour(grid, grid, original, levels=[0], colors=[light], linewidths=1)
+            axes.contour(grid, grid, smoothed, levels=[0], colors=[dark], linewidths=2.5)
+            for sign, marker, color in ((-1, "o", "tab:red"), (1, "*", "tab:blue")):
+                chosen = self.points[self.classes == sign]
+                axes.plot(chosen[:, 0], chosen[:, 1], marker, color=color, label=f"class {sign:+d}")
+            axes.plot([], [], color=light, linewidth=1, label="boundary of the model")
+            axes.plot([], [], color=dark, linewidth=2.5, label="boundary of its Gaussian average")
+            axes.set_xlabel("x (units of the plane)")
+            axes.set_ylabel("y (units of the plane)")
+            axes.set_aspect("equal")
+
+        note = f"The single circle among stars changes its class. Sigma {self.sigma:g}."
+        return Drawing("smooth_boundary", "A smoother boundary", note, draw)
+
+
+class PredictionProbability:
+    """A larger mean prediction is no larger probability (SODM, Figure 1).
+
+    Two linear classifiers look at noisy copies of one image. The mean of the scores of class A is what
+    training on predictions raises; the share of copies whose score is above one half decides the smoothed
+    classifier.
+
+    Args:
+        first: Scores of class A under noise, of classifier (a), in [0, 1].
+        second: Those of classifier (b).
+    """
+
+    def __init__(
+        self,
+        first: Sequence[float] = (0.56, 0.58, 0.6, 0.62, 0.64),
+        second: Sequence[float] = (0.9, 0.9, 0.9, 0.9, 0.1),
+    ) -> None:
+        for name, scores in (("first", first), ("second", second)):
+            if not len(scores) or min(scores) < 0 or max(scores) > 1:
+                raise ValueError(f"`{name}` must be one or more scores in [0, 1], got {list(scores)}")
+        self.scores = {"(a)": list(first), "(b)": list(second)}
+
+    def averages(self) -> dict[str, tuple[float, float]]:
+        """Mean prediction and probability of class A, by classifier."""
+        return {
+            name: (float(np.mean(scores)), float(np.mean(np.array(scores) > 0.5)))
+            for name, scores in self.scores.items()
+        }
+
+    def drawing(self) -> Drawing:
+        """The figure: the scores of the noisy copies of both."""
+
+        def draw(axes: "Axes") -> None:
+            for position, (name, (prediction, probability)) in enumerate(self.averages().items()):
+                label = f"{name}: mean prediction {prediction:.2f}, probability {probability:.2f}"
+                copies = range(1, 1 + len(self.scores[name]))
+                axes.plot(copies, self.scores[name], marker="o", label=label, **line_style(position))
+            axes.axhline(0.5, color="0.5", linewidth=0.8)
+            axes.set_ylim(0, 1)
+            axes.set_xlabel("Noisy copy of the image")
+            axes.set_ylabel("Score of class A (softmax)")
+
+        note = "Above one half a copy votes for class A: the votes decide, and not the mean of the scores."
+        return Drawing("prediction_probability", "Prediction and probability", note, draw)

@@ -1,6 +1,7 @@
 """Every experiment does what its paper states, or says in docs/papers what differs and why."""
 
 import functools
+import importlib.util
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir
 from tests.papers import (
+    PAPERS,
     composed,
     differences,
     evaluations,
@@ -138,6 +140,18 @@ def test_the_tables_columns_are_the_papers(name):
     cfg = composed("train", f"experiment={name}", "scale=full")
     shown = list(cfg.hydra.callbacks.report.radii)
     assert shown == STATED[name]["columns"]
+
+
+def test_the_page_is_generated_from_the_data():
+    """`python docs/papers/page.py` writes it."""
+    path = PAPERS / "page.py"
+    spec = importlib.util.spec_from_file_location("page", path)
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    text = (PAPERS.parent / "experiments.md").read_text(encoding="utf-8")
+    assert page.written(text) == text, f"out of date: run python {path}"
+    for name, stated in STATED.items():
+        assert f"#### `{name}`: {stated['title']}\n" in text
 
 
 def test_a_difference_is_found():

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustsmooth.illustrations import HeatLine, RobustnessGradient, robustness_gradient
+from robustsmooth.illustrations import (
+    HeatLine,
+    PredictionProbability,
+    RobustnessGradient,
+    SmoothBoundary,
+    robustness_gradient,
+)
 
 
 def test_the_gradient_is_the_derivative_of_the_radius():
@@ -37,7 +43,26 @@ def test_heat_moves_the_boundary_away_as_the_paper_says():
     assert np.all(np.diff(distances[:6]) > -0.01)
 
 
-@pytest.mark.parametrize("figure", [HeatLine(), RobustnessGradient()])
+def test_smoothing_flips_the_outlier_and_no_other_point():
+    """HeatSmoothing, Figure 4."""
+    figure = SmoothBoundary()
+    grid, original, smoothed = figure.models()
+    columns, rows = (np.abs(grid - figure.points[:, axis, None]).argmin(axis=1) for axis in (0, 1))
+    assert np.array_equal(original[rows, columns], figure.classes)
+    flipped = np.sign(smoothed[rows, columns]) != figure.classes
+    assert flipped.tolist() == [False] * (len(figure.classes) - 1) + [True]
+
+
+def test_the_larger_mean_prediction_has_the_smaller_probability():
+    """SODM, Figure 1: 0.6 and 1 against 0.74 and 0.8."""
+    averages = PredictionProbability().averages()
+    assert averages["(a)"] == pytest.approx((0.6, 1.0))
+    assert averages["(b)"] == pytest.approx((0.74, 0.8))
+
+
+@pytest.mark.parametrize(
+    "figure", [HeatLine(), RobustnessGradient(), SmoothBoundary(), PredictionProbability()]
+)
 def test_they_draw_themselves(figure):
     axes = figure.drawing().figure().axes[0]
     assert axes.get_title(loc="left")
@@ -50,3 +75,7 @@ def test_bad_settings_are_one_sentence():
         HeatLine(boundaries=[0.3, 0.1])
     with pytest.raises(ValueError, match="`threshold` must be"):
         RobustnessGradient(threshold=1.0)
+    with pytest.raises(ValueError, match="`sigma` must be > 0"):
+        SmoothBoundary(sigma=0.0)
+    with pytest.raises(ValueError, match="`second` must be"):
+        PredictionProbability(second=[1.2])
