@@ -202,7 +202,8 @@ class ImageFolderDataModule(ImageDataModule):
         names = class_folders(self.root / self.folders[split])
         if self.classes is None:
             return names
-        wanted = self._wanted(class_folders(self.root / self.folders["train"]))
+        train = self.root / self.folders["train"]
+        wanted = self._wanted(class_folders(train) if train.is_dir() else names)
         return [name for name in names if name in wanted]
 
     def load(self, split: Split) -> ImageFiles:

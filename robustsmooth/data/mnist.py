@@ -1,6 +1,7 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017)."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import ClassVar, Unpack
@@ -14,6 +15,8 @@ from robustsmooth.data.module import ImageDataModule, Settings, Split
 from robustsmooth.data.tensors import ImageTensors
 
 __all__ = ["FashionMNISTDataModule", "MNISTDataModule"]
+
+_MOST_BYTES = 2**28
 
 
 class MNISTDataModule(ImageDataModule):
@@ -83,15 +86,23 @@ class MNISTDataModule(ImageDataModule):
                 f"`{self.root}` has no {name}, also not packed or in {self.folder}/raw/; set data.root to "
                 "the folder of the data, or data.download=true to fetch them"
             )
-        try:
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            header = np.frombuffer(content, dtype=">i4", count=1 + dimensions)
-            pixels = np.frombuffer(content, dtype=np.uint8, offset=header.nbytes).reshape(header[1:])
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise ValueError(f"`{path}` is damaged; fetch it again") from error
-        if header[0] != 0x0800 + dimensions:  # the format's magic number: bytes, so many dimensions
-            raise ValueError(f"`{path}` is no {name} file; fetch it again")
-        return torch.from_numpy(pixels.copy())
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            try:
+                header = [int.from_bytes(file.read(4), signed=True) for _ in range(1 + dimensions)]
+                shape, size = header[1:], math.prod(header[1:])
+                if header[0] != 0x0800 + dimensions:  # bytes, so many dimensions
+                    raise ValueError(f"`{path}` is no {name} file; fetch it again")
+                if min(shape) < 0 or size > _MOST_BYTES:
+                    raise ValueError(
+                        f"`{path}` says that it holds {' x '.join(map(str, shape))} bytes, more than any "
+                        f"file of {self.folder}; fetch it again"
+                    )
+                content = file.read(size + 1)  # a packed file may unpack to any size
+            except (OSError, EOFError, zlib.error) as error:
+                raise ValueError(f"`{path}` is damaged; fetch it again") from error
+        if len(content) != size:
+            raise ValueError(f"`{path}` is damaged; fetch it again")
+        return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(shape).copy())
 
 
 class FashionMNISTDataModule(MNISTDataModule):

@@ -113,10 +113,24 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The classes' names in the order of the labels; the splits must agree."""
-        names, test_names = self.names("train"), self.names("test")
-        if names != test_names:
-            odd = sorted(set(names) ^ set(test_names))
+        """The classes' names in the order of the labels; the splits must agree, where both are there.
+
+        Raises:
+            FileNotFoundError: If neither split is there.
+            ValueError: If the splits disagree, or `num_classes` and the data do.
+        """
+        found, missing = [], []
+        splits: tuple[Split, Split] = ("train", "test")
+        for split in splits:
+            try:
+                found.append(self.names(split))
+            except FileNotFoundError as error:
+                missing.append(error)
+        if not found:
+            raise missing[0]
+        names = found[0]
+        if names != found[-1]:
+            odd = sorted(set(names) ^ set(found[-1]))
             raise ValueError(f"only one of the train and test splits has the classes {', '.join(odd[:5])}")
         if self._num_classes not in (None, len(names)):
             raise ValueError(
@@ -170,11 +184,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def part(self, split: Split) -> Part:
         """A split, opened and checked on first use."""
         if split not in self._parts:
+            self.names(split)  # says what is missing where this split is not there
             classes = len(self.class_names)
             part = self.load(split)
             if part.shape[0] != self.channels:
                 raise ValueError(
                     f"`data.channels` is {self.channels}, but the images have {part.shape[0]} channels"
+                )
+            if (part.labels < 0).any():
+                raise ValueError(
+                    f"the {split} split has the label {int(part.labels.min())}; labels must be at least 0"
                 )
             counts = torch.bincount(part.labels, minlength=classes)
             if len(counts) > classes:

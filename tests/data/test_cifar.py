@@ -84,8 +84,10 @@ def test_nothing_there(tmp_path):
 def test_missing_split(class_folders):
     root = class_folders({"cat": 1, "dog": 1}, {"cat": 1, "dog": 1})
     shutil.rmtree(root / "test")
+    data = CIFAR10DataModule(str(root), num_classes=2)
+    data.setup("fit")  # which needs no test images
     with pytest.raises(FileNotFoundError, match=r"test` does not exist"):
-        CIFAR10DataModule(str(root), num_classes=2).setup("fit")
+        data.setup("test")
 
 
 def test_empty_class(class_folders):
@@ -221,3 +223,11 @@ def test_no_download_if_there(official_cifar10, monkeypatch):
 
     monkeypatch.delattr(datasets, "CIFAR10")
     CIFAR10DataModule(str(official_cifar10[0]), num_classes=10, download=True).prepare_data()
+
+
+def test_a_negative_label_is_a_sentence(official_cifar10):
+    root, pixels = official_cifar10
+    data, labels = pixels["test_batch"]
+    write(root / "cifar-10-batches-py" / "test_batch", {"data": data, "labels": [-1, *labels[1:]]})
+    with pytest.raises(ValueError, match=r"the test split has the label -1; labels must be at least 0"):
+        CIFAR10DataModule(str(root)).setup("test")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -241,3 +242,19 @@ def test_grey_and_transparent_files_become_rgb(folder):
     images = data.part("test").__getitems__([by_name["grey.png"], by_name["rgba.png"]]).images
     assert images[0].unique().tolist() == [77]
     assert images[1].unique().tolist() == [99]
+
+
+@pytest.mark.parametrize("classes", [None, 1])
+def test_a_split_that_is_not_used_need_not_be_there(class_folders, classes):
+    """Who certifies ImageNet has no 150 GB of training images."""
+    root = class_folders({"cat": 2, "dog": 2}, {"cat": 2, "dog": 1}, "val", (8, 8))
+    settings = {"classes": classes, "test_crop": 8, "test_resize": 8}
+    both = ImageFolderDataModule(str(root), **settings)
+    both.setup("test")
+    shutil.rmtree(root / "train")
+    data = ImageFolderDataModule(str(root), **settings)
+    data.setup("test")
+    assert data.class_names == both.class_names
+    assert data.part("test").labels.tolist() == both.part("test").labels.tolist()
+    with pytest.raises(FileNotFoundError, match=r"train` does not exist; set data.root"):
+        data.setup("fit")

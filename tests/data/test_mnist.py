@@ -1,5 +1,7 @@
 """MNIST's file format, packed or not, where torchvision stores it or anywhere."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -80,4 +82,17 @@ def test_labels_of_another_set(tmp_path, write_idx):
     write_all(write_idx, tmp_path, "")
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(10))
     with pytest.raises(ValueError, match=r"holds 20 test images and 10 labels"):
+        module(tmp_path).setup("test")
+
+
+def test_a_bomb_does_not_fill_the_memory(tmp_path, write_idx):
+    """A kilobyte that unpacks to more than its header says, and a header that says too much."""
+    write_all(write_idx, tmp_path, ".gz")
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    header = np.array([0x0803, 20, 28, 28], dtype=">i4").tobytes()
+    path.write_bytes(gzip.compress(header + bytes(2**24)))
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz` is damaged; fetch it again"):
+        module(tmp_path).setup("test")
+    path.write_bytes(gzip.compress(np.array([0x0803, 2**30, 28, 28], dtype=">i4").tobytes()))
+    with pytest.raises(ValueError, match="holds 1073741824 x 28 x 28 bytes, more than any"):
         module(tmp_path).setup("test")

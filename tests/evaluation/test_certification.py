@@ -225,6 +225,23 @@ def test_another_network_is_refused(certify, network):
         certify("a")
 
 
+def test_a_refused_radius_does_not_block_the_corrected_one(certify, tmp_path):
+    with pytest.raises(ValueError, match="radius"):
+        certify("a", FixedRadius(radius=99.0, n0=20, n=500, batch_size=64))
+    assert not (tmp_path / "a").exists()
+    certify("a", FixedRadius(radius=0.1, n0=20, n=500, batch_size=64))
+
+
+def test_a_damaged_value_is_named(certify):
+    _, path = certify("a")
+    header, first, *rest = path.read_text().splitlines(keepends=True)
+    cells = first.split("\t")
+    cells[3] = "0.2q"
+    path.write_text("".join([header, "\t".join(cells), *rest]))
+    with pytest.raises(ValueError, match=r"a/certify.tsv` holds a damaged row \(.*0.2q.*\); delete its line"):
+        certify("a")
+
+
 def test_the_batch_that_was_found_is_kept(certify):
     first, path = certify("a", Cohen(n0=20, n=300))
     path.unlink()

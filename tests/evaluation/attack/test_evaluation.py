@@ -17,6 +17,7 @@ from torch import nn
 from robustsmooth.attacks import DDN, PGD, Expectation, PlugIn
 from robustsmooth.evaluation import (
     AttackEvaluation,
+    Certification,
     EvaluationModule,
     SinglePass,
     SmoothedVote,
@@ -25,6 +26,7 @@ from robustsmooth.evaluation import (
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import (
     ABSTAIN,
+    Cohen,
     GaussianNoise,
     GridGaussianNoise,
     NoNoise,
@@ -482,6 +484,77 @@ def test_an_empirical_accuracy_below_the_certified_one_is_called_a_bug(attack, t
     assert said["certified"]["empirical"] == said["accuracy"] < 1.0
     assert "this is a bug" in callback.summary["warnings"][0]
     assert "this is a bug" in callback.console.file.getvalue()
+
+
+@pytest.fixture
+def certify(make_trainer, network, tiny_data, tmp_path):
+    """Certify the tiny data; returns the log as an attack reads it."""
+
+    def run(network=network, noise=NOISE, images=11, data=None):
+        settings = {"data": data} if data else {}
+        callback = Certification(Cohen(n0=10, n=50, batch_size=32), noise, tmp_path / "c", settings=settings)
+        callback.console = Console(file=io.StringIO())
+        make_trainer(callback).test(EvaluationModule(network), tiny_data(images), verbose=False)
+        return read_certified(tmp_path / "c")
+
+    return run
+
+
+def test_the_certificate_of_this_classifier_is_taken(attack, certify):
+    callback, _ = attack("a", target=vote(), certified=certify())
+    assert callback.summary["variants"][0]["certified"]["images"] == 11
+
+
+class Negated(TinyConvolution):
+    """Other code, the same weights."""
+
+    def forward(self, images):
+        return -super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"network": TinyConvolution(seed=3).eval()}, r"\(network"),
+        ({"network": Negated().eval()}, r"\(the network's code\)"),
+        ({"noise": GaussianNoise(0.2)}, r"\(noise\)"),
+        ({"noise": GridGaussianNoise(0.1)}, r"\(noise\)"),
+    ],
+)
+def test_the_certificate_of_another_classifier_is_refused(attack, certify, tmp_path, other, named):
+    with pytest.raises(ValueError, match=r"certifies another classifier or other images.*" + named):
+        attack("a", target=vote(), certified=certify(**other))
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_certificates_of_other_images_are_refused(attack, certify, tmp_path):
+    certify()
+    log = tmp_path / "c" / "certify.tsv"
+    lines = log.read_text().splitlines()
+    name = lines[1].split("\t")[-1]
+    log.write_text("\n".join([lines[0], lines[1].replace(name, "0" * 16), *lines[2:]]) + "\n")
+    with pytest.raises(ValueError, match="certifies another image 0 than the one that is attacked"):
+        attack("a", target=vote(), certified=read_certified(tmp_path / "c"))
+
+
+def test_without_names_of_images_the_data_sets_settings_decide(attack, certify, tmp_path):
+    """Logs of earlier versions."""
+    test = {"_target_": "Digits", "subset": {"split": "test", "max": 5}}
+    certify(data=test)
+    log = tmp_path / "c" / "certify.tsv"
+    lines = [line.rpartition("\t")[0] for line in log.read_text().splitlines()]
+    log.write_text("\n".join(lines) + "\n")
+    fewer = {"data": {**test, "subset": {"split": "test", "max": 3}}}
+    attack("a", target=vote(), certified=read_certified(log), settings=fewer)
+    for other in ({"_target_": "Cifar"}, {"subset": {"split": "val"}}):
+        with pytest.raises(ValueError, match=r"certifies another classifier or other images.*\(data\)"):
+            attack("b", target=vote(), certified=read_certified(log), settings={"data": {**test, **other}})
+
+
+def test_a_network_of_the_same_weights_and_other_code_does_not_go_on(attack):
+    attack("a")
+    with pytest.raises(ValueError, match="same weights and gives other answers: its code has changed"):
+        attack("a", network=Negated().eval())
 
 
 def test_a_certified_accuracy_that_holds_is_silent(attack, tmp_path):
