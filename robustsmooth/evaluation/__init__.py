@@ -10,6 +10,7 @@ from robustsmooth.evaluation.attack import (
     beneath_certified,
     read_certified,
 )
+from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
 from robustsmooth.evaluation.context import data_settings, fingerprint
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
@@ -27,6 +28,7 @@ __all__ = [
     "AverageCertifiedRadius",
     "Certification",
     "CertifiedAccuracy",
+    "Evaluation",
     "EvaluationModule",
     "ImageStore",
     "InferenceSweep",
