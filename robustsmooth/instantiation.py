@@ -1,8 +1,16 @@
-"""From a config to the objects that it describes."""
+"""From a config to the objects that it describes; its values meet the constructors' types here."""
 
+import difflib
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["instantiate"]
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from robustsmooth.annotations import Signature, check, signature
+
+__all__ = ["check_parts", "instantiate"]
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
@@ -14,8 +22,130 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         **kwargs: Arguments that are added to those of the config, or replace them.
 
     Raises:
-        hydra.errors.InstantiationException: If a constructor refuses its arguments; the cause is its error.
+        ValueError: If a key is no argument of its constructor, a required one is missing, or a value is
+            not what its annotation allows; or from the constructor, with the config's keys in its sentence.
+        hydra.errors.InstantiationException: If a constructor fails otherwise; the cause is its error.
     """
     from hydra.utils import instantiate as build
 
-    return build(config, **kwargs)
+    if config is None:
+        return None
+    place = config._get_full_key(None) if OmegaConf.is_config(config) else ""
+    plain = check_parts(config, place, frozenset(kwargs))
+    try:
+        return build(plain, **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if type(cause) is not ValueError:
+            raise
+        inner = re.search(r"\nfull_key: (.*)\Z", str(error))
+        place = _key(place, inner[1]) if inner else place
+        raise ValueError(_with_keys(str(cause), place)) from cause
+
+
+def check_parts(config: Any, place: str = "", given: frozenset[str] = frozenset()) -> Any:
+    """Check the arguments of every ``_target_`` in a config, before anything is built.
+
+    Args:
+        config: A config, or a part of one.
+        place: Its key, for messages.
+        given: Arguments that the outermost constructor gets from elsewhere.
+
+    Returns:
+        The config as plain values, interpolations resolved and fractions read.
+
+    Raises:
+        ValueError: As in `instantiate`.
+    """
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    return _checked(plain, place, given)
+
+
+def _checked(node: Any, place: str, given: frozenset[str] = frozenset()) -> Any:
+    if isinstance(node, list):
+        return [_checked(part, f"{place}[{at}]") for at, part in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    parts = {str(key): _checked(part, _key(place, key)) for key, part in node.items()}
+    if "_target_" not in parts:
+        return parts
+    target = _locate(parts["_target_"], _key(place, "_target_"))
+    known = signature(target)
+    keys = [key for key in parts if not key.startswith("_")]
+    _check_names(keys, known, place, target)
+    if parts.get("_partial_"):  # whoever calls it gives what is required and null here
+        given = given | {key for key in keys if key in known.required and parts[key] is None}
+    for key in keys:
+        if key in known.annotations and key not in given:
+            parts[key] = _argument(parts[key], known.annotations[key], _key(place, key))
+    missing = sorted(known.required - {*keys, *given})
+    if missing and not parts.get("_partial_") and "_args_" not in parts:
+        raise ValueError(f"`{_key(place, missing[0])}` must be given: {_name(target)} needs it")
+    return parts
+
+
+def _key(place: str, name: object) -> str:
+    return f"{place}.{name}" if place else str(name)
+
+
+def _locate(name: str, key: str) -> Callable[..., Any]:
+    from hydra.utils import get_object
+
+    try:
+        found = get_object(name)
+    except Exception as error:  # whatever the import of somebody's module raises
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(f"`{key}` names {name}, which cannot be imported ({reason})") from error
+    if not callable(found):
+        raise ValueError(f"`{key}` must name a class or a function, got {name}")
+    return found
+
+
+def _name(target: Callable[..., Any]) -> str:
+    return getattr(target, "__qualname__", str(target))
+
+
+def _check_names(keys: list[str], known: Signature, place: str, target: Callable[..., Any]) -> None:
+    unknown = [] if known.is_open else [key for key in keys if key not in known.annotations]
+    for key in unknown:
+        close = difflib.get_close_matches(key, known.annotations, n=1)
+        guess = f"; did you mean {_key(place, close[0])}?" if close else ""
+        listed = ", ".join(known.annotations)
+        raise ValueError(f"there is no setting `{_key(place, key)}`{guess} ({_name(target)} has {listed})")
+
+
+class _Planned:
+    """Stands for an object that a nested ``_target_`` will make; nothing more is known of it yet."""
+
+
+def _argument(value: Any, annotation: Any, key: str) -> Any:
+    """An argument, checked, its fractions read."""
+    planned = _with_planned(value)
+    if value == "???" or isinstance(planned, _Planned):
+        return value
+    try:
+        checked = check(planned, annotation)
+    except ValueError as error:
+        raise ValueError(f"`{key}` {error}") from None
+    return checked if planned == value else value  # with objects in it, there is no number to read
+
+
+def _with_planned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return (
+            _Planned() if "_target_" in value else {key: _with_planned(part) for key, part in value.items()}
+        )
+    return [_with_planned(part) for part in value] if isinstance(value, list) else value
+
+
+def _with_keys(sentence: str, place: str) -> str:
+    """A constructor's sentence about `n` or `subset.split`, with the key that the user typed."""
+
+    def key(found: re.Match[str]) -> str:
+        name = found[1]
+        outer, _, last = name.rpartition(".")
+        if name.startswith(f"{place}.") or (outer and not f".{place}".endswith(f".{outer}")):
+            return found[0]
+        return f"`{_key(place, last)}`"
+
+    return re.sub(r"`([a-z_][a-z0-9_.]*)`", key, sentence)

@@ -33,7 +33,7 @@ def only_sentence(text: str) -> str:
         (["foo=1"], 2, ["no setting `foo`", "method"]),
         (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
         (["method.sigma=-1"], 1, ["sigma", "-1"]),
-        (["method.sigma=abc"], 1, ["`method.sigma` must be a finite number of at least 0, got abc"]),
+        (["method.sigma=abc"], 1, ["`method.sigma` must be a finite number, got 'abc'"]),
         (["method.sigma=0"], 1, ["sigma", "positive", "method=natural"]),
         (["trainer.max_epochs=many"], 1, ["trainer.max_epochs", "many"]),
         (["model.checkpoint=nowhere"], 1, ["nowhere"]),
