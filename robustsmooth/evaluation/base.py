@@ -7,7 +7,7 @@ other images, leaves finished images out, merges the ranks' rows, writes ``summa
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from robustsmooth.evaluation.context import (
     network_of,
 )
 from robustsmooth.evaluation.progress import EvaluationProgress
-from robustsmooth.evaluation.records import RecordLog
+from robustsmooth.evaluation.records import Extension, RecordLog
 from robustsmooth.files import write_whole
 
 __all__ = ["Evaluation"]
@@ -109,6 +109,14 @@ class Evaluation(Callback):
         """The rows of one image: values of the key's columns after ``idx``. One row by default."""
         return [()]
 
+    def may_change(self) -> Collection[str]:
+        """Settings, with dotted names, that may be others when rows are continued."""
+        return ()
+
+    def extension(self) -> Extension | None:
+        """Which finished rows are continued; none by default."""
+        return None
+
     def wants(self, place: int) -> bool:
         """Whether this rank's image at `place` (0, 1, ...) is evaluated; all are by default."""
         return True
@@ -138,6 +146,11 @@ class Evaluation(Callback):
         """Whether all rows of an image are there."""
         assert self._log is not None
         return all((index, *variant) in self._log for variant in self.variants())
+
+    def begun_row(self, index: int) -> dict[str, str] | None:
+        """The row of an image that is to be continued (see `extension`); None if there is none."""
+        assert self._log is not None
+        return self._log.begun.get((str(index),))
 
     def has(self, index: int, *variant: Any) -> bool:
         """Whether a row is there."""
@@ -184,7 +197,16 @@ class Evaluation(Callback):
             **self.settings,
         }
         columns = [*self.columns, "image"]
-        self._log = RecordLog(self.folder, self.name, columns, self.key, settings, trainer.global_rank)
+        self._log = RecordLog(
+            self.folder,
+            self.name,
+            columns,
+            self.key,
+            settings,
+            trainer.global_rank,
+            self.may_change(),
+            self.extension(),
+        )
         self._check_images(trainer)
         self._speak(trainer)
 

@@ -10,14 +10,14 @@ restart with other settings is refused rather than mixed in. Nothing is written 
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from robustsmooth.files import write_whole
 
-__all__ = ["RecordLog", "same_numbers"]
+__all__ = ["Extension", "RecordLog", "same_numbers"]
 
 Key = tuple[str, ...]
 
@@ -46,6 +46,18 @@ def _read_rows(path: Path) -> list[list[str]]:
         ) from error
 
 
+class Extension(NamedTuple):
+    """Rows that a restart replaces by longer ones.
+
+    Attributes:
+        column: A count that tells them apart: of two rows with one key the larger one stands.
+        goes_on: Whether a row, as text by column, is to be replaced.
+    """
+
+    column: str
+    goes_on: Callable[[Mapping[str, str]], bool]
+
+
 class RecordLog:
     """An append-only table on disk, shared by the ranks of one evaluation.
 
@@ -57,9 +69,12 @@ class RecordLog:
             without tabs.
         settings: Everything that the rows depend on, as plain values. Compared on restart.
         rank: This process's rank.
+        may_change: Settings, with dotted names, that a restart may change.
+        extension: Which rows a restart goes on with, if any.
 
     Attributes:
-        finished: Keys of the rows that are already there (as text).
+        finished: Keys of the rows that are already there (as text), those to go on with left out.
+        begun: By key, the rows to go on with, as text by column.
         known: By the first column of the key: what the rows say of the image itself, ``label`` and ``image``.
 
     Raises:
@@ -75,8 +90,11 @@ class RecordLog:
         key: Sequence[str],
         settings: Mapping[str, Any],
         rank: int = 0,
+        may_change: Collection[str] = (),
+        extension: Extension | None = None,
     ) -> None:
         self.folder, self.name, self.rank = Path(folder), name, rank
+        self._may_change, self._extension = may_change, extension
         self.columns, self.key = list(columns), list(key)
         self.settings = json.loads(json.dumps(dict(settings), sort_keys=True))
         self._key_at = [self.columns.index(column) for column in self.key]
@@ -87,6 +105,8 @@ class RecordLog:
             self.finished.add(self._key_of(row))
             self.known.setdefault(row[self._key_at[0]], {fact: row[at] for fact, at in facts.items()})
         self._check_settings()  # after the rows: another rank may be writing both, the settings first
+        self.begun = self._find_begun()
+        self.finished -= self.begun.keys()
         self._part = self.folder / f"{name}.rank{rank}.tsv"
         self._file: BinaryIO | None = None
 
@@ -151,9 +171,7 @@ class RecordLog:
             ValueError: If an expected row is missing.
         """
         self.close()
-        rows: dict[Key, list[str]] = {}
-        for row in self._all_rows():
-            rows.setdefault(self._key_of(row), row)
+        rows = self._longest_rows()
         missing = [key for key in map(_as_key, expected or ()) if key not in rows]
         if missing:
             first = dict(zip(self.key, missing[0], strict=True))
@@ -196,6 +214,23 @@ class RecordLog:
                 rows += self._read(path)
         return rows
 
+    def _longest_rows(self) -> dict[Key, list[str]]:
+        """One row for each key: the first one, or the one that is extended furthest."""
+        rows: dict[Key, list[str]] = {}
+        for row in self._all_rows():
+            kept = rows.setdefault(self._key_of(row), row)
+            if self._extension is not None:
+                at = self.columns.index(self._extension.column)
+                if int(row[at]) > int(kept[at]):
+                    rows[self._key_of(row)] = row
+        return rows
+
+    def _find_begun(self) -> dict[Key, dict[str, str]]:
+        if self._extension is None:
+            return {}
+        rows = {key: dict(zip(self.columns, row, strict=True)) for key, row in self._longest_rows().items()}
+        return {key: row for key, row in rows.items() if self._extension.goes_on(row)}
+
     def _read(self, path: Path) -> list[list[str]]:
         header, *body = _read_rows(path) or [self.columns]  # a part may be killed before its header
         before = [column for column in self.columns if column not in _ADDED]
@@ -220,11 +255,13 @@ class RecordLog:
                 f"`{self.folder}` holds rows of {self.name}, but `{settings.name}`, which says what they "
                 "depend on, is gone; put it back, or choose another folder with hydra.run.dir=..."
             )
-        then, now = _flat(self.written_settings(self.folder, self.name)), _flat(self.settings)
+        then, now = _flat(self._written()), _flat(self.settings)
         different = [
             f"{name}={then.get(name)!r} then, {now.get(name)!r} now"
             for name in sorted(then.keys() | now.keys())
-            if not name.startswith(_NUMBERS) and then.get(name) != now.get(name)
+            if not name.startswith(_NUMBERS)
+            and name not in self._may_change
+            and then.get(name) != now.get(name)
         ]
         if self.finished and different:
             raise ValueError(
@@ -240,11 +277,14 @@ class RecordLog:
 
     def _write_settings(self) -> None:
         """Write the settings before the first row; any rank may be the first."""
-        if self.finished or self.written_settings(self.folder, self.name) == self.settings:
+        if (self.finished and not self.begun) or self._written() == self.settings:
             return
         own = self.folder / f"{self.name}.rank{self.rank}.settings.json"
         write_whole(own, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
         own.replace(self.folder / f"{self.name}.settings.json")
+
+    def _written(self) -> dict[str, Any]:
+        return self.written_settings(self.folder, self.name)
 
     def _begin(self) -> BinaryIO:
         """Open this rank's part for appending, without the torn line that a kill may have left."""

@@ -14,9 +14,9 @@ from robustsmooth.data import Batch
 from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.context import image_shape
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune
+from robustsmooth.smoothing import Begun, Finished, Noise, Numerics, Procedure, Tuning, VoteEngine, tune
 
-__all__ = ["VotingCallback", "counts_as_text"]
+__all__ = ["VotingCallback", "counts_as_text", "counts_from_text"]
 
 
 class VotingCallback(Evaluation):
@@ -63,6 +63,14 @@ class VotingCallback(Evaluation):
     @abstractmethod
     def outcome(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
         """As `summarize`, without what the votes cost."""
+
+    def begun(self, index: int) -> Begun | None:
+        """Votes of an earlier run that the image's procedure goes on from; none by default."""
+        return None
+
+    def may_change(self) -> list[str]:
+        """See `Evaluation.may_change`."""
+        return [f"procedure.{name}" for name in self.procedure.may_change]
 
     # ------------------------------------------------------------------ the life of an evaluation
 
@@ -113,7 +121,8 @@ class VotingCallback(Evaluation):
     def evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch) -> None:
         """See `Evaluation.evaluate`: hand unfinished images to the engine and write what comes out."""
         finished = {index for index in batch.indices.tolist() if self.is_finished(index)}
-        self._engine.submit(batch.images, batch.indices, batch.labels, finished)
+        begun = {index: votes for index in batch.indices.tolist() if (votes := self.begun(index))}
+        self._engine.submit(batch.images, batch.indices, batch.labels, finished, begun)
         self._collect(flush=False)
 
     def finish(self, trainer: pl.Trainer) -> None:
@@ -161,3 +170,9 @@ class VotingCallback(Evaluation):
 def counts_as_text(counts: Sequence[tuple[int, int]]) -> str:
     """Votes per class in one cell: ``3:98,5:2``."""
     return ",".join(f"{label}:{votes}" for label, votes in counts)
+
+
+def counts_from_text(text: str) -> tuple[tuple[int, int], ...]:
+    """The inverse of `counts_as_text`; ``-`` or nothing for no votes."""
+    pairs = (pair.split(":") for pair in text.split(",") if pair not in ("", "-"))
+    return tuple((int(label), int(votes)) for label, votes in pairs)

@@ -48,6 +48,7 @@ from robustsmooth.smoothing.certificates import (
     largest_radius,
     tabulate,
     top_k_radius,
+    typical_votes,
     unanimous,
 )
 from robustsmooth.smoothing.checks import check_images, check_network, check_noise
@@ -151,6 +152,7 @@ __all__ = [
     "top_k_radius",
     "tune",
     "tabulate",
+    "typical_votes",
     "unanimous",
     "upper_boundaries",
 ]

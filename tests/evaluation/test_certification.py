@@ -29,6 +29,7 @@ from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import (
     ABSTAIN,
+    Anytime,
     Cohen,
     FixedRadius,
     GaussianNoise,
@@ -37,10 +38,13 @@ from robustsmooth.smoothing import (
     NoNoise,
     Numerics,
     Predict,
+    RadiusGrid,
     SmoothedClassifier,
     TopKCertificate,
+    Tuning,
     address,
     largest_radius,
+    typical_votes,
 )
 from robustsmooth.statistics import certified_accuracy, is_correct
 
@@ -529,3 +533,94 @@ def test_two_ranks_certify_the_same_validation_images(make_trainer, network, tin
 def test_bad_settings_of_validation(arguments, message):
     with pytest.raises(ValueError, match=message):
         validation(**arguments)
+
+
+# ---------------------------------------------------------------------- extended, cheaper
+
+
+def anytime(n, **kwargs):
+    return Anytime(n0=20, n=n, batch_size=64, **kwargs)
+
+
+def test_a_finished_run_is_extended_and_is_the_run_with_more_votes(certify):
+    _, path = certify("a", anytime(100))
+    first = rows_of(path)
+    _, path = certify("a", anytime(300))
+    _, once = certify("b", anytime(300))
+    assert rows_of(path) == rows_of(once) != first
+    settings = json.loads((path.parent / "certify.settings.json").read_text())
+    assert settings["procedure"]["n"] == 300
+    before = path.read_bytes()
+    certify("a", anytime(200))  # fewer: nothing to do, nothing is lost
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match=r"procedure\.alpha=0\.001 then, 0\.01 now"):
+        certify("a", anytime(400, alpha=0.01))
+
+
+def test_an_extension_that_is_killed_goes_on(certify, monkeypatch):
+    certify("a", anytime(100))
+    append, written = RecordLog.append, []
+
+    def dies(log, row):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(row)
+        append(log, row)
+
+    monkeypatch.setattr(RecordLog, "append", dies)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        certify("a", anytime(300))
+    monkeypatch.undo()
+    callback, path = certify("a", anytime(300))
+    assert rows_of(path) == rows_of(certify("b", anytime(300))[1])
+    assert {row["votes"] for row in callback._log.rows()} == {"320"}
+    assert not list(path.parent.glob("*.rank*"))
+
+
+def test_only_images_that_are_not_decided_are_extended(certify):
+    certify("a", anytime(100))
+    _, path = certify("a", anytime(3000, radius=0.05, first_look=50))
+    votes = {int(row["votes"]) for row in read_log(path).rows.to_dict("records")}
+    assert 120 in votes  # decided at the first run already
+    assert max(votes) <= 3020
+
+
+def test_other_certificates_are_not_extended(certify):
+    certify("a", Cohen(n0=20, n=100, batch_size=64))
+    with pytest.raises(ValueError, match=r"procedure\.n=100 then, 200 now"):
+        certify("a", Cohen(n0=20, n=200, batch_size=64))
+
+
+def test_a_grid_of_radii_has_no_acr_and_says_its_radii(certify):
+    callback, path = certify("a", RadiusGrid(n0=20, n=2000, radii=[0.0, 0.1, 0.3], batch_size=64))
+    assert "test/acr" not in callback.summary["metrics"]
+    assert [point["radius"] for point in callback.summary["certified_accuracy"]] == [0.0, 0.1, 0.3]
+    fixed, _ = certify("b", Cohen(n0=20, n=2000, batch_size=64), radii=[0.0, 0.1, 0.3])
+    for one, other in zip(*(each.summary["certified_accuracy"] for each in (callback, fixed)), strict=True):
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.1)
+    assert callback.summary["votes_per_image"] < fixed.summary["votes_per_image"]
+    log = read_log(path)
+    assert set(log.rows["radius"]) <= {0.0, 0.1, 0.3}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "said"),
+    [
+        (Cohen(n=100_000), "certificate=radii takes about"),
+        (RadiusGrid(n=100_000), "votes on average for images like"),
+        (Cohen(n=1000), None),
+        (Cohen(n=100_000, randomized=True), "certificate=radii takes about"),
+        (LBound(), None),
+    ],
+)
+def test_what_it_will_cost_is_said_before(tmp_path, certificate, said):
+    callback = certification(tmp_path, certificate)
+    callback._tuning = Tuning(64, Numerics(channels_last=False), 1.0)
+    lines = " ".join(callback.opening(10, 0))
+    assert "certifying 10 images with at most" in lines
+    assert (said or "nothing of the kind") in lines or (said is None and "radii takes" not in lines)
+
+
+def test_typical_votes_are_those_that_published_networks_need():
+    assert typical_votes(Cohen(n=100_000), NOISE) == 100_100
+    assert 5000 < typical_votes(RadiusGrid(n=100_000), NOISE) < 100_100 / 5

@@ -16,6 +16,7 @@ from robustsmooth.smoothing.certificates.base import (
     drive,
     largest_radius,
     tabulate,
+    typical_votes,
     unanimous,
 )
 from robustsmooth.smoothing.certificates.fixed import Cohen, TopKCertificate, TopVotes, TwoSided, top_k_radius
@@ -51,5 +52,6 @@ __all__ = [
     "largest_radius",
     "top_k_radius",
     "tabulate",
+    "typical_votes",
     "unanimous",
 ]
