@@ -96,6 +96,11 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
     "smoothmix, one step": (("method=smoothmix", "method.one_step=true"), "m(2T + 6)", _smoothmix),
     "cat_rs": (("method=cat_rs",), "m(2T + 6)", _smoothmix),
     "sun2025": (("method=sun2025", "method.warmup_epochs=0"), "m(2T + 3)", _attacked),
+    "denoiser, mse": (
+        ("method=denoiser", "method.objective=mse", "method.start=benchmark"),
+        "3",  # of the denoiser
+        lambda cfg: Passes(),
+    ),
     "macer": (("method=macer",), "3k", lambda cfg: Passes(weights=(cfg.method.copies,))),
     "sodm": (
         ("method=sodm", "method/mapping=softmax"),
@@ -172,6 +177,7 @@ def measure(name: str, options: argparse.Namespace) -> str:
     optimizer = instantiate(cfg.method.optimizer)(module.parameter_groups())
     torch.manual_seed(0)
     plain = instantiate(cfg.model).to(options.device).train()
+    plain = plain.denoiser if name.startswith("denoiser") else plain
     images = torch.rand(options.batch, 3, 32, 32, device=options.device)
     labels = torch.randint(10, (options.batch,), device=options.device)
     batch = Batch(images, labels, torch.arange(options.batch))

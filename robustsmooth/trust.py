@@ -25,6 +25,7 @@ TRUSTED = frozenset(
         "data.UnlabeledImages",
         "data.WithoutLabels",
         "models.CifarResNet",
+        "models.DnCNN",
         "models.NoiseLayers",
         "models.ParametricNoise",
         "models.SmallCNN",
@@ -37,7 +38,7 @@ TRUSTED = frozenset(
 )
 """What networks and data sets are made of. They read what their arguments name, and execute nothing."""
 
-_OVERRULED = {"checkpoint": None, "download": False}
+_OVERRULED = {"checkpoint": None, "denoiser_checkpoint": None, "download": False}
 """Arguments that would fetch or read further files: a file does not decide about them."""
 
 

@@ -60,7 +60,17 @@ def test_the_files_are_found():
     """Counted by hand-independent means, so that a moved folder cannot empty the tests below."""
     walked = [path for path in CONF.glob("**/*") if path.is_file()]
     assert len(FILES) == len(walked) >= 100
-    tested = {"attack", "callbacks", "certificate", "data", "experiment", "hydra", "logger", "loss"}
+    tested = {
+        "attack",
+        "callbacks",
+        "certificate",
+        "data",
+        "denoiser",
+        "experiment",
+        "hydra",
+        "logger",
+        "loss",
+    }
     tested |= {
         "illustration",
         "measure",
@@ -140,6 +150,7 @@ def test_every_choice_of_evaluation_binds(command, group):
         ("attack", "attack=pgd_l2", "attack/objective"),
         ("train", "method=sodm", "method/mapping"),
         ("train", "method=gaussian", "loss/term"),
+        ("train", "method=gaussian", "denoiser"),
         ("train", "method=cpni", "noise_layers"),
         ("measure", "seed=0", "measure"),
         ("illustrate", "seed=0", "illustration"),
@@ -157,6 +168,8 @@ def test_every_nested_choice_binds(command, context, group):
         chosen = f"experiment={inner}/{choice}" if outer == "experiment" else f"{group}={choice}"
         if group == "noise_layers":
             chosen = f"noise_layers@model.noise_layers={choice}"
+        elif group == "denoiser":
+            chosen = f"+denoiser@model.denoiser={choice}"
         elif group == "loss/term":
             chosen = f"+loss/term@loss.terms.another={choice}"
         for path, node in nodes(composed(command, context, chosen)):

@@ -5,6 +5,7 @@ from robustsmooth.methods.base import ClassificationModule
 from robustsmooth.methods.callbacks import NamedCheckpoint
 from robustsmooth.methods.cat_rs import CATRSModule
 from robustsmooth.methods.cpni import CPNIModule
+from robustsmooth.methods.denoiser import DenoiserModule
 from robustsmooth.methods.gaussian import GaussianModule
 from robustsmooth.methods.heat import HeatSmoothingModule
 from robustsmooth.methods.natural import NaturalModule
@@ -20,6 +21,7 @@ __all__ = [
     "CATRSModule",
     "CPNIModule",
     "ClassificationModule",
+    "DenoiserModule",
     "GaussianModule",
     "HeatSmoothingModule",
     "NamedCheckpoint",

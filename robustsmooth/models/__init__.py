@@ -1,8 +1,9 @@
 """Networks, normalisation inside the network, noise layers, checkpoint import."""
 
 from robustsmooth.models.build import NORMALIZATIONS, build_classifier
-from robustsmooth.models.checkpoint import load_checkpoint
+from robustsmooth.models.checkpoint import load_checkpoint, load_denoiser
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
+from robustsmooth.models.denoiser import DnCNN
 from robustsmooth.models.exporting import save_onnx, save_safetensors
 from robustsmooth.models.libraries import resnet32x32, timm_network, torchvision_network
 from robustsmooth.models.noise import ParametricNoise
@@ -19,6 +20,7 @@ __all__ = [
     "CheckpointFiles",
     "CifarResNet",
     "Classifier",
+    "DnCNN",
     "NoiseLayers",
     "Normalize",
     "ParametricNoise",
@@ -27,6 +29,7 @@ __all__ = [
     "build_classifier",
     "is_random",
     "load_checkpoint",
+    "load_denoiser",
     "load_file",
     "read_checkpoint",
     "resnet32x32",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from robustsmooth.models.checkpoint import load_checkpoint
+from robustsmooth.models.checkpoint import load_checkpoint, load_denoiser
 from robustsmooth.models.classifier import Classifier, Normalize
 
 __all__ = ["NORMALIZATIONS", "build_classifier"]
@@ -35,6 +35,8 @@ def build_classifier(
     noise_layers: Callable[[nn.Module], object] | None = None,
     channels_last: bool = False,
     new_head: bool = False,
+    denoiser: nn.Module | None = None,
+    denoiser_checkpoint: str | None = None,
 ) -> Classifier:
     """Put a network behind its normalisation, swap in noise layers, load a checkpoint.
 
@@ -48,12 +50,22 @@ def build_classifier(
             that plain checkpoints fit and the strengths of the noise keep their initial values.
         channels_last: Run in the channels-last memory format.
         new_head: Do not load the last linear layer, to train it anew for other classes.
+        denoiser: Maps noisy images in [0, 1] to images, in front of it all, such as `DnCNN`.
+        denoiser_checkpoint: The denoiser's weights; a checkpoint of a denoised classifier has its own.
 
     Raises:
         ValueError: If the normalisation is unknown or the checkpoint does not fit.
     """
     normalize = _normalize(normalization)
-    classifier = Classifier(network, normalize, num_classes=num_classes, channels_last=channels_last)
+    if denoiser_checkpoint is not None:
+        if denoiser is None:
+            raise ValueError(
+                "`model.denoiser_checkpoint` needs model.denoiser, such as denoiser@model.denoiser=dncnn"
+            )
+        load_denoiser(denoiser, denoiser_checkpoint)
+    classifier = Classifier(
+        network, normalize, num_classes=num_classes, channels_last=channels_last, denoiser=denoiser
+    )
     if noise_layers is not None:
         noise_layers(classifier)  # layers inside the network, or noise in front of the normalisation
     if checkpoint is not None:

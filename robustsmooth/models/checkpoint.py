@@ -11,7 +11,7 @@ from robustsmooth.models.classifier import Classifier, Normalize
 from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.state import Checkpoint, read_checkpoint
 
-__all__ = ["load_checkpoint"]
+__all__ = ["load_checkpoint", "load_denoiser"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,41 @@ def load_checkpoint(classifier: Classifier, place: str, new_head: bool = False) 
     _check(match.found, target, _optional(classifier.network), checkpoint.place)
     classifier.network.load_state_dict(match.found, strict=False)
     _load_normalization(classifier, checkpoint, match.rest)
+    _load_own_denoiser(classifier, checkpoint, match.rest)
+
+
+def load_denoiser(denoiser: nn.Module, place: str) -> None:
+    """Load a denoiser's weights in place, whatever stands before their names.
+
+    Args:
+        denoiser: Such as `DnCNN`.
+        place: See `robustsmooth.models.read_checkpoint`: a run folder of ours, or a file such as those of
+            microsoft/denoised-smoothing.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read or does not fit.
+    """
+    _fill_denoiser(denoiser, read_checkpoint(place).tensors, place)
+
+
+def _fill_denoiser(denoiser: nn.Module, tensors: Mapping[str, Tensor], place: str) -> None:
+    target = denoiser.state_dict()
+    found = _match(tensors, target).found
+    own = {key: value for key, value in found.items() if key in target}  # a run has a classifier too
+    _check(own, target, _optional(denoiser), place)
+    denoiser.load_state_dict(own, strict=False)
+
+
+def _load_own_denoiser(classifier: Classifier, checkpoint: Checkpoint, rest: Mapping[str, Tensor]) -> None:
+    """Take over the denoiser that comes with the checkpoint; it is part of what was trained."""
+    theirs = {key: value for key, value in rest.items() if ".denoiser." in f".{key}"}
+    if theirs and classifier.denoiser is None:
+        raise ValueError(
+            f"the checkpoint `{checkpoint.place}` is of a classifier behind a denoiser: set model.denoiser "
+            "as in its training"
+        )
+    if theirs and classifier.denoiser is not None:
+        _fill_denoiser(classifier.denoiser, theirs, checkpoint.place)
 
 
 @dataclass

@@ -45,13 +45,14 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A network behind its normalisation layer.
+    """A network behind its normalisation layer, and behind a denoiser if there is one.
 
     Args:
         network: Maps normalised images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
         normalize: The first layer; none by default.
         num_classes: Number of logits.
         channels_last: Run in the channels-last memory format, which is faster on most devices.
+        denoiser: Maps images with noise in [0, 1] to images, before the normalisation.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Classifier(nn.Module):
         *,
         num_classes: int,
         channels_last: bool = False,
+        denoiser: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.denoiser = denoiser
         self.normalize = nn.Identity() if normalize is None else normalize
         self.network = network
         self.num_classes = num_classes
@@ -71,6 +74,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of images ``(B, C, H, W)`` in [0, 1]."""
+        return self.classify(images if self.denoiser is None else self.denoiser(images))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Logits of images that are not denoised first."""
         return self.network(self.normalize(images).contiguous(memory_format=self.memory_format))
 
 

@@ -31,12 +31,14 @@ class Method:
             votes on the training images.
         logs: Keys that training logs, besides those of every method.
         learning_rate: Of the test that the loss falls on a tiny set.
+        falls_to: The share of its start that it must fall below there.
     """
 
     name: str
     words: tuple[str, ...]
     logs: tuple[str, ...] = ()
     learning_rate: float = 0.05
+    falls_to: float = 0.9
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -47,6 +49,12 @@ class Method:
 _HEAT = ("method=heat", "model.checkpoint={trained}", "loss.num_probes=3")
 _SMOOTHADV = ("attack.steps=2", "attack.epsilon=0.25", "method.warmup_epochs=2")
 _SODM = ("method=sodm", "method.copies=3", "method.mapping_copies=5", "method.mapping_interval=1")
+_DENOISER = (
+    "method=denoiser",
+    "model.checkpoint={trained}",
+    "model.denoiser.depth=3",
+    "model.denoiser.width=8",
+)
 _SUN2025 = (
     "attack.steps=2",
     "method.copies=2",
@@ -92,6 +100,9 @@ METHODS = [
             "method.reweight_every=null",
         ),
     ),
+    # In front of a random classifier, which cares little about its input.
+    Method("denoiser", _DENOISER, learning_rate=0.1, falls_to=0.9995),
+    Method("denoiser_mse", (*_DENOISER, "method.objective=mse"), learning_rate=0.01),
     Method("heat", _HEAT, ("train/fidelity", "train/penalty")),
     Method(
         "heat_time_steps",
