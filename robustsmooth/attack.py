@@ -17,7 +17,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
 
     run = open_run(cfg, needs_sigma=cfg.target != "network")
     source, source_sigma = _source(cfg)
-    folder = prepare(cfg, begin=False)
+    folder = prepare(cfg, "attack", begin=False)
     evaluation = AttackEvaluation(
         instantiate(cfg.attack),
         _target(cfg, run.seed),

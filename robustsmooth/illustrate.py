@@ -11,7 +11,7 @@ def illustrate(cfg: DictConfig) -> None:
     """Draw the chosen figure as PNG and PDF."""
     from robustsmooth.report.figures import write_figures
 
-    folder = prepare(cfg)
+    folder = prepare(cfg, "illustrate")
     drawing = instantiate(cfg.illustration).drawing()
     write_figures([drawing], folder / "figures")
     print(f"{drawing.title}. {drawing.note}\nThe figure is {folder / 'figures' / drawing.name}.png")

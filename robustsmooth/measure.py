@@ -7,6 +7,12 @@ from omegaconf import DictConfig
 from robustsmooth.commands import command, prepare
 from robustsmooth.instantiation import instantiate
 
+_LOGS = {
+    "robustsmooth.evaluation.Agreement": "agreement",
+    "robustsmooth.evaluation.InferenceSweep": "smoothed_inference",
+    "robustsmooth.evaluation.InferenceTime": "timing",
+}
+
 
 @command("measure")
 def measure(cfg: DictConfig) -> dict[str, Any]:
@@ -16,7 +22,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=False)
-    folder = prepare(cfg, begin=False)
+    folder = prepare(cfg, _LOGS.get(cfg.measure._target_, "measure"), begin=False)
     settings = {"data": data_settings(cfg.data)}
     callback = instantiate(cfg.measure, _partial_=True)(folder=str(folder), settings=settings)
     with trainer_for(cfg, folder, [callback]) as trainer:

@@ -16,7 +16,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
-    folder = prepare(cfg, begin=False)
+    folder = prepare(cfg, "predict", begin=False)
     prediction = Prediction(
         instantiate(cfg.prediction),
         instantiate(cfg.smoothing),

@@ -35,7 +35,7 @@ def train(cfg: DictConfig) -> float | None:
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:  # a folder of images says it itself
         cfg.data.num_classes = datamodule.num_classes
-    folder = prepare(cfg, begin=False)
+    folder = prepare(cfg, "train", begin=False)
     checkpoint, kept = resume_from(folder, cfg)
     unfinished = not is_finished(folder, cfg, checkpoint, kept)
     if not unfinished:

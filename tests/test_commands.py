@@ -129,7 +129,7 @@ def test_a_recipe_is_shortened_to_the_minutes_there_are(minutes, epochs):
 
 def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
     cfg = OmegaConf.create({"run_dir": str(tmp_path / "run"), "seed": 3, "same": "${seed}"})
-    folder = prepare(cfg)
+    folder = prepare(cfg, "train")
     assert OmegaConf.load(folder / ".hydra" / "config.yaml") == {"run_dir": cfg.run_dir, "seed": 3, "same": 3}
     assert (folder / ".hydra" / "environment.json").exists()
     assert environment()["packages"]["torch"]
@@ -138,7 +138,7 @@ def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
 def test_one_process_of_several_writes_the_config(tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
-    folder = prepare(OmegaConf.create({"run_dir": str(tmp_path / "run")}))
+    folder = prepare(OmegaConf.create({"run_dir": str(tmp_path / "run")}), "report")
     assert list(folder.iterdir()) == []
 
 
@@ -182,7 +182,7 @@ def test_a_part_that_is_set_to_null_is_left_out(tmp_path):
 def test_a_missing_value_is_named(tmp_path):
     cfg = OmegaConf.create({"run_dir": str(tmp_path), "checkpoint": "???"})
     with pytest.raises(Exception, match="checkpoint") as caught:
-        prepare(cfg)
+        prepare(cfg, "train")
     assert explain(caught.value) == ("`checkpoint` must be given: add checkpoint=... to the command line", 2)
 
 
@@ -193,3 +193,45 @@ def test_a_line_that_cannot_be_parsed_is_quoted():
     assert "`hydra.run.dir=runs/lr=0.1`" in sentence
     assert "quotes" in sentence
     assert status == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "owner"),
+    [
+        ("checkpoints/last.ckpt", "train"),
+        ("certify.settings.json", "certify"),
+        ("certify.rank0.tsv", "certify"),
+        ("predict.tsv", "predict"),
+        ("attack.tsv", "attack"),
+        ("timing.tsv", "timing"),
+        ("model.onnx", "export"),
+        ("report.html", "report"),
+    ],
+)
+def test_a_run_folder_belongs_to_one_command(tmp_path, record, owner):
+    (tmp_path / record).parent.mkdir(exist_ok=True)
+    (tmp_path / record).touch()
+    cfg = OmegaConf.create({"run_dir": str(tmp_path)})
+    assert prepare(cfg, owner) == tmp_path
+    before = sorted(tmp_path.rglob("*"))
+    for other in {"train", "certify", "predict", "attack", "agreement", "export", "report", "illustrate"} - {
+        owner
+    }:
+        with pytest.raises(ValueError, match=f"run of {owner} .*hydra.run.dir={tmp_path / other}"):
+            prepare(cfg, other)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_command_keeps_out_of_a_trainings_folder(call, tmp_path):
+    words = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", f"hydra.run.dir={tmp_path}"]
+    call("train", *words)
+    before = {
+        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"
+    }
+    here = f"hydra.run.dir={tmp_path}"
+    for name in ("certify", "export"):
+        said = call(name, f"checkpoint={tmp_path}", here, status=1)
+        assert "belongs to a run of train" in only_sentence(said)
+    assert "belongs to a run of train" in only_sentence(call("illustrate", here, status=1))
+    assert {path: path.read_bytes() for path in before} == before
+    call("train", *words)

@@ -19,11 +19,24 @@ from robustsmooth.files import write_whole
 __all__ = ["describe", "environment", "is_first_process", "prepare", "write_description"]
 
 
-def prepare(cfg: DictConfig, begin: bool = True) -> Path:
+_LOGS = ("certify", "predict", "attack", "agreement", "timing", "smoothed_inference")
+_RECORDS: dict[str, tuple[str, ...]] = {
+    "train": ("checkpoints",),
+    **{name: (f"{name}.tsv", f"{name}.settings.json", f"{name}.rank*.tsv") for name in _LOGS},
+    "export": ("model.safetensors", "model.onnx"),
+    "report": ("report.html",),
+}
+"""By what in a run folder one knows which command it belongs to."""
+
+
+def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
     """Get the run folder ready.
+
+    A run folder belongs to one command: each keeps its own ``.hydra/`` and ``summary.json`` there.
 
     Args:
         cfg: The command's composed config; ``cfg.run_dir`` says where it writes.
+        command: Its name; of a measurement the name of its log.
         begin: Write at once what the run is. A command whose trainer may still refuse to go on in this
             folder leaves that to the trainer (`robustsmooth.runtime.trainer_for`).
 
@@ -32,13 +45,27 @@ def prepare(cfg: DictConfig, begin: bool = True) -> Path:
 
     Raises:
         MissingMandatoryValue: If a value that must be given is missing.
+        ValueError: If the folder holds the records of another command, or is a file.
     """
     folder = Path(cfg.run_dir)
     _check_mandatory(cfg)
+    _check_owner(folder, command)
     folder.mkdir(parents=True, exist_ok=True)
     if begin:
         write_description(folder, describe(cfg))
     return folder
+
+
+def _check_owner(folder: Path, command: str) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`{folder}` is a file; choose a folder with hydra.run.dir=...")
+    for owner, patterns in _RECORDS.items():
+        found = [path.name for pattern in patterns for path in folder.glob(pattern)]
+        if found and owner != command:
+            raise ValueError(
+                f"`{folder}` belongs to a run of {owner} (it holds {found[0]}), whose records {command} "
+                f"would overwrite; choose a folder of its own, such as hydra.run.dir={folder / command}"
+            )
 
 
 def _check_mandatory(cfg: DictConfig) -> None:

@@ -14,7 +14,7 @@ def report(cfg: DictConfig) -> None:
 
     from robustsmooth.report.build import write_report
 
-    folder = prepare(cfg)
+    folder = prepare(cfg, "report")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     write_report(plain["runs"], folder, **plain["report"])
     if "html" in cfg.report.formats:
