@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from robustsmooth.commands import command, prepare
 from robustsmooth.instantiation import instantiate
@@ -16,6 +16,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=cfg.target != "network")
+    cfg = run.config
     source, source_sigma = _source(cfg)
     folder = prepare(cfg, "attack", begin=False)
     evaluation = AttackEvaluation(
@@ -54,23 +55,13 @@ def _target(cfg: DictConfig, seed: int) -> Any:
 
 def _source(cfg: DictConfig) -> tuple[Any, float | None]:
     """The network that the attack looks at, and its noise level; None if it is the tested one."""
-    from robustsmooth.runs import open_run
+    from robustsmooth.runs import open_trained
 
     if cfg.source.checkpoint is None:
         return None, None
-    alone = OmegaConf.create(
-        {
-            "checkpoint": cfg.source.checkpoint,
-            "model": cfg.source.model,
-            "data": cfg.data,
-            "smoothing": {"sigma": None},
-            "seed": cfg.seed,
-            "trust": cfg.trust,
-        }
-    )
-    run = open_run(alone, needs_sigma=False)
-    cfg.source.checkpoint = alone.checkpoint
-    return run.network, alone.smoothing.sigma
+    source = open_trained(cfg.source.checkpoint, cfg.source.model, cfg.data, cfg.trust)
+    cfg.source.checkpoint = source.checkpoint
+    return source.network, source.sigma
 
 
 if __name__ == "__main__":

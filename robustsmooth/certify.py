@@ -16,6 +16,7 @@ def certify(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
+    cfg = run.config
     folder = prepare(cfg, "certify", begin=False)
     certification = Certification(
         instantiate(cfg.certificate),

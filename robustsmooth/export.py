@@ -18,6 +18,7 @@ def export(cfg: DictConfig) -> str:
     if cfg.format not in ("safetensors", "onnx"):
         raise ValueError(f"`format` must be safetensors or onnx, got {cfg.format!r}")
     run = open_run(cfg, needs_sigma=False)
+    cfg = run.config
     folder = prepare(cfg, "export")
     path = Path(cfg.file) if cfg.file is not None else folder / f"model.{cfg.format}"
     if cfg.format == "onnx":

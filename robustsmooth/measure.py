@@ -22,6 +22,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=False)
+    cfg = run.config
     folder = prepare(cfg, _LOGS.get(cfg.measure._target_, "measure"), begin=False)
     settings = {"data": data_settings(cfg.data)}
     callback = instantiate(cfg.measure, _partial_=True)(folder=str(folder), settings=settings)

@@ -16,6 +16,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
+    cfg = run.config
     folder = prepare(cfg, "predict", begin=False)
     prediction = Prediction(
         instantiate(cfg.prediction),

@@ -1,269 +1,47 @@
-"""The run folder: what it holds, how a run is continued, how its network is opened for evaluation."""
+"""Opening a trained network: from a run folder, a checkpoint file, or somebody else's weights."""
 
-import json
-import pickle
-import sys
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
-from yaml import YAMLError
 
+from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.data import ImageDataModule
-from robustsmooth.files import write_whole
 from robustsmooth.instantiation import instantiate
-from robustsmooth.loggers import CsvLogger, as_text, read_metrics
-from robustsmooth.methods.callbacks import EpochTimer
-from robustsmooth.models import load_file, read_checkpoint, sanity_check
+from robustsmooth.models import Checkpoint, read_checkpoint, sanity_check
+from robustsmooth.models.state import LIBRARIES, checkpoint_file
 from robustsmooth.smoothing.addressing import address
 from robustsmooth.trust import plain, trusted
 
-__all__ = [
-    "Run",
-    "TrainingRecord",
-    "checkpoint_file",
-    "is_finished",
-    "open_network",
-    "open_run",
-    "resume_from",
-    "saved_config",
-    "summary_metric",
-]
-
-# What must not change between the parts of one training; the rest may (more epochs, another device).
-# `method.network` is `model` again, by interpolation.
-_FIXED = ("method", "model", "data", "seed")
-_FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "method.network")
+__all__ = ["Run", "Trained", "checkpoint_file", "load", "open_network", "open_run", "open_trained"]
 
 
-def checkpoint_file(place: str | Path) -> Path:
-    """The checkpoint that a run folder or a path names.
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what is known of its training.
 
-    Args:
-        place: A run folder (its ``checkpoints/last.ckpt`` is taken: the papers evaluate the last
-            epoch, and nothing is selected) or a checkpoint file.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    path = Path(place).expanduser()
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ValueError(f"there is no checkpoint at `{path}`; give a run folder or a checkpoint file")
-    last = path / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        return last
-    below = sorted(str(each.parent.parent.relative_to(path)) for each in path.glob("*/checkpoints/last.ckpt"))
-    hint = f"; its runs are {', '.join(below)}" if below else ""
-    raise ValueError(f"`{path}` is not a run folder: it has no checkpoints/last.ckpt{hint}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A checkpoint as plain data; nothing in it is executed."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except pickle.UnpicklingError:
-        return {}  # somebody else's file; the importer of state dicts judges it
-    except Exception as error:  # what a damaged file raises is torch's affair
-        raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error
-    return content if isinstance(content, dict) else {}
-
-
-def saved_config(checkpoint: Path) -> dict[str, Any] | None:
-    """The resolved config of the training run that wrote a checkpoint; None if it is not ours.
-
-    Raises:
-        ValueError: If the file is truncated or damaged.
-    """
-    if checkpoint.suffix == ".safetensors":
-        config: Any = read_checkpoint(checkpoint).config or None
-    else:
-        ours = _read(checkpoint).get("robustsmooth")
-        config = ours.get("config") if isinstance(ours, dict) else None
-    return None if config is None else plain(config, checkpoint)
-
-
-def resume_from(folder: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, Any]]:
-    """The checkpoint to continue training from, if the run folder holds one.
-
-    It is ``last.ckpt``; if that is damaged or gone, it is ``previous.ckpt``, the one before it, or
-    ``best.ckpt``. A sentence says so, and the epochs after it are trained again.
-
-    Returns:
-        The file, and what `TrainingRecord` put into it; None and nothing if there is none.
-
-    Raises:
-        ValueError: If the folder holds a run with another method, model, data or seed, or if all of its
-            checkpoints are damaged.
-    """
-    files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous", "best")]
-    present = [path for path in files if path.exists()]
-    for path in present:
-        try:
-            ours = load_file(path)["robustsmooth"]
-            config = dict(ours["config"])
-        except (ValueError, KeyError, TypeError, IsADirectoryError):
-            continue
-        _check_same_run(folder, config, cfg)
-        if path != files[0]:
-            state = "damaged" if files[0] in present else "gone"
-            _say(f"`{files[0]}` is {state}; going on from `{path.name}`, an older checkpoint")
-        return path, dict(ours)
-    if present:
-        names = " and ".join(f"`{path}`" for path in present)
-        raise ValueError(
-            f"{names} cannot be read (truncated or damaged, or no checkpoint of ours); delete "
-            f"`{folder / 'checkpoints'}` to train anew, or choose another folder with hydra.run.dir=..."
-        )
-    return None, {}
-
-
-@rank_zero_only
-def _say(sentence: str) -> None:
-    """Print on standard error, of several processes in one."""
-    print(sentence, file=sys.stderr, flush=True)
-
-
-def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> None:
-    now: Any = OmegaConf.to_container(cfg, resolve=True)
-    old, new = ({key: tree.get(key) for key in _FIXED} for tree in (then, now))
-    different = [
-        f"{key}={_flat(old).get(key)} then, {_flat(new).get(key)} now"
-        for key in sorted(_flat(old).keys() | _flat(new).keys())
-        if not key.startswith(_FREE) and _flat(old).get(key) != _flat(new).get(key)
-    ]
-    if different:
-        raise ValueError(
-            f"`{folder}` holds a run with other settings ({'; '.join(different)}); "
-            "choose another folder with hydra.run.dir=..., or go on with the old settings"
-        )
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
-
-
-def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this very run, trained to its end, with records that can be read.
-
-    Args:
-        folder: The run folder.
-        cfg: The training's config.
-        checkpoint: The checkpoint that `resume_from` found.
-        kept: What it found in it.
-
-    Raises:
-        ValueError: If ``trainer.max_epochs`` is not a positive integer.
-    """
-    epochs = cfg.trainer.max_epochs
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"`trainer.max_epochs` must be a positive integer, got {epochs}")
-    if checkpoint is None or checkpoint.name != "last.ckpt":
-        return False
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        OmegaConf.load(folder / ".hydra" / "config.yaml")
-        if kept.get("rows"):
-            read_metrics(folder / "metrics.csv")
-        return int(summary["epochs"]) >= epochs and isinstance(summary["metrics"], dict)
-    except (OSError, ValueError, KeyError, TypeError, YAMLError):
-        return False  # the checkpoint has what they held
-
-
-class TrainingRecord(Callback):
-    """Keep ``metrics.csv`` and ``summary.json`` of a training in step with its checkpoints.
-
-    The checkpoint of an epoch is written before the epoch's metrics are logged. It holds the rows of
-    ``metrics.csv``, those that are about to be logged included: a training that goes on from it writes the
-    file anew, whatever a kill cut off or a damage changed.
-
-    Args:
-        folder: The run folder.
-        timer: Knows how long the epochs took.
+    Attributes:
+        network: Logits ``(B, K)`` of images ``(B, C, H, W)`` in [0, 1], in eval mode; its normalisation is
+            inside.
+        sigma: The noise level that it was trained with, in pixel units; None if that is unknown or it had
+            none.
+        data: The settings of its data, as plain values: ``num_classes``, ``channels``, ``root`` and so on.
+        training: The resolved config of its training; empty for somebody else's checkpoint.
+        checkpoint: Where it was read from: a file, or a name such as ``torchvision:...``.
     """
 
-    def __init__(self, folder: Path, timer: EpochTimer) -> None:
-        self.folder, self.timer = folder, timer
-        self._kept: dict[str, Any] = {}
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the metrics and the rows."""
-        metrics = self._metrics(trainer)  # of all ranks together
-        rows = [_with_epoch(trainer, each.rows(), metrics) for each in _csv(trainer)]
-        checkpoint.setdefault("robustsmooth", {}).update(metrics=metrics, rows=rows[0] if rows else [])
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Remember the metrics and the rows."""
-        self._kept = checkpoint.get("robustsmooth", {})
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of a training that goes on."""
-        for logger in _csv(trainer):
-            if self._kept.get("rows"):
-                logger.restore(self._kept["rows"])
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """``summary.json``: the last metrics, the epochs and the seconds that they took."""
-        summary = {
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "seconds": sum(self.timer.seconds),
-            "seconds_per_epoch": self.timer.seconds,
-            "metrics": dict(sorted(self._metrics(trainer).items())),
-        }
-        if trainer.is_global_zero:
-            write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-    def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
-        now = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        return {**self._kept.get("metrics", {}), **now}
-
-
-def _csv(trainer: pl.Trainer) -> list[CsvLogger]:
-    """The loggers that write ``metrics.csv``, on the rank that does."""
-    return [each for each in trainer.loggers if isinstance(each, CsvLogger) and trainer.is_global_zero]
-
-
-def _with_epoch(
-    trainer: pl.Trainer, rows: list[dict[str, str]], metrics: Mapping[str, float]
-) -> list[dict[str, str]]:
-    """The rows, with what Lightning will log of an epoch that has just ended."""
-    if not trainer.is_last_batch:
-        return rows
-    epoch = str(trainer.current_epoch)
-    if not rows or rows[-1].get("epoch") != epoch:  # without validation in this epoch
-        rows.append({"step": str(trainer.global_step - 1), "epoch": epoch})
-    training = {key: as_text(key, value) for key, value in metrics.items() if key.startswith("train/")}
-    return [*rows[:-1], {**rows[-1], **training}]
-
-
-def summary_metric(folder: Path, name: str) -> float | None:
-    """The last value of a metric, from ``summary.json``; None if the run has none of this name."""
-    path = folder / "summary.json"
-    if not path.is_file():  # another rank than the first, before that one has written it
-        return None
-    value = json.loads(path.read_text(encoding="utf-8"))["metrics"].get(name)
-    return None if value is None else float(value)
+    network: nn.Module
+    sigma: float | None
+    data: dict[str, Any]
+    training: dict[str, Any]
+    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -274,57 +52,66 @@ class Run:
         network: Logits of images in [0, 1], in eval mode.
         datamodule: The data it is evaluated on.
         training: The resolved config of its training; empty for a foreign checkpoint.
-        checkpoint: The file that it was read from.
+        checkpoint: Where it was read from.
         seed: Addresses the noise of the evaluation. Validation images have noise of their own, so that who
             chooses by them has not seen the test's.
+        config: The command's config, with what it left open filled in.
     """
 
     network: nn.Module
     datamodule: ImageDataModule
     training: dict[str, Any]
-    checkpoint: Path
+    checkpoint: str
     seed: int
+    config: DictConfig
 
 
-def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
-    """Open ``cfg.checkpoint``: find model, data, noise level and normalisation by themselves.
+def load(place: str | Path, *settings: str, trust: Sequence[str] = ()) -> Trained:
+    """Open a trained network.
 
-    What the command line leaves open (null in ``data=as_trained`` and ``model=as_trained``, and
-    ``smoothing.sigma``) is filled in from the training run, in place, so that the config that is
-    saved beside the results says what was done.
+        trained = robustsmooth.load("runs/gaussian")
+        classifier = SmoothedClassifier(trained.network, GaussianNoise(trained.sigma))
+        robustsmooth.load("cohen.pth.tar", "data=cifar10", "model=cifar_resnet110")
 
     Args:
-        cfg: The config of an evaluation command.
-        needs_sigma: Whether the command makes no sense without a noise level.
+        place: A run folder, a folder that ``robustsmooth.export`` wrote, a checkpoint file
+            (``.safetensors`` too), or a name such as ``torchvision:ResNet50_Weights.IMAGENET1K_V2``.
+        *settings: What the file does not say, as on the command line: ``data=...`` and ``model=...``.
+        trust: Constructors that its config may name, beside our own; see `robustsmooth.trust`.
 
     Raises:
-        ValueError: If the checkpoint is missing, damaged or for another network, or if something
-            is neither given nor known from training.
+        ValueError: If it is missing, damaged or for another network, or does not say what it is for.
     """
-    checkpoint = checkpoint_file(cfg.checkpoint)
-    training = saved_config(checkpoint) or {}
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("export", ["checkpoint=null", "run_dir=null", *settings])
+    found = _find(place)
     OmegaConf.set_struct(cfg, False)
-    cfg.checkpoint = str(checkpoint)
-    for part in ("data", "model"):
-        cfg[part] = _as_trained(cfg[part], training.get(part), part, checkpoint, cfg.get("trust", ()))
-    if cfg.get("smoothing") is not None and "sigma" in cfg.smoothing and cfg.smoothing.sigma is None:
-        cfg.smoothing.sigma = _trained_sigma(training)
-        if cfg.smoothing.sigma is None and needs_sigma:
-            raise ValueError(
-                "this network was trained without noise; give smoothing.sigma=0.25 or another level"
-            )
-    datamodule = instantiate(cfg.data)
-    if cfg.data.num_classes is None:
-        cfg.data.num_classes = datamodule.num_classes
-    cfg.model = _trained(cfg.model, checkpoint)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    network = instantiate(cfg.model).eval()
-    OmegaConf.set_struct(cfg, True)
-    if not training:  # somebody else's network, whose normalisation nobody has checked
-        sanity_check(network, datamodule)
-    test = datamodule.subset.split == "test"
-    seed = cfg.seed if test else address(cfg.seed, "validation")
-    return Run(network, datamodule, training, checkpoint, seed)
+    cfg.data = _as_trained(cfg.data, found, "data", trust)  # a given model takes its number of classes
+    return _open(found, cfg.model, cfg.data, trust)
+
+
+def open_trained(
+    place: str | Path | None, model: DictConfig, data: DictConfig, trust: Sequence[str] = ()
+) -> Trained:
+    """Open a further network inside a command, such as the one that an attack looks at.
+
+    Args:
+        place: As in `load`.
+        model: A model's config, or ``model=as_trained``: values that replace the trained ones.
+        data: The data's config; nothing is read of them.
+        trust: As in `load`.
+
+    Raises:
+        ValueError: As in `load`.
+    """
+    return _open(_find(place), model, data, trust)
+
+
+def _open(found: Checkpoint, model: DictConfig, data: DictConfig, trust: Sequence[str]) -> Trained:
+    network = _network(_as_trained(model, found, "model", trust, data), found)
+    settings: Any = OmegaConf.to_container(data, resolve=True)
+    return Trained(network, _trained_sigma(found.config), settings, found.config, found.place)
 
 
 def open_network(checkpoint: str | Path, trust: Sequence[str] = ()) -> nn.Module:
@@ -332,17 +119,78 @@ def open_network(checkpoint: str | Path, trust: Sequence[str] = ()) -> nn.Module
 
     Args:
         checkpoint: A run folder or a checkpoint file.
-        trust: Constructors that its config may name, beside our own; see `robustsmooth.trust`.
+        trust: As in `load`.
 
     Raises:
-        ValueError: If it is missing or damaged, or does not say which network it is for.
+        ValueError: As in `load`.
     """
-    path = checkpoint_file(checkpoint)
-    training = saved_config(path)
-    if not training:
-        raise ValueError(f"`{path}` does not say which model it was trained with; give a run of ours")
-    model = trusted(training["model"], path, trust)
-    network: nn.Module = instantiate(_trained(model, path))
+    found = _find(checkpoint)
+    return _network(_as_trained(OmegaConf.create(), found, "model", trust), found)
+
+
+def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
+    """Open ``cfg.checkpoint``: find model, data, noise level and normalisation by themselves.
+
+    What the command line leaves open (null in ``data=as_trained`` and ``model=as_trained``, and
+    ``smoothing.sigma``) is filled in from the training run in ``Run.config``, which is saved beside the
+    results and says what was done.
+
+    Args:
+        cfg: The config of an evaluation command; it stays as it is.
+        needs_sigma: Whether the command makes no sense without a noise level.
+
+    Raises:
+        ValueError: If the checkpoint is missing, damaged or for another network, or if something
+            is neither given nor known from training.
+    """
+    found = _find(cfg.checkpoint)
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.set_struct(cfg, False)
+    cfg.checkpoint = found.place
+    trust = cfg.get("trust", ())
+    cfg.data = _as_trained(cfg.data, found, "data", trust)
+    cfg.model = _as_trained(cfg.model, found, "model", trust, cfg.data)
+    if cfg.get("smoothing") is not None and "sigma" in cfg.smoothing and cfg.smoothing.sigma is None:
+        cfg.smoothing.sigma = _trained_sigma(found.config)
+        if cfg.smoothing.sigma is None and needs_sigma:
+            raise ValueError(_without_sigma(found))
+    datamodule = instantiate(cfg.data)
+    if cfg.data.num_classes is None:
+        cfg.data.num_classes = datamodule.num_classes
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    network = _network(cfg.model, found)
+    OmegaConf.set_struct(cfg, True)
+    if not found.config:  # somebody else's network, whose normalisation nobody has checked
+        sanity_check(network, datamodule)
+    test = datamodule.subset.split == "test"
+    seed = cfg.seed if test else address(cfg.seed, "validation")
+    return Run(network, datamodule, found.config, found.place, seed, cfg)
+
+
+def _find(place: str | Path | None) -> Checkpoint:
+    """Read a checkpoint, once; one of a library is read when its network is known."""
+    if str(place).startswith(LIBRARIES):
+        return Checkpoint({}, str(place))
+    path = checkpoint_file(place)
+    try:
+        found = read_checkpoint(path)
+    except ValueError as error:
+        previous = path.with_name("previous.ckpt")
+        if path.name != "last.ckpt" or not previous.is_file():
+            raise
+        raise ValueError(
+            f"{error}, such as `{previous}`, the one before it; the training started again repairs it"
+        ) from error
+    return dataclasses.replace(found, config=plain(found.config, path)) if found.config else found
+
+
+def _network(model: DictConfig, found: Checkpoint) -> nn.Module:
+    """Build a model and put the trained weights into it, those of a new last layer too."""
+    if "new_head" in model:
+        model.new_head = False
+    model.checkpoint = found.place
+    weights = found if found.tensors else found.place
+    network: nn.Module = instantiate(model, _partial_=True)(checkpoint=weights)
     return network.eval()
 
 
@@ -353,27 +201,39 @@ def _trained_sigma(training: Mapping[str, Any]) -> float | None:
     return sigma if isinstance(sigma, int | float) and sigma else None
 
 
-def _trained(model: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """The model's config with its trained weights, those of a new last layer too."""
-    new_head = {"new_head": False} if "new_head" in model else {}
-    return {**model, "checkpoint": str(checkpoint), **new_head}
+def _without_sigma(found: Checkpoint) -> str:
+    how = "this network was trained without noise"
+    if not found.config:
+        how = f"`{found.place}` does not say with which noise it was trained"
+    return f"{how}; give smoothing.sigma=0.25 or another level"
 
 
 def _as_trained(
-    given: DictConfig, trained: Any, part: str, checkpoint: Path, trust: Sequence[str]
+    given: DictConfig, found: Checkpoint, part: str, trust: Sequence[str], data: Any = None
 ) -> DictConfig:
     """The given choice; or the trained one under the values that were given."""
     if "_target_" in given:
         return given
+    trained = found.config.get(part)
     if trained is None:
         raise ValueError(
-            f"`{checkpoint}` does not say which {part} it was trained with; give {part}=..., such as "
-            + {"data": "data=cifar10", "model": "model=cifar_resnet110 model.normalization=cifar10"}[part]
+            f"`{found.place}` does not say which {part} it was trained with; give {part}=..., such as "
+            + ("data=cifar10" if part == "data" else _likely_model(data))
         )
-    known = OmegaConf.create(trusted(trained, checkpoint, trust))
+    known = OmegaConf.create(trusted(trained, found.place, trust))
     merged = OmegaConf.merge(known, _without_nulls(given))
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _likely_model(data: Any) -> str:
+    """The network that is usual for the data, for a message."""
+    name = str(data.get("_target_", "")).rpartition(".")[2] if data is not None else ""
+    if name == "ImageFolderDataModule":
+        return "model=resnet50 model.normalization=imagenet"
+    if name.startswith("CIFAR") or not name:
+        return "model=cifar_resnet110 model.normalization=cifar10"
+    return "model=small_cnn"
 
 
 def _without_nulls(node: Any) -> Any:

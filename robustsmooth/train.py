@@ -28,7 +28,7 @@ def train(cfg: DictConfig) -> float | None:
         checkpoints,
     )
     from robustsmooth.models import CheckpointFiles, sanity_check
-    from robustsmooth.runs import TrainingRecord, is_finished, resume_from, summary_metric
+    from robustsmooth.resuming import TrainingRecord, is_finished, resume_from, summary_metric
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
     from robustsmooth.trust import targets
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from robustsmooth.models.checkpoint import load_checkpoint, load_denoiser
 from robustsmooth.models.classifier import Classifier, Normalize
+from robustsmooth.models.state import Checkpoint
 
 __all__ = ["NORMALIZATIONS", "build_classifier"]
 
@@ -31,7 +32,7 @@ def build_classifier(
     network: nn.Module,
     num_classes: int,
     normalization: str | Statistics | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | Checkpoint | None = None,
     noise_layers: Callable[[nn.Module], object] | None = None,
     channels_last: bool = False,
     new_head: bool = False,

@@ -29,7 +29,7 @@ _STDS = ("normalize.std", "normalizer.new_std", "normalizer.std", "0.std", "0.sd
 _IGNORED = ("attacker.", "sub_block1.")
 
 
-def load_checkpoint(classifier: Classifier, place: str, new_head: bool = False) -> None:
+def load_checkpoint(classifier: Classifier, place: str | Checkpoint, new_head: bool = False) -> None:
     """Load a network's weights, and its normalisation if the checkpoint has one, in place.
 
     The keys may have prefixes (``module.``, ``1.``, ``1.module.``, ``module.model.``...) and the layers the
@@ -39,13 +39,13 @@ def load_checkpoint(classifier: Classifier, place: str, new_head: bool = False) 
 
     Args:
         classifier: What to load into.
-        place: See `robustsmooth.models.read_checkpoint`.
+        place: What `robustsmooth.models.read_checkpoint` has read, or is to read.
         new_head: Leave out the last linear layer, to train it anew for other classes.
 
     Raises:
         ValueError: If the checkpoint cannot be read or does not fit.
     """
-    checkpoint = read_checkpoint(place, classifier.network)
+    checkpoint = place if isinstance(place, Checkpoint) else read_checkpoint(place, classifier.network)
     target = classifier.network.state_dict()
     match = _match(checkpoint.tensors, target)
     if new_head:

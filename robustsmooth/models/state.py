@@ -12,9 +12,34 @@ from torch import Tensor, nn
 from robustsmooth.models.libraries import import_timm
 from robustsmooth.models.storage import load_file
 
-__all__ = ["Checkpoint", "read_checkpoint"]
+__all__ = ["LIBRARIES", "Checkpoint", "checkpoint_file", "read_checkpoint"]
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params")
+
+
+def checkpoint_file(place: str | Path | None) -> Path:
+    """The checkpoint that a run folder or a path names.
+
+    Args:
+        place: A run folder (its ``checkpoints/last.ckpt`` is taken: the papers evaluate the last
+            epoch, and nothing is selected), a folder that `export` wrote, or a checkpoint file.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if place is None:
+        raise ValueError("`checkpoint` must be a run folder or a checkpoint file, got null")
+    path = Path(place).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint at `{path}`; give a run folder or a checkpoint file")
+    for file in (path / "checkpoints" / "last.ckpt", path / "model.safetensors"):
+        if file.is_file():
+            return file
+    below = sorted(str(each.parent.parent.relative_to(path)) for each in path.glob("*/checkpoints/last.ckpt"))
+    hint = f"; its runs are {', '.join(below)}" if below else ""
+    raise ValueError(f"`{path}` is not a run folder: it has no checkpoints/last.ckpt{hint}")
 
 
 @dataclass(frozen=True)
@@ -35,11 +60,15 @@ class Checkpoint:
     normalization: Mapping[str, Any] | None = None
 
 
+LIBRARIES = ("torchvision:", "timm:")
+"""What the names of weights that come from a library begin with."""
+
+
 def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Checkpoint:
     """Read a checkpoint; nothing in it is executed.
 
     Args:
-        place: A run folder (its ``checkpoints/last.ckpt``); a file of PyTorch or Lightning (state dict at the
+        place: A folder, see `checkpoint_file`; a file of PyTorch or Lightning (state dict at the
             top or under a usual name such as ``state_dict``, ``model`` or ``net``); a ``.safetensors`` file;
             ``torchvision:ResNet50_Weights.IMAGENET1K_V2``; or ``timm:resnet50.a1_in1k``.
         network: What it is for; one of torchvision's lets ``torchvision:IMAGENET1K_V2`` be enough.
@@ -53,11 +82,7 @@ def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Chec
         return _from_torchvision(text, network)
     if text.startswith("timm:"):
         return _from_timm(text)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint at `{path}`; give a run folder or a checkpoint file")
+    path = checkpoint_file(place)
     return _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)
 
 

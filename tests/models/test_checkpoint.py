@@ -5,7 +5,6 @@ import logging
 import pickle
 import subprocess
 import sys
-from contextlib import suppress
 from urllib.error import URLError
 
 import pytest
@@ -25,7 +24,6 @@ from robustsmooth.models import (
     resnet32x32,
     torchvision_network,
 )
-from robustsmooth.runs import saved_config
 
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
 OTHER = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
@@ -455,7 +453,7 @@ def test_other_channels(tmp_path):
 def test_missing(tmp_path):
     for place in (tmp_path / "no.pt", tmp_path):
         with pytest.raises(
-            ValueError, match=r"there is no checkpoint at `.*`; give a run folder or a checkpoint file"
+            ValueError, match=r"there is no checkpoint at|is not a run folder"
         ):
             read_checkpoint(place)
 
@@ -481,8 +479,6 @@ def test_truncated_in_the_old_format(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"damaged|would execute code"):
             read_checkpoint(path)
-        with suppress(ValueError):  # not ours, or damaged: a sentence in both cases
-            saved_config(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", b"\x00" * 300])

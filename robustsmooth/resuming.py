@@ -1,0 +1,198 @@
+"""How a training goes on in its run folder: from which checkpoint, with which records, or not at all."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from yaml import YAMLError
+
+from robustsmooth.files import write_whole
+from robustsmooth.loggers import CsvLogger, as_text, read_metrics
+from robustsmooth.methods.callbacks import EpochTimer
+from robustsmooth.models import load_file
+
+__all__ = ["TrainingRecord", "is_finished", "resume_from", "summary_metric"]
+
+# What must not change between the parts of one training; the rest may (more epochs, another device).
+# `method.network` is `model` again, by interpolation.
+_FIXED = ("method", "model", "data", "seed")
+_FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "method.network")
+
+
+def resume_from(folder: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint to continue training from, if the run folder holds one.
+
+    It is ``last.ckpt``; if that is damaged or gone, it is ``previous.ckpt``, the one before it, or
+    ``best.ckpt``. A sentence says so, and the epochs after it are trained again.
+
+    Returns:
+        The file, and what `TrainingRecord` put into it; None and nothing if there is none.
+
+    Raises:
+        ValueError: If the folder holds a run with another method, model, data or seed, or if all of its
+            checkpoints are damaged.
+    """
+    files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous", "best")]
+    present = [path for path in files if path.exists()]
+    for path in present:
+        try:
+            ours = load_file(path)["robustsmooth"]
+            config = dict(ours["config"])
+        except (ValueError, KeyError, TypeError, IsADirectoryError):
+            continue
+        _check_same_run(folder, config, cfg)
+        if path != files[0]:
+            state = "damaged" if files[0] in present else "gone"
+            _say(f"`{files[0]}` is {state}; going on from `{path.name}`, an older checkpoint")
+        return path, dict(ours)
+    if present:
+        names = " and ".join(f"`{path}`" for path in present)
+        raise ValueError(
+            f"{names} cannot be read (truncated or damaged, or no checkpoint of ours); delete "
+            f"`{folder / 'checkpoints'}` to train anew, or choose another folder with hydra.run.dir=..."
+        )
+    return None, {}
+
+
+@rank_zero_only
+def _say(sentence: str) -> None:
+    """Print on standard error, of several processes in one."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> None:
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
+    old, new = ({key: tree.get(key) for key in _FIXED} for tree in (then, now))
+    different = [
+        f"{key}={_flat(old).get(key)} then, {_flat(new).get(key)} now"
+        for key in sorted(_flat(old).keys() | _flat(new).keys())
+        if not key.startswith(_FREE) and _flat(old).get(key) != _flat(new).get(key)
+    ]
+    if different:
+        raise ValueError(
+            f"`{folder}` holds a run with other settings ({'; '.join(different)}); "
+            "choose another folder with hydra.run.dir=..., or go on with the old settings"
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, branch in tree.items()
+        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very run, trained to its end, with records that can be read.
+
+    Args:
+        folder: The run folder.
+        cfg: The training's config.
+        checkpoint: The checkpoint that `resume_from` found.
+        kept: What it found in it.
+
+    Raises:
+        ValueError: If ``trainer.max_epochs`` is not a positive integer.
+    """
+    epochs = cfg.trainer.max_epochs
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"`trainer.max_epochs` must be a positive integer, got {epochs}")
+    if checkpoint is None or checkpoint.name != "last.ckpt":
+        return False
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        OmegaConf.load(folder / ".hydra" / "config.yaml")
+        if kept.get("rows"):
+            read_metrics(folder / "metrics.csv")
+        return int(summary["epochs"]) >= epochs and isinstance(summary["metrics"], dict)
+    except (OSError, ValueError, KeyError, TypeError, YAMLError):
+        return False  # the checkpoint has what they held
+
+
+class TrainingRecord(Callback):
+    """Keep ``metrics.csv`` and ``summary.json`` of a training in step with its checkpoints.
+
+    The checkpoint of an epoch is written before the epoch's metrics are logged. It holds the rows of
+    ``metrics.csv``, those that are about to be logged included: a training that goes on from it writes the
+    file anew, whatever a kill cut off or a damage changed.
+
+    Args:
+        folder: The run folder.
+        timer: Knows how long the epochs took.
+    """
+
+    def __init__(self, folder: Path, timer: EpochTimer) -> None:
+        self.folder, self.timer = folder, timer
+        self._kept: dict[str, Any] = {}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the metrics and the rows."""
+        metrics = self._metrics(trainer)  # of all ranks together
+        rows = [_with_epoch(trainer, each.rows(), metrics) for each in _csv(trainer)]
+        checkpoint.setdefault("robustsmooth", {}).update(metrics=metrics, rows=rows[0] if rows else [])
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember the metrics and the rows."""
+        self._kept = checkpoint.get("robustsmooth", {})
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the rows of a training that goes on."""
+        for logger in _csv(trainer):
+            if self._kept.get("rows"):
+                logger.restore(self._kept["rows"])
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """``summary.json``: the last metrics, the epochs and the seconds that they took."""
+        summary = {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": sum(self.timer.seconds),
+            "seconds_per_epoch": self.timer.seconds,
+            "metrics": dict(sorted(self._metrics(trainer).items())),
+        }
+        if trainer.is_global_zero:
+            write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+        now = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        return {**self._kept.get("metrics", {}), **now}
+
+
+def _csv(trainer: pl.Trainer) -> list[CsvLogger]:
+    """The loggers that write ``metrics.csv``, on the rank that does."""
+    return [each for each in trainer.loggers if isinstance(each, CsvLogger) and trainer.is_global_zero]
+
+
+def _with_epoch(
+    trainer: pl.Trainer, rows: list[dict[str, str]], metrics: Mapping[str, float]
+) -> list[dict[str, str]]:
+    """The rows, with what Lightning will log of an epoch that has just ended."""
+    if not trainer.is_last_batch:
+        return rows
+    epoch = str(trainer.current_epoch)
+    if not rows or rows[-1].get("epoch") != epoch:  # without validation in this epoch
+        rows.append({"step": str(trainer.global_step - 1), "epoch": epoch})
+    training = {key: as_text(key, value) for key, value in metrics.items() if key.startswith("train/")}
+    return [*rows[:-1], {**rows[-1], **training}]
+
+
+def summary_metric(folder: Path, name: str) -> float | None:
+    """The last value of a metric, from ``summary.json``; None if the run has none of this name."""
+    path = folder / "summary.json"
+    if not path.is_file():  # another rank than the first, before that one has written it
+        return None
+    value = json.loads(path.read_text(encoding="utf-8"))["metrics"].get(name)
+    return None if value is None else float(value)

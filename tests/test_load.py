@@ -1,0 +1,112 @@
+"""`robustsmooth.load`: a network of ours or of somebody else, and what is known of its training."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import robustsmooth
+import robustsmooth.models.storage
+from robustsmooth.instantiation import instantiate
+from robustsmooth.models import save_safetensors
+from robustsmooth.runs import open_run
+
+IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def trained(compose, tmp_path):
+    """A run folder as `train` leaves it, and its network."""
+    config = OmegaConf.to_container(compose("train", "method.sigma=0.5", "data.val_images=60"), resolve=True)
+    network = instantiate(config["model"]).eval()
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    content = {"state_dict": state, "robustsmooth": {"config": config}}
+    torch.save(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    torch.save(network.network.state_dict(), tmp_path / "foreign.pt")
+    (tmp_path / "hub").mkdir()
+    save_safetensors(network, tmp_path / "hub" / "model.safetensors", config)
+    return network
+
+
+@pytest.mark.parametrize(
+    "place", ["run", "run/checkpoints/last.ckpt", "hub", "hub/model.safetensors"], ids=lambda place: place
+)
+def test_a_run_is_opened_with_what_is_known_of_it(trained, tmp_path, place):
+    found = robustsmooth.load(tmp_path / place)
+    assert torch.equal(found.network(IMAGES), trained(IMAGES))
+    assert not found.network.training
+    assert found.sigma == 0.5
+    assert found.data["num_classes"] == 10
+    assert found.data["val_images"] == 60
+    assert found.training["method"]["_target_"] == "robustsmooth.methods.GaussianModule"
+
+
+def test_a_foreign_file_is_opened_with_its_network_named(trained, tmp_path):
+    found = robustsmooth.load(tmp_path / "foreign.pt", "data=digits", "model=small_cnn")
+    assert torch.equal(found.network(IMAGES), trained(IMAGES))
+    assert found.sigma is None
+    assert found.training == {}
+    assert found.data["num_classes"] == 10
+
+
+def test_a_setting_replaces_a_trained_one(trained, tmp_path):
+    assert robustsmooth.load(tmp_path / "run", "data.batch_size=7").data["batch_size"] == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ([], "does not say which data it was trained with"),
+        (["data=imagenet", "model=as_trained"], "such as model=resnet50 model.normalization=imagenet"),
+        (["data=digits", "model=as_trained"], "such as model=small_cnn"),
+        (["data=digits", "model=cifar_resnet20"], "does not fit the network"),
+    ],
+)
+def test_what_a_foreign_file_does_not_say_must_be_given(trained, tmp_path, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        robustsmooth.load(tmp_path / "foreign.pt", *settings)
+
+
+def test_no_place_is_a_sentence():
+    with pytest.raises(ValueError, match=r"`checkpoint` must be a run folder or a checkpoint file, got null"):
+        robustsmooth.load(None)
+
+
+def test_a_checkpoint_is_read_once_and_the_command_keeps_its_config(trained, tmp_path, compose, monkeypatch):
+    read = []
+    whole = robustsmooth.models.state.load_file
+    monkeypatch.setattr(robustsmooth.models.state, "load_file", lambda path: read.append(path) or whole(path))
+    cfg = compose("certify", f"checkpoint={tmp_path / 'run'}")
+    before = OmegaConf.to_yaml(cfg)
+    run = open_run(cfg)
+    assert read == [tmp_path / "run" / "checkpoints" / "last.ckpt"]
+    assert OmegaConf.to_yaml(cfg) == before
+    assert run.config.smoothing.sigma == 0.5
+    assert run.config.model.checkpoint == run.config.checkpoint == str(read[0])
+    assert torch.equal(run.network(IMAGES), trained(IMAGES))
+
+
+def test_foreign_weights_are_not_said_to_be_trained_without_noise(trained, tmp_path, compose):
+    with pytest.raises(
+        ValueError, match=r"does not say with which noise it was trained; give smoothing.sigma"
+    ):
+        open_run(
+            compose("certify", f"checkpoint={tmp_path / 'foreign.pt'}", "data=digits", "model=small_cnn")
+        )
+
+
+def test_the_checkpoint_before_a_damaged_one_is_proposed(trained, tmp_path):
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    (last.parent / "previous.ckpt").write_bytes(last.read_bytes())
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"damaged; use another one, such as `.*previous.ckpt`"):
+        robustsmooth.load(tmp_path / "run")
+    assert robustsmooth.load(last.parent / "previous.ckpt").sigma == 0.5
+
+
+def test_the_package_is_imported_at_once():
+    code = "import sys, robustsmooth; sys.exit('torch' in sys.modules or not callable(robustsmooth.load))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
