@@ -39,8 +39,10 @@ class Normalize(nn.Module):
         Raises:
             ValueError: If the images have another number of channels than there are statistics.
         """
-        if images.shape[-3] != len(self.mean):  # one channel would be taken for all of them, silently
-            raise ValueError(f"the network takes images of {len(self.mean)} channels, got {images.shape[-3]}")
+        channels = self.mean.numel()
+        # One channel would be taken for all of them, silently. (Tracing, for ONNX, keeps no checks.)
+        if not torch.jit.is_tracing() and images.shape[-3] != channels:
+            raise ValueError(f"the network takes images of {channels} channels, got {images.shape[-3]}")
         return (images - self.mean) / self.std
 
 

@@ -452,9 +452,7 @@ def test_other_channels(tmp_path):
 
 def test_missing(tmp_path):
     for place in (tmp_path / "no.pt", tmp_path):
-        with pytest.raises(
-            ValueError, match=r"there is no checkpoint at|is not a run folder"
-        ):
+        with pytest.raises(ValueError, match=r"there is no checkpoint at|is not a run folder"):
             read_checkpoint(place)
 
 
