@@ -8,10 +8,11 @@ from typing import Any
 import robustsmooth
 from robustsmooth.report import tables
 from robustsmooth.report.comparable import by_guarantee
-from robustsmooth.report.evaluations import Evaluations, read_evaluations
+from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import write_page
+from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import find_runs
 from robustsmooth.report.table import Table
 from robustsmooth.report.terminal import show as show_tables
@@ -29,6 +30,7 @@ def build_tables(
     level: float = 0.95,
     method: Method = "clopper_pearson",
     restate: int | None = None,
+    published: str | None = None,
 ) -> list[Table]:
     """All tables that have rows, the most telling first.
 
@@ -38,6 +40,7 @@ def build_tables(
         level: Confidence level of the intervals over images.
         method: Kind of the intervals.
         restate: Restate certifications at so many votes; at the smallest number on the same images if None.
+        published: A data set whose published results stand beside ours, such as ``cifar10``.
     """
     certified = evaluations.certifications
     usual = [each for each in certified if each.guarantee.usual]
@@ -50,6 +53,7 @@ def build_tables(
         built.append(tables.certified_accuracy_table(members, at, level, method))
         built.append(tables.radius_table(members))
     built += [
+        _beside(certified, published),
         tables.best_table(certified, chosen),
         tables.envelope_table(certified, chosen),
         tables.attack_table(evaluations.attacks, level, method),
@@ -70,6 +74,13 @@ def build_tables(
     return [table for table in built if table is not None and table.rows]
 
 
+def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:
+    """The published results on a data set, with ours."""
+    if data is None:
+        return None
+    return tables.published_table(tables.of_data(certified, data), published_results(data))
+
+
 def _few(radii: Sequence[float], most: int = 4) -> list[float]:
     """At most four of the radii, evenly spread, the first among them."""
     stride = -(-len(radii) // most) or 1
@@ -87,6 +98,7 @@ def write_report(
     level: float = 0.95,
     interval: Method = "clopper_pearson",
     restate: int | None = None,
+    published: str | None = None,
     wandb: Mapping[str, Any] | None = None,
 ) -> list[Table]:
     """Read runs and write their report.
@@ -101,6 +113,7 @@ def write_report(
         level: Confidence level of the intervals over images, in (0, 1).
         interval: ``clopper_pearson`` or ``wilson``.
         restate: See `build_tables`.
+        published: See `build_tables`.
         wandb: Options of `robustsmooth.report.publish.publish`, to put the runs on Weights & Biases too.
 
     Returns:
@@ -121,11 +134,11 @@ def write_report(
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
-    built = build_tables(evaluations, radii, level, interval, restate)
+    built = build_tables(evaluations, radii, level, interval, restate, published)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"
         raise ValueError(f"`runs`: nothing to report: {problems}")
-    drawings = draw_figures(evaluations, level, interval)
+    drawings = draw_figures(evaluations, level, interval, published)
     if "tables" in formats:
         write_tables(built, folder / "tables")
     images = [suffix for suffix in ("png", "pdf") if suffix in formats]

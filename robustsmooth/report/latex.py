@@ -45,7 +45,7 @@ def _panels(table: Table) -> list[list[Column]]:
         return []
     first, panels = used[0], [[used[0]]]
     for column in used[1:]:
-        if sum(_points(table, each) for each in [*panels[-1], column]) > TEXT_WIDTH and len(panels[-1]) > 1:
+        if _width(table, [*panels[-1], column]) > TEXT_WIDTH and len(panels[-1]) > 1:
             panels.append([first])
         panels[-1].append(column)
     return panels
@@ -55,6 +55,15 @@ def _characters(table: Table, column: Column) -> int:
     cells = max((len(column.text(row)) for row in table.rows), default=0)
     heading = max(map(len, column.title.split()), default=0)
     return min(max(cells, heading), WIDEST) if column.style == "text" else max(cells, heading)
+
+
+def _width(table: Table, columns: Sequence[Column]) -> float:
+    """Points of columns beside each other; what stands over several may be wider than these."""
+    total = 0.0
+    for kind, group in groupby(columns, key=lambda each: each.kind):
+        title = CHARACTER * len(KIND_TITLES[kind]) + 2 * SEPARATION
+        total += max(title, sum(_points(table, column) for column in group))
+    return total
 
 
 def _points(table: Table, column: Column) -> float:

@@ -37,6 +37,7 @@ class Column:
         best: Whether the largest or the smallest value is printed bold; among the rows of one data set.
         head: What stands once over neighbours that share it.
         spread: Key of the standard deviation over seeds, where there is one.
+        only_files: Whether only the files for programs have it.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Column:
     best: Literal["max", "min"] | None = None
     head: str = ""
     spread: str | None = None
+    only_files: bool = False
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
         """The value as it is printed, without its interval; a dash where there is none."""
@@ -114,6 +116,10 @@ class Table:
     @property
     def used(self) -> list[Column]:
         """The columns in which some row has a value; the data set only where there are several."""
+        return [column for column in self._known if not column.only_files]
+
+    @property
+    def _known(self) -> list[Column]:
         several = len({_group(row) for row in self.rows}) > 1
         return [
             column
@@ -131,7 +137,7 @@ class Table:
     def frame(self) -> pd.DataFrame:
         """All keys of the rows, unrounded; the guarantee of a column is part of its name."""
         names: dict[str, str] = {}
-        for column in self.used:
+        for column in self._known:
             prefix = f"{column.kind}/" if KIND_TITLES[column.kind] else ""
             for key in filter(None, (column.key, column.low, column.high, column.spread)):
                 if key == column.key or any(row.get(key) is not None for row in self.rows):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from robustsmooth.report.comparable import by_data, by_guarantee, data_name
 from robustsmooth.report.evaluations import Attack, Evaluations
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
+from robustsmooth.report.figures.beside import beside_published
 from robustsmooth.report.figures.certified import (
     certified_accuracy,
     lower_bounds,
@@ -19,8 +20,10 @@ from robustsmooth.report.figures.measured import (
     inference_over_votings,
     training_curves,
 )
+from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import Run
 from robustsmooth.report.tables import agreement_rows
+from robustsmooth.report.tables.beside import of_data
 from robustsmooth.report.tables.certified import fair_groups
 from robustsmooth.statistics import Method
 
@@ -28,9 +31,19 @@ __all__ = ["PALETTE", "Drawing", "draw_figures", "write_figures"]
 
 
 def draw_figures(
-    evaluations: Evaluations, level: float = 0.95, method: Method = "clopper_pearson"
+    evaluations: Evaluations,
+    level: float = 0.95,
+    method: Method = "clopper_pearson",
+    published: str | None = None,
 ) -> list[Drawing]:
-    """All figures for which there is something to show."""
+    """All figures for which there is something to show.
+
+    Args:
+        evaluations: What was read.
+        level: Confidence level of the bands over images.
+        method: Kind of the intervals.
+        published: A data set whose published results stand beside ours.
+    """
     styles = Styles(_ranked(evaluations))
     drawings: list[Drawing | None] = []
     for guarantee, members in by_guarantee(evaluations.certifications).items():
@@ -40,6 +53,9 @@ def draw_figures(
             drawings.append(certified_accuracy(group, styles, level, method, name))
             if guarantee.usual and any(each.p_a_lower is not None for each in group):
                 drawings.append(lower_bounds(group, styles, name))
+    if published is not None:
+        ours = of_data(evaluations.certifications, published)
+        drawings.append(beside_published(ours, published_results(published), styles))
     budgets = [each for each in evaluations.attacks if each.norm == "l2" and each.epsilon is not None]
     drawings += _envelopes(evaluations, budgets)
     certified = [each for each in evaluations.certifications if each.guarantee.usual]

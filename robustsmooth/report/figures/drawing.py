@@ -7,6 +7,7 @@ lines differ in their dashes too. matplotlib is imported when a figure is drawn.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -105,6 +106,7 @@ def write_figures(drawings: Sequence[Drawing], folder: Path, formats: Sequence[s
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # says which tables of a font it embeds
     for drawing in drawings:
         figure = drawing.figure()
         with mpl.rc_context(STYLE):

@@ -7,6 +7,7 @@ from robustsmooth.report.tables.attacked import (
     contradiction_table,
     distance_table,
 )
+from robustsmooth.report.tables.beside import of_data, published_table
 from robustsmooth.report.tables.certified import (
     best_table,
     certified_accuracy_table,
@@ -31,5 +32,5 @@ __all__ = [
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "unpaired",
-    "best_table", "seed_comparison_table", "restated_table",
+    "best_table", "seed_comparison_table", "restated_table", "published_table", "of_data",
 ]  # fmt: skip

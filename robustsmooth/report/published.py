@@ -1,0 +1,85 @@
+"""Published results to stand beside ours, recomputed from the logs that their authors made public.
+
+``published.tsv`` has one row per log, certified with n = 100 000 and alpha = 0.001; certified accuracy is in
+percent of the log's rows. Some logs are incomplete: they have fewer rows than the stride leaves images.
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["Published", "published_results"]
+
+IMAGES = {"cifar10": 10_000, "imagenet": 50_000}
+"""Of the test (ImageNet: validation) split."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published certification.
+
+    Attributes:
+        facts: Method, data, model, sigma, n, alpha.
+        images: Rows of the log.
+        expected: Rows of a complete log.
+        acr: Average certified radius.
+        abstained: Share of abstentions.
+        radii: ``(R,)`` where certified accuracy is known.
+        accuracy: ``(R,)`` shares.
+        source: Who published it, and whose log it is.
+        log: Repository, commit and path of the log.
+    """
+
+    facts: dict[str, Any]
+    images: int
+    expected: int
+    acr: float
+    abstained: float
+    radii: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    source: str
+    log: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether the log has all images that it was to have."""
+        return self.images >= self.expected
+
+    @property
+    def label(self) -> str:
+        """Method, noise level and source."""
+        return f"{self.facts['method']} {self.facts['sigma']:g} ({self.source})"
+
+
+def published_results(data: str) -> list[Published]:
+    """The published results on a data set.
+
+    Raises:
+        ValueError: If none are known.
+    """
+    home = resources.files("robustsmooth.report")
+    table = pd.read_csv(StringIO(home.joinpath("published.tsv").read_text(encoding="utf-8")), sep="\t")
+    known = sorted(table["data"].unique())
+    if data not in known:
+        raise ValueError(f"`published` results are known of {', '.join(known)}, got {data!r}")
+    columns = [name for name in table if name.startswith("ca@")]
+    radii = np.array([float(name.removeprefix("ca@")) for name in columns])
+    return [
+        Published(
+            facts={name: row[name] for name in ("method", "data", "model", "sigma", "n", "alpha")},
+            images=int(row["images"]),
+            expected=IMAGES[data] // int(row["stride"]),
+            acr=float(row["acr"]),
+            abstained=float(row["abstained"]) / 100,
+            radii=radii,
+            accuracy=np.array([row[name] for name in columns], float) / 100,
+            source=str(row["source"]),
+            log=f"{row['repository']}@{row['commit']}: {row['path']}",
+        )
+        for row in table[table["data"] == data].to_dict(orient="records")
+    ]

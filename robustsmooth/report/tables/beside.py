@@ -1,0 +1,75 @@
+"""Our certifications beside published ones."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from robustsmooth import statistics
+from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.published import Published
+from robustsmooth.report.table import Column, Table
+from robustsmooth.report.tables.common import P_A, known_facts, radius_columns, radius_key, sure_share
+
+__all__ = ["of_data", "published_table"]
+
+
+def of_data(certifications: Iterable[Certification], data: str) -> list[Certification]:
+    """Certified l2 radii on the test images of a data set."""
+    usual = (each for each in certifications if each.guarantee.usual)
+    return [each for each in usual if each.run.facts.get("data") == data and "split" not in each.run.facts]
+
+
+def published_table(certifications: Sequence[Certification], published: Sequence[Published]) -> Table:
+    """Certified accuracy and ACR of our runs and of published ones, at the radii that are published.
+
+    Args:
+        certifications: Of the data set of the published ones.
+        published: At least one.
+    """
+    radii = published[0].radii
+    rows: list[dict[str, Any]] = []
+    for each in certifications:
+        shares = statistics.certified_accuracy(each.correct, each.radius, radii)
+        rows.append(_row(each.run.label, "here", known_facts(each.run), each.images, each.acr, shares))
+        rows[-1] |= {"sure": sure_share(each), "complete": str(each.images)}
+    for paper in published:
+        name = f"{paper.facts['method']} {paper.facts['sigma']:g}"
+        rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
+        of = "" if paper.complete else f" of {paper.expected}, incomplete"
+        rows[-1] |= {"complete": f"{paper.images}{of}", "log": paper.log}
+    rows.sort(key=_order)
+    shown = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
+    columns = [
+        Column("run", "Run"),
+        Column("source", "Published by"),
+        Column("model", "Network"),
+        Column("n", "n", style="d"),
+        Column("complete", "Images"),
+        Column("acr", "ACR", "certificate", ".3f"),
+        P_A,
+        *(replace(column, best=None) for column in radius_columns(shown, "certificate")),
+        Column("log", "Log", only_files=True),
+    ]
+    return Table(
+        "published", "Beside published results", columns, rows,
+        "Published: recomputed from the logs that the authors made public (n = 100 000, α = 0.001), on "
+        "the rows that they have; an incomplete log is not comparable to a complete one. Networks, "
+        "epochs, images and n differ: read the columns. The p_A of published logs is not known here. The"
+        " CSV file names each log.",
+    )  # fmt: skip
+
+
+def _row(
+    name: str, source: str, facts: dict[str, Any], images: int, acr: float, shares: np.ndarray
+) -> dict[str, Any]:
+    radii = [0.25 * step for step in range(len(shares))]
+    cells = {radius_key(radius): float(share) for radius, share in zip(radii, shares, strict=True)}
+    return {**facts, "run": name, "source": source, "images": images, "acr": acr, **cells}
+
+
+def _order(row: dict[str, Any]) -> tuple[float, float]:
+    """By noise level, the largest ACR first."""
+    sigma = row.get("sigma")
+    return (float(sigma) if isinstance(sigma, int | float) else 0.0, -row["acr"])

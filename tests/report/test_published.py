@@ -1,0 +1,72 @@
+"""The published results that ship with the report, and how they stand beside ours."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
+from robustsmooth.report.published import published_results
+
+from .conftest import CERTIFY, certify_rows, write_log
+
+
+def ours(tmp_path, data="cifar10", **facts):
+    path = write_log(tmp_path / "ours.tsv", CERTIFY[:6], [row[:6] for row in certify_rows()])
+    return {
+        "path": str(path),
+        "method": "gaussian",
+        "data": data,
+        "sigma": 0.25,
+        "n": 1000,
+        "alpha": 0.001,
+        **facts,
+    }
+
+
+@pytest.mark.parametrize(("data", "rows", "incomplete"), [("cifar10", 35, 0), ("imagenet", 14, 4)])
+def test_the_numbers_agree_with_each_other(data, rows, incomplete):
+    """The ACR is the area under certified accuracy: between its lower and its upper sum."""
+    results = published_results(data)
+    assert len(results) == rows
+    assert sum(not result.complete for result in results) == incomplete
+    for result in results:
+        steps = np.diff(result.radii)
+        assert (steps * result.accuracy[1:]).sum() <= result.acr <= (steps * result.accuracy[:-1]).sum()
+        assert np.all(np.diff(result.accuracy) <= 0)
+        assert result.accuracy[0] + result.abstained <= 1
+        assert "/" in result.log
+    best = {(result.facts["method"], result.facts["sigma"]): result.acr for result in results}
+    assert best["sun", 1.0] == {"cifar10": 0.8437, "imagenet": 1.0425}[data]
+
+
+def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
+    evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, "imagenet"))))
+    table = next(each for each in build_tables(evaluations, published="imagenet") if each.name == "published")
+    mine = [row for row in table.rows if row["source"] == "here"]
+    assert [(row["run"], row["images"]) for row in mine] == [("gaussian", 60)]
+    flagged = [row["complete"] for row in table.rows if "incomplete" in row["complete"]]
+    assert flagged == ["427 of 500, incomplete"] * 4
+    assert not any(table.is_best(column, row) for column in table.columns for row in table.rows)
+    assert 0.4765 in {row["acr"] for row in table.rows}
+
+
+def test_only_our_runs_on_the_test_images_of_that_data_set_stand_there(tmp_path):
+    for facts in ({"data": "digits"}, {"split": "validation"}):
+        evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, **facts))))
+        table = next(
+            each for each in build_tables(evaluations, published="cifar10") if each.name == "published"
+        )
+        assert "here" not in {row["source"] for row in table.rows}
+
+
+def test_the_command_puts_rows_and_curves_beside_ours(tmp_path):
+    write_report(ours(tmp_path), tmp_path / "out", formats=["tables", "png"], published="cifar10")
+    frame = pd.read_csv(tmp_path / "out" / "tables" / "published.csv")
+    assert {"log", "source", "complete", "certificate/acr"} <= set(frame.columns)
+    assert frame["log"].str.contains("eth-sri/acr-weakness").any()
+    assert (tmp_path / "out" / "figures" / "published.png").exists()
+
+
+def test_a_data_set_without_published_results_is_said(tmp_path):
+    with pytest.raises(ValueError, match="known of cifar10, imagenet, got 'digits'"):
+        write_report(ours(tmp_path), tmp_path / "out", published="digits")
