@@ -90,3 +90,26 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(ValueError, match=r"CarliniWagner needs foolbox.*pip install robustsmooth\[attacks\]"):
         _import("foolbox", CarliniWagner())
+
+
+def test_early_abort_saves_passes_and_leaves_images_to_themselves(linear, randomness):
+    """foolbox stops a whole batch together; here each image is a batch of its own then."""
+    pytest.importorskip("foolbox")
+    looked = []
+
+    def network(points):
+        looked.append(len(points))
+        return linear.network(points)
+
+    few = slice(0, 3)
+    images, labels = linear.images[few], linear.labels[few]
+    seen = {}
+    for abort in (False, True):
+        looked.clear()
+        attack = CarliniWagner(steps=50, search_steps=4, abort_early=abort)
+        points = attack(network, images, labels, randomness=randomness(3))
+        seen[abort] = sum(looked)
+        assert bool((linear.network(points).argmax(1) != labels).all())
+    assert seen[True] < 0.7 * seen[False]
+    alone = attack(network, images[:1], labels[:1], randomness=randomness(1))
+    assert torch.equal(alone, points[:1])
