@@ -93,9 +93,9 @@ class CarliniWagner(_LibraryAttack):
         initial_weight: First value of c.
         confidence: Margin by which the wrong class must lead.
         abort_early: End the search for a value of c where a tenth of the steps brought no progress, as
-            foolbox does by itself: several times fewer passes, at times a longer perturbation. foolbox looks at the
-            whole batch's progress; so that an image's result does not depend on its batch, images are
-            then attacked one by one.
+            foolbox does by itself: several times fewer passes, at times a longer perturbation. foolbox
+            looks at the whole batch's progress; so that an image's result does not depend on its batch,
+            images are then attacked one by one.
         objective: See `Attack`, like everything that follows there; not `Stein`.
 
     Raises:
