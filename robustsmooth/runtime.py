@@ -1,6 +1,7 @@
 """What every command shares once its config is composed: a quiet process, loggers, the trainer."""
 
 import logging
+import logging.config
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +19,7 @@ from pytorch_lightning.loggers import Logger
 
 from robustsmooth.commands import describe, write_description
 from robustsmooth.instantiation import instantiate
+from robustsmooth.processes import cores, follow_parent, handle_signals
 
 __all__ = ["loggers_for", "named_parts", "trainer_for"]
 
@@ -35,6 +38,8 @@ def _hush() -> None:
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
         ".*LeafSpec.*",
         ".*your dataloader is not resumable.*",  # our sampler goes on by itself
+        ".*The `srun` command is available.*",  # trainer=slurm uses it
+        ".*was called before the ``update`` method.*",  # of a rank without images
         ".*Be aware that when using `ckpt_path`.*",  # a changed time limit is no loss
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -48,6 +53,20 @@ def _check_sweep(cfg: DictConfig) -> None:
         raise ValueError(
             "a sweep cannot use trainer.strategy=ddp, which starts the whole sweep in every process; "
             "use trainer.strategy=ddp_spawn"
+        )
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    """Each device of a processor is a process; what is more than its cores was not meant."""
+    devices, most = cfg.trainer.get("devices"), max(2, cores())
+    gpus = cfg.trainer.get("accelerator") not in (None, "auto", "cpu") or torch.cuda.is_available()
+    on_cpu = cfg.trainer.get("accelerator") == "cpu" or not gpus
+    if on_cpu and isinstance(devices, int) and devices > most:
+        raise ValueError(f"`trainer.devices` must be at most {most} here, one for each core, got {devices}")
+    if cfg.trainer.get("strategy") in ("ddp_fork", "ddp_notebook") and torch.get_num_threads() > 1:
+        raise ValueError(
+            f"trainer.strategy={cfg.trainer.strategy} hangs in a process with more than one thread; use "
+            "trainer.strategy=ddp_spawn, or set OMP_NUM_THREADS=1"
         )
 
 
@@ -111,6 +130,34 @@ def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
         _close_wandb(loggers, exit_code=0 if status == "success" else 1)
 
 
+class _Rank(Callback):
+    """Makes a process that a strategy has spawned one like that which spawned it: as quiet, and with its log.
+
+    It ends with the one that spawned it. Being read there is the first thing that happens to it.
+    """
+
+    def __init__(self) -> None:
+        hydras = HydraConfig.get() if HydraConfig.initialized() else None
+        self.logging: Any = hydras and OmegaConf.to_container(hydras.job_logging, resolve=True)
+        self.spawned_by = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if os.getpid() == self.spawned_by:
+            return
+        handle_signals()
+        follow_parent()
+        if self.logging:
+            logging.config.dictConfig(self.logging)
+        _hush()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Share the cores; take SIGTERM back from Lightning, whose ranks wait for each other."""
+        handle_signals()
+        if trainer.num_devices > 1 and trainer.strategy.root_device.type == "cpu":
+            torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // trainer.num_devices)))
+
+
 class _Beginning(Callback):
     """Write what a run is when it begins, which is after all who may refuse to go on in its folder.
 
@@ -159,12 +206,13 @@ def trainer_for(
     """
     _hush()
     _check_sweep(cfg)
+    _check_devices(cfg)
     _check_one_folder()
     with loggers_for(cfg, folder) if loggers is None else nullcontext(loggers) as opened:
         yield instantiate(
             cfg.trainer,
             default_root_dir=str(folder),
-            callbacks=[*callbacks, _Beginning(folder, describe(cfg))],
+            callbacks=[_Rank(), *callbacks, _Beginning(folder, describe(cfg))],
             logger=list(opened) or False,
             **kwargs,
         )

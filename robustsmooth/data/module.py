@@ -1,6 +1,5 @@
 """The data modules' common base: splits, loaders, and the way from stored pixels to [0, 1]."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from robustsmooth.data.batch import Batch
 from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset, stratified_split
 from robustsmooth.data.tensors import JoinedParts, Part
+from robustsmooth.processes import cores
 
 __all__ = ["ImageDataModule", "Settings", "Split"]
 
@@ -82,7 +82,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"`data.num_workers` must be at least 0, or null, got {num_workers}")
         self.channels, self.normalization = channels, normalization
         self.batch_size, self.val_images, self.seed = batch_size, val_images, seed
-        self.num_workers = _cores() if num_workers is None else num_workers
+        self.num_workers = cores() if num_workers is None else num_workers
         self.subset = subset or Subset()
         self.augmentation, self.extra = augmentation, extra
         self.draw_weights: Callable[[int], torch.Tensor | None] | None = None
@@ -302,6 +302,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         rank, ranks = self._rank()
         part = self.part(split)
         sampler = UnrepeatedSampler(part, num_replicas=ranks, rank=rank, positions=positions)  # type: ignore[arg-type]
+        if positions and not len(sampler):  # without a batch, a rank would not join in
+            return DataLoader(part, batch_sampler=[[]], collate_fn=_as_is)  # type: ignore[arg-type]
         return self._loader(part, sampler, drop_last=False)
 
     def _loader(
@@ -326,11 +328,6 @@ class _ResumableLoader(DataLoader):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_is(batch: Any) -> Any:

@@ -187,17 +187,21 @@ class ClassificationModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Clean and noisy accuracy; the noise of an image is the same in every epoch."""
+        if len(batch.labels):  # a rank may have no image
+            self._validate(batch)
+        metrics = {"val/loss": self.val_loss, "val/top1": self.val_top1, "val/top5": self.val_top5}
+        self.log_dict({**metrics, "val/noisy_top1": self.val_noisy_top1}, on_step=False, on_epoch=True)
+
+    def _validate(self, batch: Batch) -> None:
         images, labels, indices = batch
         logits = self.network(images)
         self.val_loss.update(functional.cross_entropy(logits, labels).expand(len(images)))
         self.val_top1.update(contains_label(logits, labels).float())
         self.val_top5.update(contains_label(logits, labels, k=5).float())
-        metrics = {"val/loss": self.val_loss, "val/top1": self.val_top1, "val/top5": self.val_top5}
         if self.sigma > 0:
             noise = self.noise.draw(images, 1, ImageRandomness(self.seed, "validation/noise", indices))[0]
             logits = self.network(images + noise)
         self.val_noisy_top1.update(contains_label(logits, labels).float())
-        self.log_dict({**metrics, "val/noisy_top1": self.val_noisy_top1}, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         """The optimiser and, if there is one, its schedule."""

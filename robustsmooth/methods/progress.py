@@ -5,8 +5,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robustsmooth.terminal import Terminal
 
 __all__ = ["TrainingProgress"]
 
@@ -26,7 +27,7 @@ class TrainingProgress(Callback):
             raise ValueError(f"`every` must be at least 1, got {every}")
         self.metrics = list(metrics)
         self.every = every
-        self.console = Console(stderr=True)
+        self.console = Terminal()
         self._bar: Progress | None = None
         self._started = 0.0
 

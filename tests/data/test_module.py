@@ -1,11 +1,17 @@
 """The base data module inside a real Trainer: order, augmentation, resuming, ranks."""
 
+import functools
+import math
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from robustsmooth.data import Batch, CropAndFlip, DigitsDataModule, ImageTensors, Subset
+from robustsmooth.evaluation import EvaluationModule
+from robustsmooth.methods import GaussianModule
+from robustsmooth.models import SmallCNN
 
 
 def digits(**settings):
@@ -275,12 +281,28 @@ def test_two_ranks_see_what_one_sees(tmp_path):
 
 
 @pytest.mark.ddp
-def test_fewer_test_images_than_ranks(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*was called before the ``update`` method")
+def test_a_rank_without_images_joins_in(tmp_path):
+    """One test image and one validation image on two ranks: the metrics are theirs, nobody waits."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    runner = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", default_root_dir=tmp_path, **quiet)
-    runner.test(Sums(tmp_path), digits(subset=Subset(indices=[5])), verbose=False)
-    rows = [line for path in tmp_path.glob("test.rank*") for line in path.read_text().splitlines()]
-    assert [row.split()[0] for row in rows] == ["5"]
+    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "max_epochs": 1}
+    quiet["use_distributed_sampler"] = False  # as in conf/trainer
+
+    def trainer():
+        ranks = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_fork"}
+        return pl.Trainer(default_root_dir=tmp_path, **ranks, **quiet)
+
+    network = SmallCNN(num_classes=10, width=4)
+    network.num_classes = 10
+    data = digits(subset=Subset(indices=[5]), val_images=1)
+    testing = trainer()
+    testing.test(EvaluationModule(network), data, verbose=False)
+    assert float(testing.callback_metrics["test/top1"]) in (0, 1)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.01)
+    training = trainer()
+    training.fit(GaussianModule(network, optimizer, sigma=0.25), data)
+    assert float(training.callback_metrics["val/top1"]) in (0, 1)
+    assert math.isfinite(float(training.callback_metrics["val/loss"]))
 
 
 def test_validation_images_can_be_evaluated():

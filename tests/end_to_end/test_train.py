@@ -112,8 +112,11 @@ def test_a_truncated_checkpoint_is_one_sentence(reference, run, tmp_path):
 
 
 @pytest.mark.ddp
-def test_two_ranks_train_and_validate_every_image_once(run, tmp_path):
-    run("train", "trainer=ddp_cpu", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}")
+def test_two_ranks_of_two_threads_train_and_validate_every_image_once(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a fork would wait for ever
+    done = run("train", "trainer=ddp_cpu", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}")
+    assert "Warning" not in done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 2
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     correct = metrics["val/top1"] * 180  # a whole number only if all 180 images count once
     assert (correct - correct.round()).abs().max() < 1e-3

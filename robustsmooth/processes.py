@@ -1,0 +1,165 @@
+"""The processes of a command: how they are stopped, and what becomes of those that it has started.
+
+SIGINT (Ctrl-C) and SIGTERM end a command wherever it is, by the exception `Stopped`. Nothing has to be
+finished first, because nothing is lost by SIGKILL either: rows and checkpoints appear whole or not at all.
+"""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+__all__ = [
+    "Stopped",
+    "cores",
+    "end_children",
+    "ended_process",
+    "first_process",
+    "follow_parent",
+    "handle_signals",
+    "own_children",
+    "stoppable",
+]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 3.0  # seconds within which a second signal is taken for the first one again
+_stopped_at: float | None = None
+
+
+class Stopped(SystemExit):
+    """The command was stopped by a signal.
+
+    Args:
+        code: The exit status, 128 plus the signal's number, as shells count.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+        return signal.Signals(int(str(self.code)) - 128).name
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    global _stopped_at
+    now = time.monotonic()
+    if _stopped_at is None:
+        _stopped_at = now
+        raise Stopped(128 + signum)
+    if now - _stopped_at > _PATIENCE:  # somebody means it; `timeout` sends two at once
+        os._exit(128 + signum)
+
+
+def handle_signals() -> None:
+    """From now on SIGINT and SIGTERM raise `Stopped` in the main thread."""
+    global _stopped_at
+    _stopped_at = None
+    if threading.current_thread() is threading.main_thread():
+        for each in _SIGNALS:
+            signal.signal(each, _stop)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """`handle_signals` for a while; the handlers that were there come back."""
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+    handle_signals()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def first_process() -> bool:
+    """Whether this one writes and says what all would alike; Lightning, torchrun or SLURM number them."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---------------------------------------------------------------------------- parents and children
+
+
+def follow_parent() -> None:
+    """End this process within a second when the one that started it is gone, SIGKILL included."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def own_children() -> set[int]:
+    """The running processes that this one has started, but for those that clean up after it by themselves."""
+    if not Path("/proc/self/stat").exists():
+        return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
+    me = str(os.getpid())
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with suppress(OSError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if parent == me and state != "Z" and b"resource_tracker" not in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
+
+
+def end_children(but: Set[int] = frozenset(), grace: float = 5.0) -> None:
+    """End the processes that this one has started: SIGTERM first, SIGKILL for who is still there later.
+
+    Args:
+        but: Processes to leave alone.
+        grace: Seconds between the two.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes an ended loader for an error
+    left = own_children() - but
+    for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        end = time.monotonic() + seconds
+        while left and time.monotonic() < end:
+            time.sleep(0.02)
+            left &= own_children()
+
+
+def ended_process(error: BaseException) -> tuple[str, int] | None:
+    """What to say, and the exit status, if an error means that another process of the command has ended.
+
+    Args:
+        error: Of torch: a rank or a process that loads images was killed, or a rank lost its connection.
+    """
+    kind, message = type(error).__name__, str(error)
+    lost = re.search(r"Connection closed by peer|Connection reset by peer|Broken pipe", message)
+    told = re.search(r"terminated with signal (SIG\w+)|killed by signal: (\w+)", message)
+    if kind == "ProcessExitedException" or "DataLoader worker" in message or "_LoaderKilled" in kind:
+        how = {"Terminated": "SIGTERM", "Killed": "SIGKILL", "Interrupt": "SIGINT"}
+        name = told and (told[1] or how.get(told[2], told[2]))
+        code = getattr(error, "exit_code", None)
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            name = signal.Signals(code - 128).name
+        if name in ("SIGINT", "SIGTERM"):
+            return f"stopped by {name}", 128 + signal.Signals[name]
+        why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"one of its processes ended before its time ({name or message.split('.')[0]}{why})", 1
+    if kind in ("ProcessRaisedException", "DistBackendError", "RuntimeError") and lost:
+        return "one of its processes lost its connection to another one, which has ended", 1
+    return None
