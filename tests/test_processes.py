@@ -30,7 +30,5 @@ def test_a_fork_of_several_threads_is_refused(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     runtime._check_devices(forking)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with pytest.raises(
-        ValueError, match=r"trainer.strategy=ddp_fork hangs .* use .*ddp_spawn"
-    ):
+    with pytest.raises(ValueError, match=r"trainer.strategy=ddp_fork hangs .* use .*ddp_spawn"):
         runtime._check_devices(forking)
