@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Set
@@ -23,6 +24,7 @@ __all__ = [
     "first_process",
     "follow_parent",
     "handle_signals",
+    "launch",
     "own_children",
     "stoppable",
 ]
@@ -85,6 +87,16 @@ def first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
+def launch() -> str:
+    """A name that the processes of one run share, whether torchrun, srun or one of them started them."""
+    facts = os.environ
+    if "TORCHELASTIC_RUN_ID" in facts:
+        return f"{facts['TORCHELASTIC_RUN_ID']}:{facts.get('MASTER_PORT')}"
+    if int(facts.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return f"{facts.get('SLURM_JOB_ID')}.{facts.get('SLURM_STEP_ID')}"
+    return facts.setdefault("ROBUSTSMOOTH_LAUNCH", f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}")
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -145,21 +157,21 @@ def ended_process(error: BaseException) -> tuple[str, int] | None:
     """What to say, and the exit status, if an error means that another process of the command has ended.
 
     Args:
-        error: Of torch: a rank or a process that loads images was killed, or a rank lost its connection.
+        error: Of torch or joblib: a rank, a job or a process that loads images was killed; or a rank lost its
+            connection to one that was.
     """
     kind, message = type(error).__name__, str(error)
-    lost = re.search(r"Connection closed by peer|Connection reset by peer|Broken pipe", message)
-    told = re.search(r"terminated with signal (SIG\w+)|killed by signal: (\w+)", message)
-    if kind == "ProcessExitedException" or "DataLoader worker" in message or "_LoaderKilled" in kind:
-        how = {"Terminated": "SIGTERM", "Killed": "SIGKILL", "Interrupt": "SIGINT"}
-        name = told and (told[1] or how.get(told[2], told[2]))
-        code = getattr(error, "exit_code", None)
-        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            name = signal.Signals(code - 128).name
-        if name in ("SIGINT", "SIGTERM"):
-            return f"stopped by {name}", 128 + signal.Signals[name]
-        why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-        return f"one of its processes ended before its time ({name or message.split('.')[0]}{why})", 1
-    if kind in ("ProcessRaisedException", "DistBackendError", "RuntimeError") and lost:
-        return "one of its processes lost its connection to another one, which has ended", 1
-    return None
+    killed = kind in ("ProcessExitedException", "TerminatedWorkerError") or "DataLoader worker" in message
+    if not killed:
+        lost = re.search(r"Connection (closed|reset) by peer|Broken pipe|Socket Timeout", message)
+        if lost and kind in ("ProcessRaisedException", "DistBackendError", "RuntimeError"):
+            return "one of its processes has lost its connection to another one, which has ended", 1
+        return None
+    told = re.search(r"SIG(?!NAL)[A-Z]+|signal: \w+", message)
+    words = {"signal: Terminated": "SIGTERM", "signal: Killed": "SIGKILL", "signal: Interrupt": "SIGINT"}
+    name = words.get(told[0], told[0]) if told else "without a word"
+    name = {130: "SIGINT", 143: "SIGTERM"}.get(getattr(error, "exit_code", 0), name)
+    if name in ("SIGINT", "SIGTERM"):
+        return f"stopped by {name}", 128 + signal.Signals[name]
+    why = ", which is what the system sends when memory runs out" if name == "SIGKILL" else ""
+    return f"one of its processes was ended from outside ({name}{why})", 1

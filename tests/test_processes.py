@@ -1,10 +1,18 @@
 """The processes of a command: threads, ranks, signals, and what becomes of those that it has started."""
 
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.multiprocessing import ProcessExitedException
 
 from robustsmooth import runtime
+from robustsmooth.commands import explain
 
 
 def trainer(**settings):
@@ -32,3 +40,84 @@ def test_a_fork_of_several_threads_is_refused(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(ValueError, match=r"trainer.strategy=ddp_fork hangs .* use .*ddp_spawn"):
         runtime._check_devices(forking)
+
+
+# ---------------------------------------------------------------------------- signals and children
+
+FAMILY = """
+import subprocess, sys, time
+from robustsmooth.processes import Stopped, end_children, own_children, stoppable
+try:
+    with stoppable():
+        child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+        print(child.pid, flush=True)
+        time.sleep(60)
+except Stopped as stop:
+    assert own_children() == {child.pid}
+    end_children(grace=0.5)
+    print(stop.signal, own_children(), flush=True)
+    raise
+"""
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+FOLLOWING = "import time; from robustsmooth.processes import follow_parent; follow_parent(); time.sleep(60)"
+
+
+def family(child):
+    parent = subprocess.Popen([sys.executable, "-c", FAMILY, child], stdout=subprocess.PIPE, text=True)
+    return parent, int(parent.stdout.readline())
+
+
+def gone(pid, seconds=5.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_and_its_children_with_its_number(signum):
+    parent, child = family(STUBBORN)
+    time.sleep(0.5)  # until it ignores SIGTERM
+    parent.send_signal(signum)
+    parent.send_signal(signum)  # as `timeout` does: to the process and to its group
+    said, _ = parent.communicate(timeout=20)
+    assert parent.returncode == 128 + signum
+    assert said == f"{signal.Signals(signum).name} set()\n"
+    assert gone(child)
+
+
+def test_a_process_that_follows_its_parent_ends_after_sigkill():
+    parent, child = family(FOLLOWING)
+    time.sleep(1)  # until it follows
+    parent.kill()
+    parent.communicate()
+    assert gone(child)
+
+
+LOADER = "DataLoader worker (pid 7)"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "status"),
+    [
+        (ProcessExitedException("with signal SIGKILL", 1, 2, -9, "SIGKILL"), "memory runs out", 1),
+        (ProcessExitedException("with exit code 143", 1, 2, 143), "stopped by SIGTERM; ", 143),
+        (RuntimeError(f"{LOADER} is killed by signal: Terminated. "), "stopped by SIGTERM; ", 143),
+        (RuntimeError(f"{LOADER} is killed by signal: Killed. "), "outside (SIGKILL", 1),
+        (RuntimeError("[gloo/pair.cc:553] Connection closed by peer [::1]:7"), "lost its connection", 1),
+        (type("TerminatedWorkerError", (Exception,), {})("codes {SIGKILL(-9)}"), "memory runs out", 1),
+    ],
+    ids=["killed", "ended", "loader stopped", "loader killed", "survivor", "joblib"],
+)
+def test_an_ended_process_is_told_in_a_sentence(error, sentence, status):
+    told, code = explain(error)
+    assert sentence in told
+    assert "start the same command again" in told
+    assert "foresaw" not in told
+    assert code == status
+    assert explain(RuntimeError("Connection pool is full"))[0].startswith("RuntimeError")

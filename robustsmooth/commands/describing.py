@@ -1,7 +1,6 @@
 """What a run is, written beside its results: the resolved config, the versions, the commit."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,8 +14,10 @@ from omegaconf.errors import MissingMandatoryValue
 
 import robustsmooth
 from robustsmooth.files import write_whole
+from robustsmooth.lock import hold
+from robustsmooth.processes import first_process
 
-__all__ = ["describe", "environment", "is_first_process", "prepare", "write_description"]
+__all__ = ["describe", "environment", "prepare", "write_description"]
 
 
 _LOGS = ("certify", "predict", "attack", "agreement", "timing", "smoothed_inference")
@@ -30,7 +31,7 @@ _RECORDS: dict[str, tuple[str, ...]] = {
 
 
 def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
-    """Get the run folder ready.
+    """Get the run folder ready, and keep other commands out of it until this one ends.
 
     A run folder belongs to one command: each keeps its own ``.hydra/`` and ``summary.json`` there.
 
@@ -45,12 +46,13 @@ def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
 
     Raises:
         MissingMandatoryValue: If a value that must be given is missing.
-        ValueError: If the folder holds the records of another command, or is a file.
+        ValueError: If the folder holds the records of another command, if one works in it, or if it is a file.
     """
     folder = Path(cfg.run_dir)
     _check_mandatory(cfg)
     _check_owner(folder, command)
     folder.mkdir(parents=True, exist_ok=True)
+    hold(folder)
     if begin:
         write_description(folder, describe(cfg))
     return folder
@@ -92,14 +94,9 @@ def describe(cfg: DictConfig) -> dict[str, str]:
 
 def write_description(folder: Path, files: Mapping[str, str]) -> None:
     """Write what `describe` found, in one of several processes."""
-    if is_first_process():
+    if first_process():
         for name, text in files.items():
             write_whole(folder / ".hydra" / name, text)
-
-
-def is_first_process() -> bool:
-    """Whether this one writes what all would write alike; Lightning, torchrun or SLURM number them."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def environment() -> dict[str, Any]:

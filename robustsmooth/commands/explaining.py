@@ -19,7 +19,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from robustsmooth.commands.composing import conf_dir
+from robustsmooth.commands.stopping import go_on
 from robustsmooth.files import DISK_FULL
+from robustsmooth.processes import ended_process
 
 __all__ = ["explain"]
 
@@ -34,6 +36,8 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
         return _explain_unknown_choice(error), USAGE
     if isinstance(error, ConfigCompositionException | OverrideParseException | MissingMandatoryValue):
         return _explain_override(error, name, argv), USAGE
+    if ended := ended_process(error):
+        return f"{ended[0]}; {go_on()}", ended[1]
     if isinstance(error, OSError):
         return _explain_os_error(error), FAILURE
     message = " ".join(str(error).split()) or type(error).__name__

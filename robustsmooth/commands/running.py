@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,14 +15,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from robustsmooth.commands.composing import conf_dir, register_resolvers
-from robustsmooth.commands.describing import is_first_process
 from robustsmooth.commands.explaining import explain
+from robustsmooth.commands.stopping import RESUMABLE, join_launcher, stopped_alike
+from robustsmooth.lock import release
+from robustsmooth.processes import first_process
 
 __all__ = ["command", "nested"]
 
 _EVALUATIONS = ("certify", "predict", "attack", "measure")
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
-_STOPPED = "stopped by SIGTERM; what is finished is kept: start the same command again to go on"
 _log = logging.getLogger(__name__)
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
@@ -32,8 +32,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     """Make ``conf/<name>.yaml`` the primary config of a function and the function a command.
 
     The command ends with exit status 0; or with one sentence on standard error and status 2 for a
-    wrong call (unknown choice, misspelt key, missing value), 143 after SIGTERM or 1 for anything else. With
-    ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+    wrong call (unknown choice, misspelt key, missing value), 130 after SIGINT (Ctrl-C), 143 after SIGTERM,
+    or 1 for anything else. Its child processes end with it. With ``HYDRA_FULL_ERROR=1`` in the environment
+    the traceback is shown instead.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -41,9 +42,10 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
+            join_launcher()
             try:
                 result = task(cfg)
-                if name in _EVALUATIONS or name == "train":
+                if name in RESUMABLE:
                     _say_where(cfg)
                 return result
             except Exception as error:
@@ -53,6 +55,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 sentence, _ = explain(error, name, sys.argv[1:])
                 _log.error("job %s failed: %s", HydraConfig.get().job.num, sentence)
                 raise
+            finally:
+                release()
 
         @functools.wraps(task)
         def main() -> None:
@@ -60,13 +64,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             # Errors come here instead of being printed by Hydra; child processes inherit the choice.
             os.environ.setdefault(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
             try:
-                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
-            except SystemExit as stop:
-                if type(stop).__name__ != "SIGTERMException":  # of Lightning, and without a status
-                    raise
-                print(f"robustsmooth {name}: {_STOPPED}", file=sys.stderr, flush=True)
-                sys.exit(128 + signal.SIGTERM)
+                stopped_alike(run, functools.partial(_say, name))
             except Exception as error:
                 _give_up(error, name)
                 raise
@@ -78,7 +78,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 def _say_where(cfg: DictConfig) -> None:
     """The last line: the folder that the next command will be given."""
-    if is_first_process():
+    if first_process():
         print(f"The run is {cfg.run_dir}", flush=True)
 
 
@@ -87,8 +87,12 @@ def _give_up(error: Exception, name: str) -> None:
     if os.environ.get(_FULL_ERROR) == "1":
         return
     sentence, status = explain(error, name, sys.argv[1:])
-    print(f"robustsmooth {name}: {sentence}", file=sys.stderr, flush=True)
+    _say(name, sentence)
     sys.exit(status)
+
+
+def _say(name: str, sentence: str) -> None:
+    print(f"robustsmooth {name}: {sentence}", file=sys.stderr, flush=True)
 
 
 def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[str] = ()) -> Callable[[], Any]:

@@ -1,0 +1,110 @@
+"""Where a command writes, and what it says when it is stopped."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from robustsmooth.processes import (
+    Stopped,
+    end_children,
+    first_process,
+    follow_parent,
+    handle_signals,
+    own_children,
+    stoppable,
+)
+
+__all__ = ["RESUMABLE", "Announce", "go_on", "join_launcher", "stopped_alike"]
+
+RESUMABLE = ("train", "certify", "predict", "attack", "measure")
+
+
+class _Process:
+    """Of the command that this process was started for.
+
+    Attributes:
+        user: Whether the user has started it, or something that starts several with the same words; and not a
+            launcher of sweeps, which hands a job over.
+        follows: Whether it ends with its parent.
+        folder: Where the command writes; None if it cannot be continued.
+        option: What to add to the same command so that it goes on there; None if nothing.
+    """
+
+    user = follows = False
+    folder: str | None = None
+    option: str | None = None
+
+
+_this = _Process()
+
+
+class Announce(Callback):
+    """Says at the start where a run or a sweep writes."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A command begins."""
+        _announce(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A sweep begins."""
+        _announce(config, "sweep")
+
+
+def _announce(config: DictConfig, kind: str) -> None:
+    if config.hydra.job.name not in RESUMABLE:
+        return
+    _this.folder = str(config.hydra[kind].dir)
+    by_time = "${now:" in str(OmegaConf.to_container(config.hydra[kind], resolve=False))
+    _this.option = f"hydra.{kind}.dir={_this.folder}" if by_time else None
+    if first_process():
+        print(f"The {kind} folder is {_this.folder}", flush=True)
+
+
+def go_on() -> str:
+    """What is kept, and how to go on."""
+    if _this.folder is None:
+        return "start the same command again"
+    how = f"start the same command with {_this.option}" if _this.option else "start the same command again"
+    return f"what is finished is kept in `{_this.folder}`: {how} to go on"
+
+
+def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Run a command so that SIGINT and SIGTERM end it and its children, with a sentence.
+
+    Args:
+        run: The command.
+        say: Says the sentence.
+
+    Raises:
+        SystemExit: With 130 after SIGINT (Ctrl-C) and 143 after SIGTERM.
+    """
+    _this.user, _this.folder, _this.option = True, None, None
+    if not first_process():
+        _follow()
+    others = own_children()
+    with stoppable():
+        try:
+            run()
+        except BaseException as end:
+            end_children(but=others)
+            if isinstance(end, Stopped) and first_process():
+                say(f"stopped by {end.signal}; {go_on()}")
+            raise
+
+
+def join_launcher() -> None:
+    """A job in a process of a launcher of sweeps ends with the sweep; submitit has handlers of its own."""
+    if _this.user:
+        return
+    _follow()
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        handle_signals()
+
+
+def _follow() -> None:
+    if not _this.follows:
+        _this.follows = True
+        follow_parent()
