@@ -1,4 +1,4 @@
-"""SLURM: one rank for each task that ``srun`` starts."""
+"""SLURM, and whoever else starts several processes with the same words."""
 
 import os
 import re
@@ -6,113 +6,60 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment
+__all__ = ["check_launcher", "requeue", "slurm", "tasks"]
 
-__all__ = ["SlurmEnvironment", "check_tasks", "requeue", "slurm"]
+
+def tasks() -> int:
+    """How many tasks ``srun`` has started together with this one; 1 without ``srun``."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def slurm(what: str) -> int:
-    """``${slurm:nodes}`` of the step that this task belongs to, and ``${slurm:tasks_per_node}``.
+    """``${slurm:nodes}`` and ``${slurm:tasks_per_node}`` of the step of SLURM that this task belongs to.
 
     Raises:
         ValueError: If the tasks are not spread evenly over the nodes.
     """
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
-    tasks = _tasks()
-    if tasks % nodes:
+    if tasks() % nodes:
         raise ValueError(
-            f"srun has spread {tasks} tasks over {nodes} nodes, but each node needs as many as the others; "
+            f"srun has spread {tasks()} tasks over {nodes} nodes, but each node needs as many as the others; "
             "use --ntasks-per-node=..."
         )
-    return nodes if what == "nodes" else tasks // nodes
+    return nodes if what == "nodes" else tasks() // nodes
 
 
-def _tasks() -> int:
-    """How many tasks ``srun`` has started beside this one, with it; 1 without ``srun``."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-
-
-def check_tasks(trainer: Mapping[str, Any]) -> None:
-    """Each task of ``srun`` is a rank of one run with ``trainer=slurm``, and a run of its own without.
+def check_launcher(trainer: Mapping[str, Any] | None, timed: bool) -> None:
+    """Several processes with the same words are one run, in one folder, or a mistake.
 
     Args:
-        trainer: The config of the trainer.
+        trainer: The config of the trainer; None for a command that has none.
+        timed: Whether the run folder is named after the clock.
 
     Raises:
-        ValueError: If several tasks would do the same work, or if there is no task to be a rank.
+        ValueError: If each would do all of the work, or write to a folder of its own, or if there are none.
     """
-    chosen = any("SlurmEnvironment" in str(plugin) for plugin in trainer.get("plugins") or ())
-    if not chosen and _tasks() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    ranks = any("SlurmEnvironment" in str(plugin) for plugin in (trainer or {}).get("plugins") or ())
+    if not ranks and tasks() > 1 and not torchrun:
+        share = "start one with srun -n 1" if trainer is None else "add trainer=slurm, or use srun -n 1"
         raise ValueError(
-            f"srun has started {_tasks()} processes, and each of them would do all of the work; add "
-            "trainer=slurm to share it, or start one with srun -n 1"
+            f"srun has started {tasks()} processes, each of which would do all of the work; {share}"
         )
-    if not chosen:
-        return
-    if "SLURM_STEP_NUM_TASKS" not in os.environ:
+    if ranks and "SLURM_STEP_NUM_TASKS" not in os.environ:
         raise ValueError(
-            "trainer=slurm needs a process for each device from srun: write srun python -m robustsmooth..., "
-            "or choose another trainer"
+            "trainer=slurm is for the tasks of srun, and this is none; write srun python -m robustsmooth..., or "
+            "choose another trainer"
         )
-    here, gpus = slurm("tasks_per_node"), torch.cuda.device_count()
-    if trainer.get("accelerator") in ("auto", "gpu", "cuda") and 0 < gpus < here:
+    if timed and (tasks() > 1 or torchrun):
         raise ValueError(
-            f"srun has started {here} tasks on this node and shows this one {gpus} of its GPUs; show all "
-            "GPUs of the node to each task (srun --gpu-bind=none, without --gpus-per-task), one task for each"
+            "the processes that srun or torchrun starts need one run folder, and the default is named after "
+            "each one's clock; give hydra.run.dir=..."
         )
-
-
-class SlurmEnvironment(SLURMEnvironment):
-    """Lightning's, for any way to say how many tasks there are: ``-n``, ``--ntasks-per-node``, a part of a job.
-
-    Jobs are queued again by `requeue`, not by Lightning, whose checkpoint for it (``hpc_ckpt_1.ckpt``) is another one
-    than that which every start goes on from.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(auto_requeue=False)
-
-    @staticmethod
-    def _validate_srun_used() -> None:
-        """`check_tasks` has done it."""
-
-    @staticmethod
-    def _validate_srun_variables() -> None:
-        """Nothing that is not supported."""
-
-    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Lightning's idea of the tasks must be SLURM's.
-
-        Raises:
-            ValueError: If it is not.
-        """
-        if num_devices * num_nodes != _tasks():
-            raise ValueError(
-                f"srun has started {_tasks()} tasks for {num_nodes} x {num_devices} devices; leave "
-                "trainer.devices and trainer.num_nodes to trainer=slurm, and start a task for each device"
-            )
-
-    @property
-    def main_address(self) -> str:
-        """Where the first rank is: here, if all are."""
-        if "MASTER_ADDR" not in os.environ and slurm("nodes") == 1:
-            os.environ["MASTER_ADDR"] = "127.0.0.1"
-        return super().main_address
-
-    @property
-    def main_port(self) -> int:
-        """A port of its own for each step of each job."""
-        job, step = (int(os.environ.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-        return int(os.environ.setdefault("MASTER_PORT", str(10_000 + (17 * job + step) % 20_000)))
-
-    def world_size(self) -> int:
-        """All tasks."""
-        return _tasks()
 
 
 def requeue() -> str:
-    """Queue this job again, as its time ends.
+    """Queue this job again, because its time ends.
 
     Returns:
         What has become of it, for people.

@@ -67,12 +67,14 @@ def handle_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         for each in _SIGNALS:
             signal.signal(each, _stop)
+        if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            signal.signal(signal.SIGUSR1, _stop)  # sbatch --signal=USR1@60: the time is nearly over
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """`handle_signals` for a while; the handlers that were there come back."""
-    before = {each: signal.getsignal(each) for each in _SIGNALS}
+    before = {each: signal.getsignal(each) for each in (*_SIGNALS, signal.SIGUSR1)}
     handle_signals()
     try:
         yield

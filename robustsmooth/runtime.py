@@ -13,10 +13,16 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning_fabric.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from robustsmooth.cluster import slurm, tasks
 from robustsmooth.commands import describe, write_description
 from robustsmooth.instantiation import instantiate
 from robustsmooth.processes import cores, follow_parent, handle_signals
@@ -56,6 +62,54 @@ def _check_sweep(cfg: DictConfig) -> None:
         )
 
 
+class SlurmEnvironment(SLURMEnvironment):
+    """Lightning's, for any way to say how many tasks there are: ``-n``, ``--ntasks-per-node``, a part of a job.
+
+    Jobs are queued again by us. Lightning would write ``hpc_ckpt_1.ckpt`` for it, beside the checkpoint that every
+    start goes on from.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_requeue=False)
+
+    @staticmethod
+    def _validate_srun_used() -> None:
+        """`check_launcher` has done it."""
+
+    @staticmethod
+    def _validate_srun_variables() -> None:
+        """There is none that is not supported."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """A rank for each task.
+
+        Raises:
+            ValueError: If the devices of the trainer are not the tasks of ``srun``.
+        """
+        if num_devices * num_nodes != tasks():
+            raise ValueError(
+                f"srun has started {tasks()} tasks for {num_nodes} x {num_devices} devices; leave "
+                "trainer.devices and trainer.num_nodes to trainer=slurm, and start a task for each device"
+            )
+
+    @property
+    def main_address(self) -> str:
+        """Where the first rank is: here, if all are."""
+        if "MASTER_ADDR" not in os.environ and slurm("nodes") == 1:
+            os.environ["MASTER_ADDR"] = "127.0.0.1"
+        return str(super().main_address)
+
+    @property
+    def main_port(self) -> int:
+        """A port of its own for each step of each job."""
+        job, step = (int(os.environ.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        return int(os.environ.setdefault("MASTER_PORT", str(10_000 + (17 * job + step) % 20_000)))
+
+    def world_size(self) -> int:
+        """All tasks."""
+        return tasks()
+
+
 def _check_devices(cfg: DictConfig) -> None:
     """Each device of a processor is a process; what is more than its cores was not meant."""
     devices, most = cfg.trainer.get("devices"), max(2, cores())
@@ -63,23 +117,16 @@ def _check_devices(cfg: DictConfig) -> None:
     on_cpu = cfg.trainer.get("accelerator") == "cpu" or not gpus
     if on_cpu and isinstance(devices, int) and devices > most:
         raise ValueError(f"`trainer.devices` must be at most {most} here, one for each core, got {devices}")
+    shown = torch.cuda.device_count() if gpus and tasks() > 1 else 0
+    if 0 < shown < slurm("tasks_per_node"):
+        raise ValueError(
+            f"srun shows this task {shown} of the node's GPUs and has started {slurm('tasks_per_node')} tasks on it; "
+            "show every task all of them (srun --gpu-bind=none, and --gpus-per-node instead of --gpus-per-task)"
+        )
     if cfg.trainer.get("strategy") in ("ddp_fork", "ddp_notebook") and torch.get_num_threads() > 1:
         raise ValueError(
             f"trainer.strategy={cfg.trainer.strategy} hangs in a process with more than one thread; use "
             "trainer.strategy=ddp_spawn, or set OMP_NUM_THREADS=1"
-        )
-
-
-def _check_one_folder() -> None:
-    """``srun`` and ``torchrun`` start every process by itself, each of which reads the clock."""
-    several = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 or "TORCHELASTIC_RUN_ID" in os.environ
-    if not several or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
-        return
-    named = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
-    if "${now:" in str(named):
-        raise ValueError(
-            "the processes that srun or torchrun starts need one run folder, and the default is named after "
-            "each one's clock; give hydra.run.dir=..."
         )
 
 
@@ -201,13 +248,14 @@ def trainer_for(
         The trainer.
 
     Raises:
-        ValueError: If a sweep in one process asks for the strategy ``ddp``; or if the processes of a launcher
-            would each name the run folder by its own clock.
+        ValueError: If a sweep in one process asks for the strategy ``ddp``, or if the devices are not there.
     """
     _hush()
     _check_sweep(cfg)
     _check_devices(cfg)
-    _check_one_folder()
+    elastic = TorchElasticEnvironment.detect()
+    if cfg.trainer.get("plugins") is None and not elastic:  # Lightning would take any job of SLURM for ranks
+        kwargs["plugins"] = [LightningEnvironment()]
     with loggers_for(cfg, folder) if loggers is None else nullcontext(loggers) as opened:
         yield instantiate(
             cfg.trainer,

@@ -145,10 +145,10 @@ def test_one_process_of_several_writes_the_config(tmp_path, monkeypatch, variabl
 def test_processes_of_a_launcher_need_a_folder_with_a_name(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    words = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
-    assert "give hydra.run.dir=..." in only_sentence(call("train", *words, status=1))
-    call("train", *words, "hydra.run.dir=named")
-    assert (tmp_path / "named" / "summary.json").exists()
+    assert "give hydra.run.dir=..." in only_sentence(call("train", "trainer=slurm", status=1))
+    assert "would do all of the work; add trainer=slurm" in only_sentence(call("train", status=1))
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    assert "trainer=slurm is for the tasks of srun" in only_sentence(call("train", "trainer=slurm", status=1))
 
 
 @pytest.mark.parametrize("text", ["runs/a", "it's here/a, b=c", "[x] ${y}", "'"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 import robustsmooth
+from robustsmooth.cluster import slurm
 
 __all__ = ["conf_dir", "register_resolvers"]
 
@@ -21,6 +22,7 @@ def register_resolvers() -> None:
     """The one place that knows our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
     OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
     OmegaConf.register_new_resolver("shortened", _shortened, replace=True)
+    OmegaConf.register_new_resolver("slurm", slurm, replace=True)
     OmegaConf.register_new_resolver("fraction", _fraction, replace=True)
     OmegaConf.register_new_resolver(
         "multiply", lambda *numbers: functools.reduce(lambda a, b: a * b, numbers), replace=True

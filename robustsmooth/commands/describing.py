@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 import robustsmooth
+from robustsmooth.cluster import check_launcher
 from robustsmooth.files import write_whole
 from robustsmooth.lock import hold
 from robustsmooth.processes import first_process
@@ -51,6 +53,7 @@ def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
     folder = Path(cfg.run_dir)
     _check_mandatory(cfg)
     _check_owner(folder, command)
+    check_launcher(cfg.get("trainer"), timed=_timed())
     folder.mkdir(parents=True, exist_ok=True)
     hold(folder)
     if begin:
@@ -68,6 +71,13 @@ def _check_owner(folder: Path, command: str) -> None:
                 f"`{folder}` belongs to a run of {owner} (it holds {found[0]}), whose records {command} "
                 f"would overwrite; choose a folder of its own, such as hydra.run.dir={folder / command}"
             )
+
+
+def _timed() -> bool:
+    """Whether the run folder is named after the clock."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return False
+    return "${now:" in str(OmegaConf.to_container(HydraConfig.get().run, resolve=False))
 
 
 def _check_mandatory(cfg: DictConfig) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from robustsmooth.cluster import requeue
 from robustsmooth.processes import (
     Stopped,
     end_children,
@@ -44,9 +46,10 @@ _this = _Process()
 class Announce(Callback):
     """Says at the start where a run or a sweep writes."""
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A command begins."""
-        _announce(config, "run")
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A command begins; or a job of a sweep, whose folder is known already."""
+        if config.hydra.mode == RunMode.RUN:
+            _announce(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A sweep begins."""
@@ -91,7 +94,8 @@ def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
         except BaseException as end:
             end_children(but=others)
             if isinstance(end, Stopped) and first_process():
-                say(f"stopped by {end.signal}; {go_on()}")
+                again = end.signal == "SIGUSR1" and f"; {requeue()}"
+                say(f"stopped by {end.signal}; {go_on()}{again or ''}")
             raise
 
 
