@@ -48,8 +48,8 @@ def check_launcher(trainer: Mapping[str, Any] | None, timed: bool) -> None:
         )
     if ranks and "SLURM_STEP_NUM_TASKS" not in os.environ:
         raise ValueError(
-            "trainer=slurm is for the tasks of srun, and this is none; write srun python -m robustsmooth..., or "
-            "choose another trainer"
+            "trainer=slurm is for the tasks of srun, and this is none; write srun python -m robustsmooth..., "
+            "or choose another trainer"
         )
     if timed and (tasks() > 1 or torchrun):
         raise ValueError(
@@ -58,15 +58,15 @@ def check_launcher(trainer: Mapping[str, Any] | None, timed: bool) -> None:
         )
 
 
-def requeue() -> str:
-    """Queue this job again, because its time ends.
+def requeue() -> str | None:
+    """Queue this job again, because its time ends; SLURM kills it for that.
 
     Returns:
-        What has become of it, for people.
+        Why it could not be done, for people; None if it was.
     """
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
     if not re.fullmatch(r"\d+(_\d+)?", job):
         return "there is no SLURM job to queue again"
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    return f"job {job} is queued again" if done.returncode == 0 else f"job {job}: {done.stderr.strip()}"
+    return f"job {job} cannot be queued again: {done.stderr.strip()}" if done.returncode else None

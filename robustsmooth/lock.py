@@ -55,7 +55,8 @@ def hold(folder: Path) -> None:
             return
         os.close(file)
         if _lives(holder) or time.monotonic() > end:
-            raise ValueError(_in_use(folder, holder))
+            gone = f"; if it is gone, delete `{path}`" if got is None else ""
+            raise ValueError(_in_use(folder, holder) + gone)
         time.sleep(0.1)
 
 

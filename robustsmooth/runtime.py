@@ -63,10 +63,10 @@ def _check_sweep(cfg: DictConfig) -> None:
 
 
 class SlurmEnvironment(SLURMEnvironment):
-    """Lightning's, for any way to say how many tasks there are: ``-n``, ``--ntasks-per-node``, a part of a job.
+    """Lightning's, for any way to say how many tasks there are: ``-n``, ``--ntasks-per-node``, a step.
 
-    Jobs are queued again by us. Lightning would write ``hpc_ckpt_1.ckpt`` for it, beside the checkpoint that every
-    start goes on from.
+    Jobs are queued again by us. Lightning would write ``hpc_ckpt_1.ckpt`` for it, beside the checkpoint that
+    every start goes on from.
     """
 
     def __init__(self) -> None:
@@ -120,8 +120,8 @@ def _check_devices(cfg: DictConfig) -> None:
     shown = torch.cuda.device_count() if gpus and tasks() > 1 else 0
     if 0 < shown < slurm("tasks_per_node"):
         raise ValueError(
-            f"srun shows this task {shown} of the node's GPUs and has started {slurm('tasks_per_node')} tasks on it; "
-            "show every task all of them (srun --gpu-bind=none, and --gpus-per-node instead of --gpus-per-task)"
+            f"srun shows {shown} of the node's GPUs to each of its {slurm('tasks_per_node')} tasks; show all "
+            "of them (srun --gpu-bind=none, and --gpus-per-node instead of --gpus-per-task)"
         )
     if cfg.trainer.get("strategy") in ("ddp_fork", "ddp_notebook") and torch.get_num_threads() > 1:
         raise ValueError(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from robustsmooth.commands.composing import conf_dir, register_resolvers
 from robustsmooth.commands.explaining import explain
-from robustsmooth.commands.stopping import RESUMABLE, join_launcher, stopped_alike
+from robustsmooth.commands.stopping import RESUMABLE, join_launcher, own_signal, stopped_alike
 from robustsmooth.lock import release
 from robustsmooth.processes import first_process
 
@@ -49,6 +49,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                     _say_where(cfg)
                 return result
             except Exception as error:
+                own_signal(error)
                 if HydraConfig.get().mode == RunMode.RUN:
                     _give_up(error, name)
                 # A failed job of a sweep lets the others run; Hydra itself would tell of it at the very end.

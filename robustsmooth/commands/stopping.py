@@ -1,6 +1,7 @@
 """Where a command writes, and what it says when it is stopped."""
 
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from robustsmooth.cluster import requeue
 from robustsmooth.processes import (
     Stopped,
     end_children,
+    ended_process,
     first_process,
     follow_parent,
     handle_signals,
@@ -19,7 +21,7 @@ from robustsmooth.processes import (
     stoppable,
 )
 
-__all__ = ["RESUMABLE", "Announce", "go_on", "join_launcher", "stopped_alike"]
+__all__ = ["RESUMABLE", "Announce", "go_on", "join_launcher", "own_signal", "stopped_alike"]
 
 RESUMABLE = ("train", "certify", "predict", "attack", "measure")
 
@@ -94,9 +96,20 @@ def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
         except BaseException as end:
             end_children(but=others)
             if isinstance(end, Stopped) and first_process():
-                again = end.signal == "SIGUSR1" and f"; {requeue()}"
-                say(f"stopped by {end.signal}; {go_on()}{again or ''}")
+                say(f"stopped by {end.signal}; {go_on()}")
+                if end.signal == "SIGUSR1" and (problem := requeue()):
+                    say(problem)
             raise
+
+
+def own_signal(error: Exception) -> None:
+    """If another process has ended, wait for the signal that may have ended it and is on its way here too.
+
+    Raises:
+        Stopped: If it comes.
+    """
+    if ended_process(error):
+        time.sleep(2)
 
 
 def join_launcher() -> None:

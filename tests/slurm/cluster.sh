@@ -10,6 +10,12 @@ dir=$(cd "$2" && pwd)
 host=$(hostname -s)
 
 down() {
+    export SLURM_CONF="$dir/slurm.conf"
+    timeout 5 scancel --quiet --user=root 2>/dev/null || true
+    for _ in $(seq 60); do
+        [ -z "$(timeout 5 squeue -h 2>/dev/null)" ] && break
+        sleep 0.2
+    done
     for name in n1 n2 slurmctld munge/munged; do
         [ -f "$dir/$name.pid" ] && kill "$(cat "$dir/$name.pid")" 2>/dev/null || true
     done
