@@ -233,6 +233,7 @@ def trainer_for(
     folder: Path,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] | None = None,
+    plugins: Sequence[Any] = (),
     **kwargs: Any,
 ) -> Iterator[pl.Trainer]:
     """The trainer that ``cfg.trainer`` describes, with the loggers of ``cfg.logger``.
@@ -242,6 +243,7 @@ def trainer_for(
         folder: The run folder.
         callbacks: Callbacks of the command.
         loggers: Loggers that are open already, and stay open; None for those of `loggers_for`.
+        plugins: Plugins of the command, beside those of the config.
         **kwargs: Arguments of ``pytorch_lightning.Trainer`` that the command itself decides.
 
     Yields:
@@ -253,9 +255,9 @@ def trainer_for(
     _hush()
     _check_sweep(cfg)
     _check_devices(cfg)
-    elastic = TorchElasticEnvironment.detect()
-    if cfg.trainer.get("plugins") is None and not elastic:  # Lightning would take any job of SLURM for ranks
-        kwargs["plugins"] = [LightningEnvironment()]
+    environment = [] if TorchElasticEnvironment.detect() else [LightningEnvironment()]
+    given = cfg.trainer.get("plugins")  # without any, Lightning would take each job of SLURM for a rank
+    kwargs["plugins"] = [*(environment if given is None else map(instantiate, given)), *plugins]
     with loggers_for(cfg, folder) if loggers is None else nullcontext(loggers) as opened:
         yield instantiate(
             cfg.trainer,

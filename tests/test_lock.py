@@ -90,7 +90,7 @@ def test_without_locks_the_named_process_is_looked_for(tmp_path, holder, monkeyp
     lock.hold(tmp_path)
     lock.release()
     (tmp_path / ".lock").write_text(json.dumps({**facts, "host": "elsewhere", "pid": 1}))
-    with pytest.raises(ValueError, match="on elsewhere.*if it is gone, delete"):
+    with pytest.raises(ValueError, match=r"on elsewhere.*if it is gone, delete"):
         lock.hold(tmp_path)
 
 

@@ -63,7 +63,9 @@ def test_tasks_of_srun_share_the_work(shell, tmp_path):
     certify = python("certify", *words, "data.subset.max=5")
     shell("srun", "-N", 2, "-n", 2, *certify, "trainer=slurm", f"hydra.run.dir={tmp_path}/two")
     shell(*certify, "trainer=cpu", f"hydra.run.dir={tmp_path}/one")
-    one, two = (read_log(tmp_path / name / "certify.tsv").rows.drop(columns="time") for name in ("one", "two"))
+    one, two = (
+        read_log(tmp_path / name / "certify.tsv").rows.drop(columns="time") for name in ("one", "two")
+    )
     assert one.equals(two)
 
 
