@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from torch import nn
 
 from robustsmooth.data import Batch, ImageDataModule
@@ -30,6 +29,7 @@ from robustsmooth.evaluation.context import (
 from robustsmooth.evaluation.progress import EvaluationProgress
 from robustsmooth.evaluation.records import Extension, RecordLog
 from robustsmooth.files import write_whole
+from robustsmooth.terminal import Terminal
 
 __all__ = ["Evaluation"]
 
@@ -74,7 +74,7 @@ class Evaluation(Callback):
     ) -> None:
         self.folder, self.seed, self.settings = Path(folder), seed, dict(settings or {})
         self.progress = progress
-        self.console = Console(stderr=True)
+        self.console = Terminal()
         self.summary: dict[str, Any] = {}
         self._log: RecordLog | None = None
         self._bar: EvaluationProgress | None = None
@@ -164,7 +164,7 @@ class Evaluation(Callback):
             self._log.append({**row, "image": self._names[row["idx"]]})
 
     def heed(self, passes: int = 0, images: int = 0, of_images: int | None = None) -> None:
-        """Between two passes: move the bar, and stop if the process was told to.
+        """Between two passes: move the bar.
 
         Args:
             passes: How many there were since the last call.
@@ -173,8 +173,6 @@ class Evaluation(Callback):
         """
         if self._bar is not None:
             self._bar.advance(passes, images, of_images)
-        if self._trainer.received_sigterm:  # Lightning looks between batches only, and not after the last
-            raise SIGTERMException
 
     @staticmethod
     def written_settings(folder: Path | str, name: str) -> dict[str, Any]:
@@ -185,7 +183,6 @@ class Evaluation(Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check everything, open the log, and say what to expect."""
-        self._trainer = trainer
         self._names: dict[int, str] = {}
         self._places = 0
         self._seen: list[int] = []
