@@ -48,7 +48,7 @@ def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
 
     Raises:
         MissingMandatoryValue: If a value that must be given is missing.
-        ValueError: If the folder holds the records of another command, if one works in it, or if it is a file.
+        ValueError: If another command works in the folder or has its records there, or if it is a file.
     """
     folder = Path(cfg.run_dir)
     _check_mandatory(cfg)
