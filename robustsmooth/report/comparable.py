@@ -5,17 +5,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from robustsmooth.report.evaluations import Attack, Certification, Measurement
+from robustsmooth.report.evaluations import Attack, Certification, Measurement, Withstood
 from robustsmooth.report.facts import signature
 from robustsmooth.statistics import Guarantee
 
 __all__ = ["by_data", "by_guarantee", "by_method", "common_images", "data_name", "repetitions"]
 
-Each = TypeVar("Each", Certification, Attack)
+Each = TypeVar("Each", Certification, Withstood)
 Repeated = TypeVar("Repeated", Certification, Attack, Measurement)
 
 
-def data_name(each: Certification | Attack) -> str:
+def data_name(each: Certification | Withstood) -> str:
     """The data set and its split, as far as they are known."""
     data, split = each.run.facts.get("data"), each.run.facts.get("split")
     name = "unknown data" if data is None else str(data)

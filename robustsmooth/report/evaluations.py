@@ -1,7 +1,7 @@
 """Runs reduced to what a report needs of them, one log at a time, so that large sets stream."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -23,8 +23,11 @@ __all__ = [
     "Evaluations",
     "Measurement",
     "Training",
+    "Withstood",
+    "attack_name",
     "read_evaluations",
     "tidy_rows",
+    "withstood",
 ]
 
 
@@ -132,6 +135,25 @@ class Attack:
 
 
 @dataclass(frozen=True)
+class Withstood:
+    """Accuracy under one attack at one budget: a point above every certified curve.
+
+    Attributes:
+        run: Where it comes from.
+        attack: The attack's name, with what it attacked and its noises.
+        norm: Of the budget.
+        epsilon: The budget.
+        accuracy: Share of all images that stayed right.
+    """
+
+    run: Run
+    attack: str
+    norm: str
+    epsilon: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Training:
     """A training run's metrics per epoch, and the seconds that it took (NaN if unknown)."""
 
@@ -148,6 +170,12 @@ class Measurement:
     run: Run
     kind: Kind
     rows: pd.DataFrame
+
+    @property
+    def attacked_with(self) -> float | None:
+        """The budget of the attack on the images of a PREDICT log; None if they were not attacked."""
+        epsilon = self.run.facts.get("epsilon")
+        return epsilon if self.kind == "predict" and isinstance(epsilon, int | float) else None
 
 
 @dataclass
@@ -201,6 +229,31 @@ def _add(result: "Evaluations", run: Run, log: Log) -> None:
         result.attacks += _attacks(run, log)
     else:
         result.measurements.append(Measurement(run, log.kind, log.rows))
+
+
+def withstood(evaluations: Evaluations) -> list[Withstood]:
+    """What attacks with a budget left standing; also where PREDICT was run on images that others attacked.
+
+    A log of PREDICT counts as attacked if its facts name a budget ``epsilon``.
+    """
+    points = []
+    for each in evaluations.attacks:
+        if each.epsilon is not None:
+            name = attack_name(each.run, each.settings)
+            points.append(Withstood(each.run, name, each.norm, each.epsilon, float((~each.won).mean())))
+    for log in (log for log in evaluations.measurements if log.attacked_with is not None):
+        norm = "linf" if str(log.run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
+        share = float((log.rows["correct"] == 1).mean())
+        points.append(Withstood(log.run, attack_name(log.run), norm, float(log.attacked_with or 0.0), share))
+    return points
+
+
+def attack_name(run: Run, settings: Mapping[str, Any] | None = None) -> str:
+    """An attack in a legend: its name, what it attacked, the number of noises."""
+    words = [str(run.facts.get("attack", "attack"))]
+    words += [f"on {run.facts['target']}"] if "target" in run.facts else []
+    noises = (settings or {}).get("num_noise", 1)
+    return " ".join(words + ([f"m={noises:g}"] if isinstance(noises, int | float) and noises > 1 else []))
 
 
 def tidy_rows(runs: Iterable[Run], kind: Kind) -> pd.DataFrame:

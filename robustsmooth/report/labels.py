@@ -66,10 +66,10 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _classifier_key(run: Run) -> Any:
-    """What is one classifier: a checkpoint of a training run, wherever that lies; a foreign log by itself."""
+    """What is one classifier: a checkpoint of a training run; foreign logs of one name, or one by itself."""
     if run.checkpoint is not None:
         return run.checkpoint, run.facts.get("checkpoint")
-    return run.path, None
+    return (run.facts["name"], None) if "name" in run.facts else (run.path, None)
 
 
 def _representative(runs: Sequence[Run]) -> Run:

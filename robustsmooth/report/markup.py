@@ -10,7 +10,7 @@ from robustsmooth.report.table import KIND_TITLES, Column, Table
 
 __all__ = ["as_html", "as_markdown"]
 
-FIRST_ROWS = 60
+FIRST_ROWS = 30
 """So many rows are in the page as they are; the others come when they are asked for."""
 
 

@@ -4,7 +4,7 @@ for (const table of document.querySelectorAll("table[data-rows]")) {
   const body = table.tBodies[0];
   const stored = table.parentNode.nextElementSibling;
   const total = Number(table.dataset.rows);
-  const step = 60;
+  const step = 30; // as FIRST_ROWS of markup.py
   let rows = null; // made when somebody first asks
   let shown = step;
   let chosen = "";

@@ -254,3 +254,30 @@ def test_a_randomised_bound_is_not_restated(tmp_path):
     settings = folder / "certify.settings.json"
     settings.write_text(settings.read_text().replace("{", '{"randomized": true, ', 1))
     assert [row["n"] for row in tables_of(str(tmp_path))["restated"].rows] == [200]
+
+
+def test_predict_on_attacked_images_is_a_point_under_attack(tmp_path):
+    """SmoothAdv's Figure 3: empirical accuracy over the budget, above the certified curve."""
+    entries = [{**foreign(tmp_path / "certified", "cifar10"), "name": "net"}]
+    held = {}
+    for epsilon in (0.25, 0.5):
+        rows = [
+            [i, i % 10, i % 10 if i % 5 > 4 * epsilon else -1, int(i % 5 > 4 * epsilon), 0.1]
+            for i in range(60)
+        ]
+        path = write_log(tmp_path / f"eps_{epsilon}", ["idx", "label", "predict", "correct", "time"], rows)
+        held[epsilon] = 100 * np.mean([row[3] for row in rows])
+        facts = {"method": "cohen", "data": "cifar10", "sigma": 0.25, "attack": "pgd", "epsilon": epsilon}
+        entries.append({"path": str(path), "name": "net", **facts})
+    table = tables_of(entries)["predictions"]
+    assert [(row["epsilon"], 100 * row["attacked"]) for row in table.rows] == list(held.items())
+    assert {column.key: column.kind for column in table.used}["attacked"] == "empirical"
+    assert "accuracy" not in {column.key for column in table.used}
+    assert "Without attack" not in table.note
+    drawings = {drawing.name: drawing for drawing in draw_figures(read(entries))}
+    for name in ("envelope", "empirical_certified"):
+        marked = [dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+                  for line in drawings[name].figure().axes[0].get_lines()]  # fmt: skip
+        assert held in marked, name
+    alone = {drawing.name: drawing for drawing in draw_figures(read(entries[1:]))}
+    assert "attack" in alone["envelope"].title

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from robustsmooth.report.comparable import by_data, by_guarantee, data_name
-from robustsmooth.report.evaluations import Attack, Evaluations
+from robustsmooth.report.evaluations import Evaluations, Withstood, withstood
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.beside import beside_published
 from robustsmooth.report.figures.certified import (
@@ -56,7 +56,7 @@ def draw_figures(
     if published is not None:
         ours = of_data(evaluations.certifications, published)
         drawings.append(beside_published(ours, published_results(published), styles))
-    budgets = [each for each in evaluations.attacks if each.norm == "l2" and each.epsilon is not None]
+    budgets = [each for each in withstood(evaluations) if each.norm == "l2"]
     drawings += _envelopes(evaluations, budgets)
     certified = [each for each in evaluations.certifications if each.guarantee.usual]
     attacked = {each.run.facts["classifier"] for each in budgets}
@@ -97,11 +97,17 @@ def _ranked(evaluations: Evaluations) -> list[Run]:
     )
 
 
-def _envelopes(evaluations: Evaluations, budgets: Sequence[Attack]) -> Iterator[Drawing]:
-    """The envelopes of each data set that has runs of several noise levels, of equal n and alpha."""
+def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood]) -> Iterator[Drawing]:
+    """The envelopes of each data set that has runs of several noise levels, of equal n and alpha.
+
+    Where PREDICT was run on images that others attacked, they stand beside its points at one level too.
+    """
     groups = fair_groups(evaluations.certifications)
+    predicted = any(each.attacked_with is not None for each in evaluations.measurements)
     for (data, n, alpha), members in groups.items():
-        if len({sigma_of(each) for each in members}) > 1:
+        if predicted or len({sigma_of(each) for each in members}) > 1:
             name = f"{data}, n={n}, α={alpha}" if len(groups) > 1 else ""
             tried = [each for each in budgets if data_name(each) == data_name(members[0])]
             yield from (envelope(members, tried, name), envelope_per_sigma(members, name))
+    if predicted and not groups:
+        yield envelope([], budgets)

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.evaluations import Attack, Certification
+from robustsmooth.report.evaluations import Attack, Certification, Withstood
 from robustsmooth.report.figures.certified import curve, radius_grid
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attack_curves", "attack_name", "empirical_and_certified"]
+__all__ = ["attack_curves", "empirical_and_certified"]
 
 
 def empirical_and_certified(
-    attacks: Sequence[Attack], certifications: Sequence[Certification], styles: Styles
+    attacks: Sequence[Withstood], certifications: Sequence[Certification], styles: Styles
 ) -> Drawing:
     """Accuracy under attack at each budget beside certified accuracy (SmoothAdv Figure 3).
 
@@ -30,7 +30,7 @@ def empirical_and_certified(
     drawn = [(each, style) for each in beside if (style := styles.of(each.run)) is not None]
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
     marked = [(each, style) for each in attacks if (style := styles.of(each.run)) is not None]
-    names = sorted({attack_name(each) for each, _ in marked})
+    names = sorted({each.attack for each, _ in marked})
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
@@ -40,8 +40,9 @@ def empirical_and_certified(
             axes.plot(grid, curve(each, grid), label=shortened(each.run.label), **style)
         lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for attack, style in marked:
-            point = (attack.epsilon or 0.0, 100 * float((~attack.won).mean()))
-            lines.setdefault((attack_name(attack), style["color"]), []).append(point)
+            lines.setdefault((attack.attack, style["color"]), []).append(
+                (attack.epsilon, 100 * attack.accuracy)
+            )
         for (name, colour), points in lines.items():
             x, y = zip(*sorted(points), strict=True)
             marker = MARKERS[names.index(name) % len(MARKERS)]
@@ -56,14 +57,6 @@ def empirical_and_certified(
     concerned = [*(each.run for each in beside), *(each.run for each in attacks)]
     missing = [run.label for run in concerned if styles.of(run) is None]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
-
-
-def attack_name(each: Attack) -> str:
-    """An attack in a legend: its name, what it attacked, the number of noises."""
-    words = [str(each.run.facts.get("attack", "attack"))]
-    words += [f"on {each.run.facts['target']}"] if "target" in each.run.facts else []
-    words += [f"m={each.settings['num_noise']:g}"] if each.settings.get("num_noise", 1) > 1 else []
-    return " ".join(words)
 
 
 def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:

@@ -23,14 +23,15 @@ def beside_published(
 
     Published ones are shown at the noise levels that ours have: of our methods, and the best one.
     """
-    levels = {sigma_of(each) for each in certifications} or {paper.facts["sigma"] for paper in published}
-    methods = {each.run.facts.get("method") for each in certifications}
+    drawn = [(each, style) for each in certifications if (style := styles.of(each.run)) is not None]
+    levels = {sigma_of(each) for each, _ in drawn} or {paper.facts["sigma"] for paper in published}
+    methods = {each.run.facts.get("method") for each, _ in drawn}
     near = [each for each in published if each.facts["sigma"] in levels and "rerun" not in each.source]
     best = {max((p for p in near if p.facts["sigma"] == s), key=lambda p: p.acr).label for s in levels
             if any(p.facts["sigma"] == s for p in near)}  # fmt: skip
     chosen = [paper for paper in near if paper.facts["method"] in methods or paper.label in best]
+    chosen.sort(key=lambda paper: paper.label not in best)
     shown, more = chosen[: len(MARKERS)], chosen[len(MARKERS) :]
-    drawn = [(each, style) for each in certifications if (style := styles.of(each.run)) is not None]
 
     def draw(axes: Axes) -> None:
         grid = radius_grid([each for each, _ in drawn])

@@ -10,8 +10,7 @@ import numpy as np
 
 from robustsmooth import statistics
 from robustsmooth.report.comparable import by_method
-from robustsmooth.report.evaluations import Attack, Certification
-from robustsmooth.report.figures.attacked import attack_name
+from robustsmooth.report.evaluations import Certification, Withstood
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import (
     DASHES,
@@ -45,24 +44,25 @@ def _ranked(families: Mapping[str, Sequence[Certification]]) -> list[str]:
 
 
 def envelope(
-    certifications: Sequence[Certification], attacks: Sequence[Attack] = (), data: str = ""
+    certifications: Sequence[Certification], attacks: Sequence[Withstood] = (), data: str = ""
 ) -> Drawing:
     """The best of each method's runs at each radius, certified and under attack.
 
     It is SmoothAdv's Figure 1 and 2, left, and Figure 3.
     """
-    families = by_method(certifications)
-    order = _ranked(families)
+    families, attacked = by_method(certifications), by_method(attacks)
+    order = [*_ranked(families), *(name for name in attacked if name not in families)]
     shown, grey = order[:MOST_LINES], order[MOST_LINES:]
-    tried = {name: members for name, members in by_method(attacks).items() if name in shown}
+    tried = {name: members for name, members in attacked.items() if name in shown}
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for name in grey:
+        for name in (name for name in grey if name in families):
             axes.plot(grid, _best_of(families[name], grid), color="0.8", linewidth=0.7, zorder=1)
         for position, name in enumerate(shown):
-            label = shortened(_named(name, len(families[name])))
-            axes.plot(grid, _best_of(families[name], grid), label=label, **line_style(position))
+            if name in families:
+                label = shortened(_named(name, len(families[name])))
+                axes.plot(grid, _best_of(families[name], grid), label=label, **line_style(position))
         _mark_attacks(axes, tried, shown)
         axis = "l2 radius r, or attack budget ε (pixel units)" if tried else RADIUS
         what = "Accuracy" if tried else "Certified accuracy"
@@ -72,19 +72,19 @@ def envelope(
     if tried:
         note += " Marks: what attacks left standing of the best, an upper bound."
     note += left_out(grey, "in grey")
-    title = "Upper envelope over all runs" + (f": {data}" if data else "")
+    title = "Upper envelope over all runs" if families else "Under attack, the best of each method's runs"
+    title += f": {data}" if data else ""
     return Drawing("_".join(["envelope", *([re.sub(r"\W+", "_", data)] if data else [])]), title, note, draw)
 
 
-def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Attack]], order: Sequence[str]) -> None:
+def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], order: Sequence[str]) -> None:
     """The best accuracy of each method's runs under each attack, a marker for each attack."""
-    names = sorted({attack_name(each) for members in tried.values() for each in members})
+    names = sorted({each.attack for members in tried.values() for each in members})
     for method, members in tried.items():
         best: dict[str, dict[float, float]] = {}
         for each in members:
-            points = best.setdefault(attack_name(each), {})
-            budget, held = float(each.epsilon or 0), 100 * float((~each.won).mean())
-            points[budget] = max(held, points.get(budget, 0.0))
+            points = best.setdefault(each.attack, {})
+            points[each.epsilon] = max(100 * each.accuracy, points.get(each.epsilon, 0.0))
         for name, points in best.items():
             axes.plot(
                 sorted(points),

@@ -76,14 +76,15 @@ def prediction_table(
     for each in (each for each in measurements if each.kind == "predict"):
         hits = int((each.rows["correct"] == 1).sum())
         low, high = statistics.interval(hits, len(each.rows), level, method)
+        key = "accuracy" if each.attacked_with is None else "attacked"
         rows.append(
             {
                 "run": each.run.label,
                 **known_facts(each.run),
                 "images": len(each.rows),
-                "accuracy": hits / len(each.rows),
-                "accuracy_low": float(low),
-                "accuracy_high": float(high),
+                key: hits / len(each.rows),
+                f"{key}_low": float(low),
+                f"{key}_high": float(high),
                 "abstained": float((each.rows["predict"] == ABSTAIN).mean()),
                 "seconds": float(each.rows["time"].mean()) if "time" in each.rows else math.nan,
             }
@@ -93,7 +94,17 @@ def prediction_table(
         Column("sigma", "σ (pixel units)", style="g"),
         Column("n", "n", style="d"),
         Column("images", "Images", style="d"),
+        Column("attack", "Attack"),
+        Column("epsilon", "ε (pixel units)", style="g"),
         Column("accuracy", "Accuracy (%)", "measurement", "percent", "accuracy_low", "accuracy_high", "max"),
+        Column(
+            "attacked",
+            "Accuracy under attack (%)",
+            "empirical",
+            "percent",
+            "attacked_low",
+            "attacked_high",
+        ),
         Column("abstained", "Abstained (%)", "measurement", "percent"),
         Column("seconds", "Seconds per image", "measurement", ".3g"),
     ]
@@ -102,7 +113,8 @@ def prediction_table(
         "The smoothed classifier's answers (PREDICT)",
         columns,
         rows,
-        "Abstentions are wrong. Without attack; an answer is the most probable class with probability 1 - α.",
+        "Abstentions are wrong; an answer is the most probable class with probability 1 - α. Where a budget "
+        "ε is named the images were attacked, and the accuracy bounds robustness from above.",
     )
 
 
