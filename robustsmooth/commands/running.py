@@ -28,6 +28,15 @@ _log = logging.getLogger(__name__)
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
 
+def _find_own_classes(argv: Sequence[str]) -> None:
+    """Find Python files beside the folder that ``--config-dir`` names, from any working directory."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        folder = (value if equals else following) if option in ("--config-dir", "-cd") else ""
+        if folder:
+            sys.path.append(str(Path(folder).expanduser().resolve().parent))
+
+
 def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make ``conf/<name>.yaml`` the primary config of a function and the function a command.
 
@@ -62,6 +71,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(task)
         def main() -> None:
             register_resolvers()
+            _find_own_classes(sys.argv)
             # Errors come here instead of being printed by Hydra; child processes inherit the choice.
             os.environ.setdefault(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
             os.environ["HYDRA_FULL_ERROR"] = "1"

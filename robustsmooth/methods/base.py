@@ -129,7 +129,17 @@ class ClassificationModule(pl.LightningModule):
             copies: Noises per image.
             purpose: Noises of two purposes are independent; one purpose has the same ones again.
             draw: Tells several draws of one purpose apart.
+
+        Raises:
+            ValueError: If the noise level is 0, or `copies` is below 1.
         """
+        if self.sigma == 0:
+            raise ValueError(
+                "`method.sigma` is 0 and this method trains on noise: set it, such as method.sigma=0.25, or "
+                "`sigma: 0.25` in the method's YAML file"
+            )
+        if copies < 1:
+            raise ValueError(f"`copies` of the noise must be at least 1, got {copies}")
         return self.noise.draw(images, copies, self.randomness(purpose), draw)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -110,7 +110,7 @@ class HeatSmoothingModule(ClassificationModule):
         )
 
     def _student_input(self, images: Tensor) -> Tensor:
-        if self.noise_probability == 0:
+        if self.noise_probability == 0 or self.sigma == 0:
             return images
         chosen = self.randomness("noisy").uniform(images[:, :1, :1, :1])[0] < self.noise_probability
         return images + chosen * self.noises(images)[0]

@@ -3,23 +3,51 @@
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 
 
-def test_the_page_works(run, tmp_path):
+@pytest.fixture
+def mine(tmp_path):
+    """The page's files, in a folder that is not the working directory."""
     text = PAGE.read_text(encoding="utf-8")
     for name, _, content in re.findall(r"`([\w/.]+)`\n\n```(python|yaml)\n(.*?)```", text, re.S):
-        path = tmp_path / name
+        path = tmp_path / "mine" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
-    assert {path.name for path in tmp_path.rglob("*.*")} == {"my_methods.py", "consistency.yaml"}
-    commands = re.search(r"```bash\n(.*?)```", text, re.S)[1].strip().splitlines()
-    assert len(commands) == 2
-    for line in commands:
+    assert {path.name for path in tmp_path.rglob("*.*")} == {
+        "my_methods.py",
+        "noisy_mixup.yaml",
+        "spread.yaml",
+    }
+    return tmp_path
+
+
+def test_the_page_works(run, mine):
+    commands = "".join(re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)).strip()
+    assert len(commands.splitlines()) == 4
+    for line in commands.splitlines():
         _, _, module, *words = line.split()
-        quick = ["trainer.max_epochs=2"] if module.endswith("train") else ["data.subset.max=4"]
-        run(module.removeprefix("robustsmooth."), *words, *quick, cwd=tmp_path)
-    assert len((tmp_path / "runs" / "consistency" / "metrics.csv").read_text().splitlines()) == 3
+        quick = ["trainer.max_epochs=2", "trainer.limit_train_batches=2"]
+        quick = quick if module.endswith("train") else ["data.subset.max=4"]
+        run(module.removeprefix("robustsmooth."), *words, *quick, cwd=mine)
+    assert "train/spread" in (mine / "runs" / "both" / "metrics.csv").read_text()
+    assert len((mine / "runs" / "noisy_mixup" / "metrics.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("method.sigma=0", "`method.sigma` must be positive, got 0"),
+        ("method.copies=0", "`method.copies` must be at least 1, got 0"),
+    ],
+)
+def test_what_a_stranger_forgets_is_said_in_a_sentence(call, mine, monkeypatch, word, sentence):
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(str(mine / "mine"))
+    words = ["--config-dir=mine/conf", "method=noisy_mixup", "trainer.max_epochs=1", "hydra.run.dir=a", word]
+    assert sentence in call("train", *words, status=1)
 
 
 OWN_NETWORK = """

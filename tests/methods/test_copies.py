@@ -9,7 +9,7 @@ import torch
 from robustsmooth.attacks import PGD
 from robustsmooth.instantiation import instantiate
 from robustsmooth.losses import Consistency, Terms, mean_terms
-from robustsmooth.methods import AdversarialModule, GaussianModule, SmoothAdvModule
+from robustsmooth.methods import AdversarialModule, GaussianModule, NaturalModule, SmoothAdvModule
 from robustsmooth.smoothing import GaussianNoise, GridGaussianNoise, NoNoise, UniformNoise
 from robustsmooth.smoothing.addressing import BatchRandomness
 from tests.methods.test_macer_sodm import SGD, Network, batch
@@ -105,3 +105,17 @@ def test_a_loss_that_compares_copies_needs_two():
     options = {"loss": loss, "attack": PGD(norm="l2", epsilon=1.0), "copies": 4, "multi_noise": False}
     with pytest.raises(ValueError, match=r"method\.multi_noise=true"):
         SmoothAdvModule(Network(), SGD, sigma=0.25, **options)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "copies", "sentence"),
+    [
+        (0.0, 1, r"`method\.sigma` is 0 and this method trains on noise"),
+        (0.25, 0, "must be at least 1, got 0"),
+    ],
+)
+def test_noise_that_is_none_is_refused(sigma, copies, sentence):
+    """A method of one's own that forgets its noise level, or asks for no copies."""
+    method = NaturalModule(Network(), SGD, sigma=sigma)
+    with pytest.raises(ValueError, match=sentence):
+        method.noises(batch().images, copies)
