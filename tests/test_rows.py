@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
 
 def batches(*words, **settings):
@@ -84,17 +86,24 @@ def test_without_rows_it_is_hydras_own_sweeper():
     ]
 
 
-def test_callbacks_report_on_the_other_jobs_where_one_has_failed(monkeypatch):
+def test_a_failed_job_keeps_no_other_from_running(monkeypatch, tmp_path):
+    """Not even in a later batch: most rows do not start from the one that has failed."""
     found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
-    told = []
+    sweeper = found(rows={"late": {"seed": 1}, "early": {"seed": "2,3"}}, first=["early"])
+    launched = []
 
-    def fail(self, arguments):
-        raise ValueError("training diverged")
+    class Launcher:
+        def launch(self, job_overrides, initial_job_idx):
+            launched.append((initial_job_idx, [job[0] for job in job_overrides]))
+            bad, good = JobReturn(status=JobStatus.FAILED), JobReturn(status=JobStatus.COMPLETED)
+            bad.return_value, good.return_value = ValueError("training diverged"), 0.5
+            return [bad, good][: len(job_overrides)] if initial_job_idx == 0 else [good]
 
-    monkeypatch.setattr(found.__mro__[1], "sweep", fail)
-    sweeper = found()
-    callbacks = SimpleNamespace(on_multirun_end=lambda **facts: told.append(facts))
-    sweeper.hydra_context, sweeper.config = SimpleNamespace(callbacks=callbacks), "config"
+    sweeper.launcher = Launcher()
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    sweeper.batch_index = 0
+    monkeypatch.setattr(sweeper, "validate_batch_is_legal", lambda batch: None)
     with pytest.raises(ValueError, match="training diverged"):
         sweeper.sweep([])
-    assert told == [{"config": "config", "config_name": None}]
+    assert launched == [(0, ["row=early", "row=early"]), (2, ["row=late"])]

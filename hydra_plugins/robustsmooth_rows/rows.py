@@ -6,6 +6,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
 
 __all__ = ["RowsSweeper"]
 
@@ -43,14 +44,12 @@ class RowsSweeper(BasicSweeper):
             raise ValueError(f"`hydra.sweeper.first`: there is no row {unknown[0]}; {self._known()}")
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run all jobs; where some have failed, let the callbacks report on the others all the same."""
-        try:
-            return super().sweep(arguments)
-        except Exception:
-            assert self.hydra_context is not None
-            assert self.config is not None
-            self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
-            raise
+        """Run all jobs. A job that fails keeps no other from running, and is told of at the end."""
+        self.launcher: Any = _Tolerant(self.launcher)
+        returns = super().sweep(arguments)
+        for each in self.launcher.failed:
+            _ = each.return_value  # raises its error
+        return returns
 
     def _known(self) -> str:
         return f"known are {', '.join(self.rows)}"
@@ -98,6 +97,24 @@ class RowsSweeper(BasicSweeper):
         if unknown := sorted(set(chosen) - set(self.rows)):
             raise ValueError(f"`row`: there is no row {unknown[0]}; {self._known()}")
         return chosen or list(self.rows)
+
+
+class _Tolerant:
+    """A launcher that keeps the failed jobs to itself, which would end the sweep before the next batch.
+
+    Args:
+        launcher: The launcher.
+    """
+
+    def __init__(self, launcher: Any) -> None:
+        self._launcher = launcher
+        self.failed: list[JobReturn] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Launch a batch of jobs."""
+        returns = self._launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        self.failed += [each for each in returns if each.status == JobStatus.FAILED]
+        return [each for each in returns if each.status != JobStatus.FAILED]
 
 
 def _spelled(value: Any, inner: bool = False) -> str:

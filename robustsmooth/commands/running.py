@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from robustsmooth.commands.composing import conf_dir, register_resolvers
 from robustsmooth.commands.explaining import explain
-from robustsmooth.commands.stopping import RESUMABLE, join_launcher, own_signal, stopped_alike
+from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, own_signal, stopped_alike
 from robustsmooth.lock import release
 from robustsmooth.processes import first_process
 
@@ -79,6 +79,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             try:
                 stopped_alike(run, functools.partial(_say, name))
             except Exception as error:
+                end_sweep()
                 _give_up(error, name)
                 raise
 

@@ -3,8 +3,10 @@
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +23,7 @@ from robustsmooth.processes import (
     stoppable,
 )
 
-__all__ = ["RESUMABLE", "Announce", "go_on", "join_launcher", "own_signal", "stopped_alike"]
+__all__ = ["RESUMABLE", "Announce", "end_sweep", "go_on", "join_launcher", "own_signal", "stopped_alike"]
 
 RESUMABLE = ("train", "certify", "predict", "attack", "measure")
 
@@ -35,11 +37,13 @@ class _Process:
         follows: Whether it ends with its parent.
         folder: Where the command writes; None if it cannot be continued.
         option: What to add to the same command so that it goes on there; None if nothing.
+        sweep: The config of a sweep that has begun and has not ended.
     """
 
     user = follows = False
     folder: str | None = None
     option: str | None = None
+    sweep: DictConfig | None = None
 
 
 _this = _Process()
@@ -56,6 +60,11 @@ class Announce(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A sweep begins."""
         _announce(config, "sweep")
+        _this.sweep = config
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """All jobs of a sweep are done."""
+        _this.sweep = None
 
 
 def _announce(config: DictConfig, kind: str) -> None:
@@ -76,6 +85,13 @@ def go_on() -> str:
     return f"what is finished is kept in `{_this.folder}`: {how} to go on"
 
 
+def end_sweep() -> None:
+    """After a failed job Hydra leaves out the end of a sweep, at which callbacks report on the other jobs."""
+    sweep = _this.sweep
+    if sweep is not None and any(Path(sweep.hydra.sweep.dir).glob("**/summary.json")):
+        Callbacks(sweep).on_multirun_end(config=sweep, config_name=None)
+
+
 def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
     """Run a command so that SIGINT and SIGTERM end it and its children, with a sentence.
 
@@ -86,7 +102,7 @@ def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
     Raises:
         SystemExit: With 130 after SIGINT (Ctrl-C) and 143 after SIGTERM.
     """
-    _this.user, _this.folder, _this.option = True, None, None
+    _this.user, _this.folder, _this.option, _this.sweep = True, None, None, None
     if not first_process():
         _follow()
     others = own_children()

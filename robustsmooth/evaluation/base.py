@@ -29,7 +29,7 @@ from robustsmooth.evaluation.context import (
 from robustsmooth.evaluation.progress import EvaluationProgress
 from robustsmooth.evaluation.records import Extension, RecordLog
 from robustsmooth.files import write_whole
-from robustsmooth.terminal import Terminal
+from robustsmooth.terminal import Terminal, say
 
 __all__ = ["Evaluation"]
 
@@ -319,7 +319,10 @@ class Evaluation(Callback):
             ) from error
 
     def _print(self, what: RenderableType) -> None:
-        self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))
+        if isinstance(what, str):
+            say(self.console, what)
+        else:
+            self.console.print(what)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,28 +1,13 @@
 """How far an evaluation has come: images, passes per second, time left."""
 
 import time
-from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-__all__ = ["EvaluationProgress", "duration"]
+from robustsmooth.terminal import Turn, duration, say
 
-_FIRST_LINE, _LINE_EVERY = 5.0, 60.0  # seconds, where there is no terminal to draw on
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    Examples:
-        >>> duration(0.4), duration(75), duration(7384)
-        ('1 s', '1:15 min', '2:03 h')
-    """
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    clock = str(timedelta(seconds=whole))
-    return f"{whole // 60}:{whole % 60:02d} min" if whole < 3600 else f"{clock.rsplit(':', 1)[0]} h"
+__all__ = ["EvaluationProgress"]
 
 
 class EvaluationProgress:
@@ -53,7 +38,7 @@ class EvaluationProgress:
         self.console, self.disable = console, disable
         self.passes, self.finished, self._of_finished = 0, 0, 0
         self._first: tuple[float, int] | None = None  # when the clock was started, and at how many passes
-        self._spoken = time.perf_counter() - _LINE_EVERY + _FIRST_LINE
+        self._turn = Turn()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -84,10 +69,8 @@ class EvaluationProgress:
             return
         said = self.said(now)
         self._bar.update(self._task, completed=self.finished, speed=said)
-        if not self.console.is_terminal and now - self._spoken > _LINE_EVERY:
-            self._spoken = now
-            text = f"{self.title} {self.finished}/{self.images} images{said}"
-            self.console.print(text, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal and self._turn.is_due(now):
+            say(self.console, f"{self.title} {self.finished}/{self.images} images{said}")
 
     def said(self, now: float) -> str:
         """Speed and time left, as far as they are known at `now`."""

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from robustsmooth.terminal import Terminal
+from robustsmooth.terminal import Terminal, Turn, duration, say
 
 __all__ = ["TrainingProgress"]
 
@@ -15,7 +15,7 @@ __all__ = ["TrainingProgress"]
 class TrainingProgress(Callback):
     """One bar for the whole training with the time left, and one line per finished epoch.
 
-    Where the output is no terminal, only the lines are printed.
+    Where the output is no terminal, a line after some seconds and then every minute takes the bar's place.
 
     Args:
         metrics: Logged keys to show on a line, where they exist.
@@ -38,14 +38,16 @@ class TrainingProgress(Callback):
         name = type(pl_module).__name__
         parameters = sum(each.numel() for each in pl_module.parameters() if each.requires_grad)
         again = f", continued after epoch {trainer.current_epoch}" if trainer.current_epoch else ""
-        self.console.print(
+        say(
+            self.console,
             f"[bold]{name}[/]: {parameters:,} trained parameters, "
             f"{trainer.num_training_batches} steps per epoch, "
             f"{trainer.world_size} x {trainer.strategy.root_device.type}{again}",
-            highlight=False,
-            soft_wrap=True,
         )
         self._started = time.perf_counter()
+        self._turn = Turn()
+        self._first: float | None = None  # when the first step was done, which also gets everything ready
+        self._steps = 0  # since then
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(bar_width=None),
@@ -57,15 +59,27 @@ class TrainingProgress(Callback):
             transient=True,
             disable=not self.console.is_terminal,
         )
-        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        done = trainer.current_epoch * int(trainer.num_training_batches)
-        self._bar.add_task("train", total=total, completed=done)
+        self._bar.add_task("train", total=_total(trainer), completed=_done(trainer))
         self._bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.advance(self._bar.task_ids[0])
+        """Move the bar; or say how far it is."""
+        if self._bar is None:
+            return
+        self._bar.advance(self._bar.task_ids[0])
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = now
+            return
+        self._steps += 1
+        if not self.console.is_terminal and self._turn.is_due(now):
+            done, total = _done(trainer, within=True), _total(trainer)
+            speed = self._steps / (now - self._first)
+            say(
+                self.console,
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {done}/{total}, "
+                f"{speed:.3g} steps/s, {duration((total - done) / speed)} left",
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's line."""
@@ -75,12 +89,21 @@ class TrainingProgress(Callback):
         values = trainer.callback_metrics
         shown = "  ".join(f"{key} {float(values[key]):.4g}" for key in self.metrics if key in values)
         seconds = time.perf_counter() - self._started
-        self._bar.console.print(
-            f"epoch {epoch:>3}/{last}  {shown}  {seconds:.0f} s", highlight=False, soft_wrap=True
-        )
+        say(self._bar.console, f"epoch {epoch:>3}/{last}  {shown}  {seconds:.0f} s")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the bar away, also after an error."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _total(trainer: pl.Trainer) -> int:
+    """Steps of the whole training."""
+    return (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+
+
+def _done(trainer: pl.Trainer, within: bool = False) -> int:
+    """Steps of the finished epochs, and of the one that is trained."""
+    steps = trainer.fit_loop.epoch_loop.batch_progress.current.ready if within else 0
+    return trainer.current_epoch * int(trainer.num_training_batches) + steps

@@ -73,7 +73,6 @@ def test_a_sweep_reports_although_a_job_has_diverged(run, tmp_path):
     words = [
         "-m",
         "scale=smoke",
-        "hydra/sweeper=rows",
         "hydra/callbacks=report",
         "hydra.sweep.dir=sweep",
         "hydra.sweep.subdir=${hydra:job.num}",

@@ -56,6 +56,9 @@ def test_a_run_folder_holds_what_it_should(reference):
     summary = json.loads((reference / "summary.json").read_text())
     assert summary["epochs"] == 4
     assert len(summary["seconds_per_epoch"]) == 4
+    log = (reference / "train.log").read_text()
+    assert "19 steps per epoch" in log
+    assert "epoch   4/4  train/loss" in log
     environment = json.loads((reference / ".hydra" / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert "${" not in (reference / ".hydra" / "config.yaml").read_text().split("hydra:")[0]

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from robustsmooth.evaluation.progress import EvaluationProgress, duration
+from robustsmooth.evaluation.progress import EvaluationProgress
+from robustsmooth.terminal import duration
 
 
 @pytest.fixture
