@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import robustsmooth
 from robustsmooth.cluster import slurm
@@ -21,7 +21,7 @@ def conf_dir() -> Path:
 def register_resolvers() -> None:
     """The one place that knows our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
     OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
-    OmegaConf.register_new_resolver("shortened", _shortened, replace=True)
+    OmegaConf.register_new_resolver("at_epoch", _at_epoch, replace=True)
     OmegaConf.register_new_resolver("slurm", slurm, replace=True)
     OmegaConf.register_new_resolver("fraction", _fraction, replace=True)
     OmegaConf.register_new_resolver(
@@ -40,6 +40,7 @@ def _epochs_within(most: int, minutes: float, rate: float, passes: float) -> int
     return max(1, min(int(most), int(60 * minutes * rate / passes)))
 
 
-def _shortened(epochs: int, of: int, to: int) -> int:
-    """``${shortened:30,90,12}``: the 30th of 90 epochs becomes the 4th of 12."""
-    return max(1, round(epochs * to / of))
+def _at_epoch(epoch: int, *, _root_: DictConfig) -> int:
+    """``${at_epoch:50}`` of 150 published epochs: 50; at a scale of 12 epochs (``scale.epochs``) the 4th."""
+    published, ours = OmegaConf.select(_root_, "published_epochs"), OmegaConf.select(_root_, "scale.epochs")
+    return int(epoch) if not published or not ours else max(1, round(epoch * ours / published))

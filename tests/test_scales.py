@@ -1,0 +1,43 @@
+"""What a scale changes: the recipes' epochs and schedules together, and single methods by a file each."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from robustsmooth.commands import conf_dir
+from tests.papers import composed
+from tests.test_conf import binds, nodes
+
+OF_METHODS = sorted(path.stem for path in conf_dir().glob("scale/method/*.yaml"))
+RECIPES = sorted(
+    path.stem.removesuffix("-cifar10")
+    for path in conf_dir().glob("recipe/*-cifar10.yaml")
+    if "published_epochs" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", OF_METHODS)
+def test_every_file_of_a_method_is_picked_up_and_binds(name):
+    scale, _, method = name.partition("-")
+    experiment = "results/cifar10_gpu" if scale == "gpu" else "results/cifar10_cpu"
+    cfg = composed("train", f"experiment={experiment}", f"scale={scale}", f"method={method}")
+    assert cfg.hydra.runtime.choices["scale/method"] == name
+    for path, node in nodes(OmegaConf.masked_copy(cfg, ["method", "loss", "attack", "model", "callbacks"])):
+        binds(path, node)
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_a_shorter_schedule_keeps_its_proportions(method):
+    """Of the recipes; at full scale they are as published (tests/test_papers.py)."""
+    full = composed("train", f"method={method}", "data=cifar10")
+    less = composed("train", f"method={method}", "data=cifar10", "scale=gpu", "minutes=10")
+    assert full.trainer.max_epochs == full.published_epochs
+    share = less.trainer.max_epochs / full.trainer.max_epochs
+    assert less.trainer.max_epochs == less.scale.epochs
+    for key in ("scheduler.step_size", "scheduler.milestones", "warmup_epochs", "robust_weight_epoch"):
+        published, ours = (OmegaConf.select(cfg.method, key) for cfg in (full, less))
+        if published is not None:
+            lists = (published, ours) if OmegaConf.is_list(published) else ([published], [ours])
+            assert [max(1, round(share * epoch)) for epoch in lists[0]] == list(lists[1])
+    # Epochs on the command line leave the schedule as it is, so that a run can be continued for longer.
+    more = composed("train", f"method={method}", "data=cifar10", "trainer.max_epochs=1000")
+    assert more.method.scheduler == full.method.scheduler
