@@ -73,13 +73,14 @@ def _checked(node: Any, place: str, given: frozenset[str] = frozenset()) -> Any:
     known = signature(target)
     keys = [key for key in parts if not key.startswith("_")]
     _check_names(keys, known, place, target)
-    if parts.get("_partial_"):  # whoever calls it gives what is required and null here
+    is_partial = parts.get("_partial_") or "_partial_" in given
+    if is_partial:  # whoever calls it gives what is required and null here
         given = given | {key for key in keys if key in known.required and parts[key] is None}
     for key in keys:
         if key in known.annotations and key not in given:
             parts[key] = _argument(parts[key], known.annotations[key], _key(place, key))
     missing = sorted(known.required - {*keys, *given})
-    if missing and not parts.get("_partial_") and "_args_" not in parts:
+    if missing and not is_partial and "_args_" not in parts:
         raise ValueError(f"`{_key(place, missing[0])}` must be given: {_name(target)} needs it")
     return parts
 

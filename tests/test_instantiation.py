@@ -144,6 +144,13 @@ def test_what_the_command_gives_needs_no_key():
     assert instantiate(None) is None
 
 
+def test_what_is_called_later_may_miss_what_it_will_be_given():
+    """As `python -m robustsmooth.measure` builds its measurement: the folder comes last."""
+    node = {"_target_": "robustsmooth.evaluation.InferenceTime", "sigma": 0.25}
+    later = instantiate(node, _partial_=True)
+    assert later(folder="nowhere").sigma == 0.25
+
+
 def test_objects_in_a_config_stay_what_they_are():
     modules = {"_target_": f"{__name__}.Own", "sigma": 1, "part": [nn.Identity()]}
     assert isinstance(instantiate(modules).part[0], nn.Identity)
