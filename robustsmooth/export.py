@@ -8,15 +8,21 @@ from robustsmooth.commands import command, prepare
 @command("export")
 def export(cfg: DictConfig) -> str:
     """Write the network of a run, its normalisation included, and print where."""
+    import json
     from pathlib import Path
 
     from omegaconf import OmegaConf
 
+    from robustsmooth.files import write_whole
+    from robustsmooth.hub import push
     from robustsmooth.models import save_onnx, save_safetensors
+    from robustsmooth.report.card import model_card
     from robustsmooth.runs import open_run
 
     if cfg.format not in ("safetensors", "onnx"):
         raise ValueError(f"`format` must be safetensors or onnx, got {cfg.format!r}")
+    if cfg.push is not None and (cfg.format != "safetensors" or cfg.file is not None):
+        raise ValueError("`push` uploads what format=safetensors writes into a folder; leave `file` out")
     run = open_run(cfg, needs_sigma=False)
     cfg = run.config
     folder = prepare(cfg, "export")
@@ -28,7 +34,14 @@ def export(cfg: DictConfig) -> str:
         assert isinstance(resolved, dict)
         config = run.training or {"data": resolved["data"], "model": resolved["model"]}
         save_safetensors(run.network, path, config)
+        if cfg.file is None:
+            name = cfg.push or folder.resolve().name
+            write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+            card = model_card(config, name, cfg.license, Path(run.checkpoint))
+            write_whole(folder / "README.md", card)
     print(path)
+    if cfg.push is not None:
+        print(f"The model is {push(folder, cfg.push)}")
     return str(path)
 
 

@@ -119,6 +119,10 @@ def _explain_os_error(error: OSError) -> str:
         return f"no permission to read{_at(error)}; change it, or name another file or folder"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"no permission to write{_at(error)}; choose another folder with hydra.run.dir=..."
+    if isinstance(error, IsADirectoryError) and name:
+        return f"`{name}` is a folder, where a file is written or read; move it away or name another one"
+    if isinstance(error, NotADirectoryError | FileExistsError) and name:
+        return f"`{name}` is a file, where a folder is needed; move it away or choose another folder"
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"`{error.filename}` does not exist"
     return " ".join(str(error).split())

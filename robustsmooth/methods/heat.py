@@ -1,6 +1,7 @@
 """HeatSmoothing: label-free certified robustness by solving the heat equation (Algorithm 1)."""
 
 import copy
+import logging
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +13,8 @@ from robustsmooth.methods.base import ClassificationModule
 from robustsmooth.smoothing.addressing import address
 
 __all__ = ["HeatSmoothingModule"]
+
+_log = logging.getLogger(__name__)
 
 Student = Literal["copy", "random"]
 
@@ -130,6 +133,13 @@ class HeatSmoothingModule(ClassificationModule):
     def on_train_start(self) -> None:
         """Go on with the time step of the checkpoint, if this run is resumed from one."""
         self._begun = int(self.time_step)
+        if self._begun < 0 and self.student == "random" and self.trainer.is_global_zero:
+            _log.warning(
+                "the given network is the first teacher only: the student starts from random weights in each "
+                "of the %d time steps of %d epochs; method.student=copy fine-tunes the given network instead",
+                self.time_steps,
+                self._epochs // self.time_steps,
+            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Begin the next time step when its epoch has come."""

@@ -1,5 +1,6 @@
 """Writing a classifier to files that other programs read."""
 
+import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustsmooth.files import write_whole
 from robustsmooth.models.noise_layers import is_random
+from robustsmooth.models.storage import checksum
 
 __all__ = ["save_onnx", "save_safetensors"]
 
@@ -20,14 +23,15 @@ def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, 
     Args:
         network: A classifier; see `robustsmooth.models.build_classifier`.
         path: The file; its folder is created.
-        config: The resolved config with ``model`` and ``data``, kept as JSON under ``robustsmooth``.
+        config: The resolved config with ``model`` and ``data``, kept as JSON under ``robustsmooth``, beside a
+            checksum (SHA-256) of it and of the tensors.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt", "robustsmooth": json.dumps(config)})
+    text = json.dumps(config)
+    metadata = {"format": "pt", "robustsmooth": text, "sha256": checksum(tensors, text)}
+    write_whole(path, save(tensors, metadata))
 
 
 def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) -> None:
@@ -45,18 +49,18 @@ def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) 
     """
     if is_random(network):
         raise ValueError("a network with noise layers cannot be exported to ONNX; use format=safetensors")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, *image_shape)
+    content: Any = io.BytesIO()
     with warnings.catch_warnings():
         # The exporter by tracing: our networks are plain feed-forward ones, and it needs no other packages.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network.cpu().eval(),
             (example,),
-            path,
+            content,
             dynamo=False,
             input_names=["images"],
             output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
+    write_whole(path, content.getbuffer())

@@ -10,7 +10,7 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from robustsmooth.models.libraries import import_timm
-from robustsmooth.models.storage import load_file
+from robustsmooth.models.storage import checksum, load_file
 
 __all__ = ["LIBRARIES", "Checkpoint", "checkpoint_file", "read_checkpoint"]
 
@@ -117,9 +117,12 @@ def _from_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
             metadata = file.metadata() or {}
-    except SafetensorError as error:
+        text = metadata.get("robustsmooth", "{}")
+        if "sha256" in metadata and metadata["sha256"] != checksum(tensors, text):
+            raise ValueError("its checksum is wrong")
+        config = json.loads(text)
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error
-    config = json.loads(metadata["robustsmooth"]) if "robustsmooth" in metadata else {}
     return Checkpoint(tensors, str(path), config=config)
 
 

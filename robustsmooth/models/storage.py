@@ -1,5 +1,6 @@
 """Checkpoint files on disk: written whole, read with their checksums, nothing in them executed."""
 
+import hashlib
 import io
 import pickle
 import warnings
@@ -14,7 +15,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from robustsmooth.files import write_whole
 
-__all__ = ["CheckpointFiles", "load_file"]
+__all__ = ["CheckpointFiles", "checksum", "load_file"]
 
 _CONVERT = (
     'convert it once, on a machine where you trust it: python -c "import dill, torch; c = '
@@ -55,6 +56,16 @@ class CheckpointFiles(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """SHA-256 of tensors, with their names, shapes and types, and of a text, in hexadecimal."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _second_name(path: Path, name: Path) -> None:

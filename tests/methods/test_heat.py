@@ -123,6 +123,14 @@ def test_time_steps(student):
     assert heat.time_step == 2
 
 
+@pytest.mark.parametrize("student", ["copy", "random"])
+def test_that_the_student_is_not_the_given_network_is_said(caplog, student):
+    fit(module(time_steps=2, student=student), 2)
+    assert ("starts from random weights in each of the 2 time steps of 1 epochs" in caplog.text) == (
+        student == "random"
+    )
+
+
 def test_random_students_differ_by_time_step_only():
     networks = []
     for seed in (1, 1, 2):

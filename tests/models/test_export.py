@@ -1,6 +1,7 @@
 """Files for other programs: they hold the same function, and what is needed to rebuild it."""
 
 import json
+import random
 
 import numpy as np
 import onnx
@@ -73,3 +74,27 @@ def test_safetensors_hold_the_network_and_its_config(tmp_path):
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(again(images), network(images), atol=1e-5)
+
+
+def test_a_damaged_safetensors_file_is_refused_and_others_may_read_a_whole_one(tmp_path):
+    path = tmp_path / "a.safetensors"
+    network = build_classifier(SmallCNN(10), 10)
+    save_safetensors(network, path, {"model": {}, "data": {}})
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+    whole, chance = path.read_bytes(), random.Random(0)
+    for trial in range(40):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole)) if trial % 2 else chance.randrange(2000)] ^= 1 << trial % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except ValueError:
+            continue
+        state = network.state_dict()
+        assert found.config == {"model": {}, "data": {}}
+        assert all(torch.equal(found.tensors[key], state[key]) for key in state)
+    for length in range(0, len(whole), len(whole) // 9):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="damaged"):
+            read_checkpoint(path)

@@ -1,0 +1,134 @@
+"""A model card: what a trained network is, what was certified of it, how it is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robustsmooth.report import tables
+from robustsmooth.report.comparable import by_guarantee
+from robustsmooth.report.evaluations import Certification, read_evaluations
+from robustsmooth.report.labels import label_runs
+from robustsmooth.report.markup import as_markdown
+from robustsmooth.report.runs import find_runs
+
+__all__ = ["model_card"]
+
+_LOADING = """\
+```python
+import robustsmooth
+from robustsmooth.smoothing import Cohen, GaussianNoise, SmoothedClassifier
+
+trained = robustsmooth.load("{name}")  # this folder
+classifier = SmoothedClassifier(trained.network, GaussianNoise({sigma}))
+classifier.certify(images, Cohen(n=100_000))  # images (B, {channels}, H, W) in [0, 1]
+```
+
+or `robustsmooth certify checkpoint={name}` on the command line. `model.safetensors` holds the weights, the
+normalisation and the config; `config.json` is the config alone, for people.
+"""
+
+_NO_CERTIFICATIONS = """\
+None was found beside the checkpoint. Nothing is known of the robustness of this network.
+"""
+
+
+def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkpoint: Path | None) -> str:
+    """The card in Markdown, with the header that a model hub reads.
+
+    Args:
+        config: The resolved config of the training, or at least ``model`` and ``data``.
+        name: What the folder or the repository is called.
+        licence: Such as ``mit``; None leaves the field for whoever publishes the model.
+        checkpoint: The exported checkpoint, beside which certifications are looked for; None for none.
+    """
+    method, data, model = (dict(config.get(part) or {}) for part in ("method", "data", "model"))
+    sigma = method.get("sigma")
+    facts = {
+        "method": _class(method, "Module"),
+        "data": _class(data, "DataModule"),
+        "network": _network(model),
+        "classes": data.get("num_classes"),
+        "sigma (std of the noise in training, pixel units)": sigma,
+        "epochs": dict(config.get("trainer") or {}).get("max_epochs"),
+        "seed": config.get("seed"),
+        "normalisation": "inside the network: it takes images in [0, 1]",
+    }
+    tags = ["randomized-smoothing", "certified-robustness", "adversarial-robustness"]
+    header = [
+        "---",
+        f"license: {licence or 'unknown'}",
+        "library_name: robustsmooth",
+        "pipeline_tag: image-classification",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        "---",
+    ]
+    loading = _LOADING.format(name=name, sigma=sigma or 0.25, channels=data.get("channels", "C"))
+    return "\n".join(
+        [
+            *header,
+            "",
+            f"# {name}",
+            "",
+            "A base classifier for randomized smoothing: the robust classifier is its vote under noise.",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {key} | {value} |" for key, value in facts.items() if value is not None),
+            "",
+            "## Certified accuracy",
+            "",
+            _certified(checkpoint) or _NO_CERTIFICATIONS,
+            "## How to load it",
+            "",
+            loading,
+            "## Licence",
+            "",
+            licence or "Not stated yet: whoever publishes this model fills it in here and in the header.",
+            "",
+        ]
+    )
+
+
+def _certified(checkpoint: Path | None) -> str:
+    """The tables of the certifications of this checkpoint in its run folder, with their intervals."""
+    if checkpoint is None or checkpoint.parent.name != "checkpoints":
+        return ""
+    found = read_evaluations(label_runs(find_runs(str(checkpoint.parent.parent)))).certifications
+    mine = [each for each in found if _is_of(each, checkpoint)]
+    radii = tables.default_radii(mine) if mine else []
+    parts = [
+        as_markdown(tables.certified_accuracy_table(members, radii))
+        for members in by_guarantee(mine).values()
+    ]
+    settings = sorted({_settings(each) for each in mine})
+    return "\n".join([*parts, *settings, ""]) if parts else ""
+
+
+def _is_of(each: Certification, checkpoint: Path) -> bool:
+    """Whether a certification is one of this checkpoint and not of another of its training."""
+    evaluated = Path(str(each.run.config.get("checkpoint", "")))
+    return evaluated.exists() and evaluated.samefile(checkpoint)
+
+
+def _settings(each: Certification) -> str:
+    facts = {key: each.run.facts.get(key) for key in ("sigma", "n0", "n", "alpha")}
+    known = ", ".join(f"{key} = {value:g}" for key, value in facts.items() if value is not None)
+    split = dict(dict(each.run.config.get("data") or {}).get("subset") or {}).get("split", "test")
+    return f"- {each.run.label}: {known}; {each.images} images of the {split} split."
+
+
+def _class(node: Mapping[str, Any], suffix: str) -> str | None:
+    """The name of a config's class, without what all of its kind end with."""
+    return str(node["_target_"]).rpartition(".")[2].removesuffix(suffix) if "_target_" in node else None
+
+
+def _network(model: Mapping[str, Any]) -> str | None:
+    network = dict(model.get("network") or {})
+    name = _class(network, "")
+    plain = {
+        key: value
+        for key, value in network.items()
+        if key in ("name", "depth", "width", "widen_factor", "shortcut") and value is not None
+    }
+    return name and f"{name}({', '.join(f'{key}={value}' for key, value in plain.items())})"
