@@ -27,6 +27,7 @@ def train(cfg: DictConfig) -> float | None:
         StopAtDivergence,
         checkpoints,
     )
+    from robustsmooth.methods.compiling import CompiledTraining
     from robustsmooth.models import CheckpointFiles, sanity_check
     from robustsmooth.resuming import TrainingRecord, is_finished, resume_from, summary_metric
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
@@ -58,6 +59,7 @@ def train(cfg: DictConfig) -> float | None:
             callbacks = [
                 timer,
                 *named_parts(cfg, "callbacks"),
+                CompiledTraining(cfg.compile),
                 StopAtDivergence(),
                 SaveConfig(plain),
                 KeepMetrics(),

@@ -4,6 +4,7 @@ from robustsmooth.methods.adversarial import AdversarialModule
 from robustsmooth.methods.base import ClassificationModule
 from robustsmooth.methods.callbacks import NamedCheckpoint
 from robustsmooth.methods.cat_rs import CATRSModule
+from robustsmooth.methods.compiling import CompiledTraining
 from robustsmooth.methods.cpni import CPNIModule
 from robustsmooth.methods.denoiser import DenoiserModule
 from robustsmooth.methods.gaussian import GaussianModule
@@ -21,6 +22,7 @@ __all__ = [
     "CATRSModule",
     "CPNIModule",
     "ClassificationModule",
+    "CompiledTraining",
     "DenoiserModule",
     "GaussianModule",
     "HeatSmoothingModule",

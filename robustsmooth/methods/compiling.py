@@ -1,0 +1,61 @@
+"""The network compiled while it trains."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+__all__ = ["CompiledTraining"]
+
+_VARIANTS = 64  # modes, shapes and frozen weights of one network; torch gives up at 8
+
+
+class CompiledTraining(Callback):
+    """Compile the module's ``network`` for training: its passes in the loss, in attacks and per sample.
+
+    Results are those of the uncompiled network up to rounding. Checkpoints are the same: the network is
+    compiled in place, so that its weights keep their names and a run may be resumed with or without.
+    Validation is not compiled: its last batch has a shape of its own.
+
+    The first steps take longer, some tens of seconds for each shape that the method gives the network. What
+    is won depends on the processor; docs/benchmarks.md has measurements.
+
+    Args:
+        enabled: Whether to do anything.
+        backend: Of `torch.compile`.
+
+    Raises:
+        ValueError: If `enabled` is not true or false.
+    """
+
+    def __init__(self, enabled: bool = True, backend: str = "inductor") -> None:
+        if not isinstance(enabled, bool):
+            raise ValueError(f"`compile` must be true or false, got {enabled!r}")
+        self.enabled, self.backend = enabled, backend
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the network compiled at its first passes."""
+        network = getattr(pl_module, "network", pl_module)
+        if self.enabled and isinstance(network, nn.Module):
+            from torch._dynamo import config as tracing
+            from torch._inductor import config as code
+
+            tracing.recompile_limit = max(tracing.recompile_limit, _VARIANTS)
+            code.fallback_random = True  # noise layers and dropout draw what they draw uncompiled
+            network.compile(backend=self.backend)
+
+    def on_validation_start(self, *args: Any) -> None:
+        """Leave validation uncompiled."""
+        if self.enabled:
+            torch.compiler.set_stance("force_eager")
+
+    def on_validation_end(self, *args: Any) -> None:
+        """Go on compiled."""
+        if self.enabled:
+            torch.compiler.set_stance("default")
+
+    def on_exception(self, *args: Any) -> None:
+        """Leave the process as it was."""
+        self.on_validation_end()
