@@ -11,9 +11,9 @@ from robustsmooth.instantiation import instantiate
 @command("attack")
 def attack(cfg: DictConfig) -> dict[str, Any]:
     """Attack the test images; go on where it stopped if the run folder holds finished ones."""
-    from robustsmooth.evaluation import AttackEvaluation, EvaluationModule, data_settings, read_certified
+    from robustsmooth.evaluating import evaluate
+    from robustsmooth.evaluation import AttackEvaluation, data_settings, read_certified
     from robustsmooth.runs import open_run
-    from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=cfg.target != "network")
     cfg = run.config
@@ -36,9 +36,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
         seed=run.seed,
         settings={"data": data_settings(cfg.data)},
     )
-    with trainer_for(cfg, folder, [evaluation]) as trainer:
-        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
-    return evaluation.summary
+    return evaluate(cfg, run, evaluation)
 
 
 def _target(cfg: DictConfig, seed: int) -> Any:

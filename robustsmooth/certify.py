@@ -11,9 +11,9 @@ from robustsmooth.instantiation import instantiate
 @command("certify")
 def certify(cfg: DictConfig) -> dict[str, Any]:
     """Certify the test images; go on where it stopped if the run folder holds finished ones."""
-    from robustsmooth.evaluation import Certification, EvaluationModule, data_settings
+    from robustsmooth.evaluating import evaluate
+    from robustsmooth.evaluation import Certification, data_settings
     from robustsmooth.runs import open_run
-    from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
     cfg = run.config
@@ -27,9 +27,7 @@ def certify(cfg: DictConfig) -> dict[str, Any]:
         radii=None if cfg.radii is None else list(cfg.radii),
         settings={"data": data_settings(cfg.data)},
     )
-    with trainer_for(cfg, folder, [certification]) as trainer:
-        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
-    return certification.summary
+    return evaluate(cfg, run, certification)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from robustsmooth.files import write_whole
 
-__all__ = ["CsvLogger", "as_text", "log_evaluations", "read_metrics", "wandb_logger"]
+__all__ = ["CsvLogger", "as_text", "log_evaluation", "log_evaluations", "read_metrics", "wandb_logger"]
 
 
 class CsvLogger(Logger):
@@ -138,7 +138,7 @@ def wandb_logger(
 
     Returns:
         Lightning's ``WandbLogger`` on a run of its own, whatever ran before in this process. Its id is made
-        of the folder: continued, a run goes on under the same id.
+        of the folder: continued, a run goes on under the same id. Its job type is the command.
     """
     import wandb
 
@@ -162,6 +162,7 @@ def wandb_logger(
         tags=list(dict.fromkeys([*_choices(), *tags])),
         mode=mode,
         log_model=log_model and mode == "online",
+        job_type=_command(),
         settings=wandb.Settings(silent=True, console="off"),
     )
 
@@ -171,6 +172,11 @@ def _sweep() -> str | None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return Path(HydraConfig.get().sweep.dir).name
+
+
+def _command() -> str | None:
+    """What the job does: train, certify, attack..."""
+    return HydraConfig.get().job.name if HydraConfig.initialized() else None
 
 
 def _choices() -> list[str]:
@@ -190,13 +196,44 @@ def log_evaluations(loggers: Sequence[Logger], folder: Path, names: Sequence[str
         folder: The run folder of the training.
         names: The evaluations' folders in it.
     """
-    showing = [each for each in loggers if isinstance(each, TensorBoardLogger | WandbLogger)]
-    if not showing or not names:
-        return
-    from robustsmooth.report.publish import folder_content, log_to_tensorboard, log_to_wandb
+    if names and _showing(loggers):
+        from robustsmooth.report.publish import folder_content
 
-    content = folder_content(folder, names)
-    for logger in showing:
+        _log(loggers, folder_content(folder, names))
+
+
+@rank_zero_only
+def log_evaluation(loggers: Sequence[Logger], folder: Path, name: str, training: Path | None) -> None:
+    """Add what an evaluation found to its own W&B and TensorBoard runs.
+
+    Args:
+        loggers: Its loggers.
+        folder: Its run folder.
+        name: What it is, such as ``certify``.
+        training: The run folder of the network, if that is known; the W&B run is linked with the training's.
+    """
+    if not _showing(loggers):
+        return
+    from robustsmooth.report.publish import evaluation_content, run_id
+
+    _log(loggers, evaluation_content(folder, name))
+    for logger in _showing(loggers):
+        if isinstance(logger, WandbLogger) and training is not None:
+            run = logger.experiment
+            link = {"run_id": run_id(training), "folder": str(training)}
+            if run.url:
+                link["url"] = run.url.replace(run.id, link["run_id"])
+            run.config.update({"training": link}, allow_val_change=True)
+
+
+def _showing(loggers: Sequence[Logger]) -> list[TensorBoardLogger | WandbLogger]:
+    return [each for each in loggers if isinstance(each, TensorBoardLogger | WandbLogger)]
+
+
+def _log(loggers: Sequence[Logger], content: Any) -> None:
+    from robustsmooth.report.publish import log_to_tensorboard, log_to_wandb
+
+    for logger in _showing(loggers):
         log = log_to_wandb if isinstance(logger, WandbLogger) else log_to_tensorboard
         log(logger.experiment, content)
 

@@ -17,18 +17,16 @@ _LOGS = {
 @command("measure")
 def measure(cfg: DictConfig) -> dict[str, Any]:
     """Run the chosen measurement over the test images; go on where it stopped."""
-    from robustsmooth.evaluation import EvaluationModule, data_settings
+    from robustsmooth.evaluating import evaluate
+    from robustsmooth.evaluation import data_settings
     from robustsmooth.runs import open_run
-    from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg, needs_sigma=False)
     cfg = run.config
     folder = prepare(cfg, _LOGS.get(cfg.measure._target_, "measure"), begin=False)
     settings = {"data": data_settings(cfg.data)}
     callback = instantiate(cfg.measure, _partial_=True)(folder=str(folder), settings=settings)
-    with trainer_for(cfg, folder, [callback]) as trainer:
-        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
-    return callback.summary
+    return evaluate(cfg, run, callback)
 
 
 if __name__ == "__main__":

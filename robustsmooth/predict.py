@@ -11,9 +11,9 @@ from robustsmooth.instantiation import instantiate
 @command("predict")
 def predict(cfg: DictConfig) -> dict[str, Any]:
     """Predict the test images; go on where it stopped if the run folder holds finished ones."""
-    from robustsmooth.evaluation import EvaluationModule, Prediction, data_settings
+    from robustsmooth.evaluating import evaluate
+    from robustsmooth.evaluation import Prediction, data_settings
     from robustsmooth.runs import open_run
-    from robustsmooth.runtime import trainer_for
 
     run = open_run(cfg)
     cfg = run.config
@@ -26,9 +26,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         seed=run.seed,
         settings={"data": data_settings(cfg.data)},
     )
-    with trainer_for(cfg, folder, [prediction]) as trainer:
-        trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
-    return prediction.summary
+    return evaluate(cfg, run, prediction)
 
 
 if __name__ == "__main__":

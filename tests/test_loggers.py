@@ -6,7 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from robustsmooth.loggers import CsvLogger, wandb_logger
+from robustsmooth.loggers import CsvLogger, log_evaluation, wandb_logger
+from robustsmooth.report.publish import folder_content, run_id
+from tests.report.conftest import write_certification, write_training
 from tests.report.wandb_files import read_back
 
 SWEEP = [
@@ -70,6 +72,32 @@ def test_wandb_without_a_key_goes_on_offline(tmp_path, monkeypatch, capsys):
     logger = wandb_logger(str(tmp_path), mode="online")
     assert "offline" in capsys.readouterr().err
     assert logger._wandb_init["mode"] == "offline"
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_stands_alone_has_the_keys_that_it_has_inside_a_run(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    trained = write_training(tmp_path / "trained")
+    for folder in (trained / "certify", tmp_path / "alone"):
+        write_certification(folder, trained)
+        summary = {"metrics": {"test/top1": 0.75}, "certified_accuracy": [{"radius": 0.0}, {"radius": 0.25}]}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    logger = wandb_logger(str(tmp_path / "alone"), mode="offline")
+    log_evaluation([logger], tmp_path / "alone", "certify", trained)
+    wandb.finish()
+    wandb.teardown()  # waits for the process that writes the files
+    ((about, history, summary, media),) = read_back(tmp_path / "alone").values()
+    inside = folder_content(trained, ["certify"])
+    assert "certificate/certify/clean_accuracy" in inside.numbers
+    assert inside.numbers.items() <= summary.items()
+    curve = history["certificate/certify/accuracy"]
+    assert curve[0] == summary["certificate/certify/accuracy@0.00"]
+    assert 0 < summary["certificate/certify/accuracy@0.25"] < curve[0]
+    assert "certificate/certify/accuracy" not in summary  # which would be the one at the largest radius
+    assert list((media / "table" / "certificate" / "certify").glob("*.json"))
+    config = {item.key: json.loads(item.value_json) for item in about.config.update}
+    assert config["training"] == {"run_id": run_id(trained), "folder": str(trained)}
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ to its own run. wandb is imported when something is published.
 """
 
 import hashlib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "STEP",
     "Content",
     "content_of",
+    "evaluation_content",
     "folder_content",
     "log_to_tensorboard",
     "log_to_wandb",
@@ -88,12 +90,7 @@ def content_of(evaluations: Evaluations, trained: Path, names: Collection[str] |
     def wanted(run: Run) -> bool:
         return run.trained == trained and (names is None or run.path.name in names)
 
-    content = Content()
-    for each in (each for each in evaluations.certifications if wanted(each.run)):
-        _add_certification(content, each)
-    for attacked in (each for each in evaluations.runs if "attack" in each.logs and wanted(each)):
-        _add_attacks(content, evaluations, attacked)
-    return content
+    return _content(evaluations, {run.path: _place(run) for run in evaluations.runs if wanted(run)})
 
 
 def folder_content(folder: Path, names: Collection[str]) -> Content:
@@ -101,21 +98,53 @@ def folder_content(folder: Path, names: Collection[str]) -> Content:
     return content_of(read_evaluations(label_runs(find_runs(str(folder)))), folder.absolute(), names)
 
 
-def _add_certification(content: Content, each: Certification) -> None:
-    prefix = f"{each.kind}/{_place(each.run)}"  # guarantees of two kinds never share a key
+def evaluation_content(folder: Path, name: str) -> Content:
+    """What an evaluation that stands alone has to show, under the keys that it has inside of a training run.
+
+    Args:
+        folder: Its run folder.
+        name: What it is called, such as ``certify``.
+    """
+    evaluations = read_evaluations(label_runs(find_runs(str(folder))))
+    return _content(evaluations, {run.path: name for run in evaluations.runs})
+
+
+def _content(evaluations: Evaluations, names: Mapping[Path, str]) -> Content:
+    """What the runs show that `names` names."""
+    content = Content()
+    for each in (each for each in evaluations.certifications if each.run.path in names):
+        _add_certification(content, each, names[each.run.path])
+    for attacked in (each for each in evaluations.runs if "attack" in each.logs and each.path in names):
+        _add_attacks(content, evaluations, attacked, names[attacked.path])
+    return content
+
+
+def _add_certification(content: Content, each: Certification, name: str) -> None:
+    prefix = f"{each.kind}/{name}"  # guarantees of two kinds never share a key
     grid = np.linspace(0, float(each.counted.max()) or 1.0, CURVE_POINTS)
     shares = statistics.certified_accuracy(each.correct, each.radius, grid)
     content.curves[f"{prefix}/accuracy"] = Curve(f"{each.kind}/radius", grid, shares)
     if not each.guarantee.at_some_radii:
         content.numbers[f"{prefix}/acr"] = each.acr
     content.numbers[f"{prefix}/abstention"] = each.abstained / each.images
+    radii = [point["radius"] for point in each.run.summary.get("certified_accuracy", ())] or _RADII
+    accuracies = statistics.certified_accuracy(each.correct, each.radius, radii)
+    for radius, share in zip(radii, accuracies, strict=True):
+        place = f"{radius:.2f}" if math.isclose(radius, round(radius, 2)) else f"{radius:.4g}"
+        content.numbers[f"{prefix}/accuracy@{place}"] = float(share)
+    clean = (each.run.summary.get("metrics") or {}).get("test/top1")
+    if clean is not None:
+        content.numbers[f"{prefix}/clean_accuracy"] = clean
     content.tables[f"{prefix}/images"] = pd.DataFrame(
         {"idx": each.indices, "correct": each.correct, f"{each.guarantee.norm} radius": each.radius}
     )
 
 
-def _add_attacks(content: Content, evaluations: Evaluations, attacked: Run) -> None:
-    name = _place(attacked)
+_RADII = [0.0, 0.25, 0.5, 0.75, 1.0]
+"""Of a log that does not say which were asked for."""
+
+
+def _add_attacks(content: Content, evaluations: Evaluations, attacked: Run, name: str) -> None:
     attacks = [each for each in evaluations.attacks if each.run.path == attacked.path]
     for each, row in zip(attacks, attack_rows(attacks), strict=True):
         place = f"empirical/{name}@{_setting(each.settings)}"
@@ -144,8 +173,9 @@ def log_to_wandb(run: Any, content: Content) -> None:
     import wandb
 
     for key, curve in content.curves.items():
-        run.define_metric(curve.x_key, hidden=True)
-        run.define_metric(key, step_metric=curve.x_key)
+        # Of a curve W&B would put its last point into the summary: the accuracy at the largest radius.
+        run.define_metric(curve.x_key, hidden=True, summary="none")
+        run.define_metric(key, step_metric=curve.x_key, summary="none")
         for x, y in zip(curve.x, curve.y, strict=True):
             run.log({curve.x_key: float(x), key: float(y)})
     for key, table in content.tables.items():
