@@ -1,6 +1,7 @@
 """Which runs may stand beside each other: those about the same images, and repetitions under other seeds."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +37,11 @@ def by_data(certifications: Iterable[Certification]) -> dict[str, list[Certifica
     Logs whose data set has one name but whose labels contradict each other (training and test images, say)
     become groups of their own, numbered.
     """
+    return {name: list(members) for name, members in _by_data(tuple(certifications)).items()}
+
+
+@lru_cache(maxsize=32)
+def _by_data(certifications: tuple[Certification, ...]) -> dict[str, list[Certification]]:
     groups: dict[str, list[_Images]] = {}
     for each in certifications:
         parts = groups.setdefault(data_name(each), [])

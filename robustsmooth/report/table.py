@@ -129,10 +129,10 @@ class Table:
 
     def is_best(self, column: Column, row: Mapping[str, Any]) -> bool:
         """Whether this is the column's best value, as printed."""
-        best = self._best.get((_group(row), column.key))
-        return best is not None and column.text({column.key: row.get(column.key)}) == column.text(
-            {column.key: best}
-        )
+        best, value = self._best.get((_group(row), column.key)), row.get(column.key)
+        if best is None or not isinstance(value, int | float) or abs(value - best) > 0.01 + 0.01 * abs(best):
+            return False
+        return column.text({column.key: row.get(column.key)}) == column.text({column.key: best})
 
     def frame(self) -> pd.DataFrame:
         """All keys of the rows, unrounded; the guarantee of a column is part of its name."""

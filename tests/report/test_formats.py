@@ -133,3 +133,26 @@ def test_dollars_in_a_name_are_dollars_and_pdfs_embed_true_type(runs, tmp_path):
     (path,) = tmp_path.glob("*.pdf")
     assert b"/Type3" not in path.read_bytes()
     assert b"/TrueType" in path.read_bytes() or b"/CIDFontType2" in path.read_bytes()
+
+
+def test_many_foreign_logs_make_one_page_with_short_labels_the_best_first(tmp_path):
+    from benchmarks.report import PATTERN, write_logs
+
+    def tables_of(entries):
+        return {table.name: table for table in build_tables(read_evaluations(label_runs(find_runs(entries))))}
+
+    write_logs(tmp_path / "logs", 80, whole=100, part=40)
+    table = tables_of(str(tmp_path / "logs"))["certified_accuracy"]
+    assert max(len(row["run"]) for row in table.rows) <= 40
+    assert len({row["run"] for row in table.rows}) == 80
+    entry = {"path": f"{tmp_path}/logs/**/sigma_*", "pattern": PATTERN, "n": 100_000, "alpha": 0.001}
+    built = tables_of(entry)
+    rows = built["certified_accuracy"].rows
+    groups = [row["data_set"] for row in rows]
+    assert sorted(set(groups)) == ["cifar10", "imagenet", "mnist"]
+    ranked = [row["acr"] for row in rows if row["data_set"] == "cifar10"]
+    assert len(ranked) > 40
+    assert ranked == sorted(ranked, reverse=True)
+    best = {(row["data_set"], row["radius"]): row["accuracy"] for row in built["best"].rows}
+    column = "certified_acc@0.5"
+    assert best["cifar10", 0.5] == max(row[column] for row in rows if row["data_set"] == "cifar10")

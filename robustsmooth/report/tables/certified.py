@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,13 @@ def _name(name: str, guarantee: Guarantee) -> str:
     return name if guarantee.usual else f"{name}_{str(guarantee).replace('-', '_')}"
 
 
+@lru_cache(maxsize=100_000)
+def _ends(hits: int, images: int, level: float, method: Method) -> tuple[float, float]:
+    """The interval of a share; a report on many logs of 500 images asks for the same ones again and again."""
+    low, high = statistics.interval(hits, images, level, method)
+    return float(low), float(high)
+
+
 def _accuracy(guarantee: Guarantee) -> str:
     """What a share of images with a radius is called: certified only where the radii are."""
     if guarantee.caveat:
@@ -75,10 +83,9 @@ def certified_accuracy_table(
     def row(each: Certification) -> dict[str, Any]:
         cells: dict[str, Any] = {"images": each.images, "acr": each.acr, "sure": sure_share(each)}
         counts = statistics.certified_counts(each.correct, each.radius, radii)
-        lows, highs = statistics.interval(counts, each.images, level, method)
-        for radius, count, low, high in zip(radii, counts, lows, highs, strict=True):
-            key = radius_key(radius)
-            cells |= {key: count / each.images, f"{key}_low": float(low), f"{key}_high": float(high)}
+        for radius, count in zip(radii, counts.tolist(), strict=True):
+            key, (low, high) = radius_key(radius), _ends(count, each.images, level, method)
+            cells |= {key: count / each.images, f"{key}_low": low, f"{key}_high": high}
         return cells
 
     columns = [

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -172,7 +171,9 @@ def _difference(
     first: Sequence[Certification], second: Sequence[Certification], radius: float
 ) -> dict[str, Any] | None:
     """Two methods, each a run per seed, on the images that all these runs share."""
-    shared = reduce(np.intersect1d, [each.indices for each in (*first, *second)])
+    every = [each.indices for each in (*first, *second)]
+    found, counts = np.unique(np.concatenate(every), return_counts=True)
+    shared = found[counts == len(every)]
     if len(shared) < 2:
         return None
     row = {"first": _family(first), "second": _family(second), "images": len(shared)}
@@ -187,9 +188,9 @@ def _difference(
             np.array([value(each)[_places(each, shared)] for each in group], float)
             for group in (first, second)
         )
-        found = statistics.difference_over_seeds(one, other)
-        row |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
-        row["over"] = "images and seeds" if found.over_seeds else "images alone"
+        difference = statistics.difference_over_seeds(one, other)
+        row |= {key: difference.mean, f"{key}_low": difference.low, f"{key}_high": difference.high}
+        row["over"] = "images and seeds" if difference.over_seeds else "images alone"
     return {**row, "seeds": f"{len(first)} and {len(second)}"}
 
 
