@@ -15,12 +15,21 @@ from torch import nn
 from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.data import ImageDataModule
 from robustsmooth.instantiation import instantiate
-from robustsmooth.models import Checkpoint, read_checkpoint, sanity_check
+from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
 from robustsmooth.smoothing.addressing import address
 from robustsmooth.trust import plain, trusted
 
-__all__ = ["Run", "Trained", "checkpoint_file", "load", "open_network", "open_run", "open_trained"]
+__all__ = [
+    "Run",
+    "Trained",
+    "checkpoint_file",
+    "load",
+    "open_ensemble",
+    "open_network",
+    "open_run",
+    "open_trained",
+]
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,27 @@ def _network(model: DictConfig, found: Checkpoint) -> nn.Module:
     weights = found if found.tensors else found.place
     network: nn.Module = instantiate(model, _partial_=True)(checkpoint=weights)
     return network.eval()
+
+
+def open_ensemble(
+    checkpoint: str | Path | Checkpoint,
+    members: Sequence[str | Path],
+    consensus: int | None = None,
+    trust: Sequence[str] = (),
+) -> nn.Module:
+    """Several training runs as one network, in eval mode; see `Ensemble`.
+
+    Args:
+        checkpoint: The first run's folder or checkpoint file, or what was read from it.
+        members: Those of the others.
+        consensus: How many networks decide alone where they agree; None for never.
+        trust: As in `open_network`.
+
+    Raises:
+        ValueError: As in `open_network` and `Ensemble`.
+    """
+    places = [checkpoint.place if isinstance(checkpoint, Checkpoint) else checkpoint, *members]
+    return Ensemble([open_network(place, trust) for place in places], consensus).eval()
 
 
 def _trained_sigma(training: Mapping[str, Any]) -> float | None:

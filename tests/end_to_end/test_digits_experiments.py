@@ -24,7 +24,8 @@ def test_what_rows_start_from_comes_first():
     cfg = composed(ALL, "full")
     starts = OmegaConf.to_container(cfg.start, resolve=False)
     assert set(starts) <= set(rows(cfg))
-    assert {Path(place).name for place in starts.values()} == set(cfg.hydra.sweeper.first)
+    needed = {Path(place).name for place in starts.values()} | set(cfg.votes)
+    assert needed == set(cfg.hydra.sweeper.first)
 
 
 @pytest.mark.slow
@@ -38,7 +39,12 @@ def test_all_methods_in_one_table(run, tmp_path):
     assert {"top1", "acr", "certified_acc@0", "certified_acc@0.5", "seconds"} <= columns
     assert {"pgd on network ε=0.5", "epgd on smoothed ε=0.5 m=8"} <= columns
     assert all(value is not None for row in found for value in row.values())
-    for row, source in (("heat", "natural"), ("heat_adversarial", "adversarial"), ("cpni_epgd", "cpni")):
+    for row, source in (
+        ("heat", "natural"),
+        ("heat_adversarial", "adversarial"),
+        ("cpni_epgd", "cpni"),
+        ("denoiser", "natural"),
+    ):
         config = OmegaConf.load(sweep / row / ".hydra" / "config.yaml")
         assert Path(config.model.checkpoint).name == source
 
