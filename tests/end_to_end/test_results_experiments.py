@@ -30,7 +30,9 @@ def methods(name, scale):
 def test_every_method_has_its_settings_at_this_scale(name):
     scale = SWEEPS[name]
     known = {path.stem for path in (conf_dir() / "scale" / "method").glob(f"{scale}-*.yaml")}
-    assert known >= {f"{scale}-{method}" for method in methods(name, scale)}
+    for method in methods(name, scale):
+        follows = scale == "gpu" and composed(name, scale, method).get("published_epochs") is not None
+        assert follows or f"{scale}-{method}" in known
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -59,7 +61,7 @@ def test_schedules_fit_and_noise_is_that_of_the_comparison(name):
             [parameter], lr=cfg.method.optimizer.lr, momentum=cfg.method.optimizer.momentum
         )
         instantiate(cfg.method.scheduler)(optimizer)
-        assert cfg.method.sigma == {"cpni_gauss": 0.06, "cpni_epgd": 0.06}.get(
+        assert cfg.method.sigma == {"cpni_gauss": 0.05928, "cpni_epgd": 0.05928}.get(
             method, 0.0 if method in ("natural", "adversarial", "pni", "cpni") else 0.25
         )
         assert cfg.method.get("time_steps", 1) == 1
