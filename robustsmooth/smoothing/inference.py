@@ -1,7 +1,7 @@
-"""Smoothed inference: many looks at an image, one answer (Nemcovsky et al., section 3).
+"""Smoothed inference: one answer from many noisy copies of an image (Nemcovsky et al., section 3).
 
 Any trained network f becomes the classifier ``argmax_y sum_i V(f(x + eta_i))_y`` (eq. 10) by adding up
-the votes V of M noisy looks. The votes are ballots: `HardVote` is the paper's prediction smoothing
+the votes V of M noisy copies. The votes are ballots: `HardVote` is the paper's prediction smoothing
 (eq. 8), `SoftVote` its soft smoothing (eq. 9), and `RankVote` and `RunnerUpVote` its weighted ones.
 With sigma = 0 the only noise is the network's own. No certificate is made here.
 """
@@ -17,7 +17,7 @@ from robustsmooth.smoothing.ballots import Ballot
 __all__ = ["SmoothedInference", "running_votes"]
 
 COPIES = 8
-"""Noisy copies of an image that share one generator. Part of what addresses the noise of a look."""
+"""Noisy copies of an image that share one generator. Part of what addresses the noise of a copy."""
 
 
 def running_votes(
@@ -30,10 +30,10 @@ def running_votes(
     randomness: Randomness,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Votes on each image after every number of looks in `samples`, from one series of looks.
+    """Votes on each image after every number of noisy copies in `samples`, from one series of copies.
 
-    The votes of 1024 looks contain those of 2, 4, 8... Each look is a forward pass of its own over the whole
-    batch of *different* images, for which the global generator is seeded by (seed, number of the look):
+    The votes of 1024 copies contain those of 2, 4, 8... Each number of a copy has a forward pass of its own,
+    over the whole batch of *different* images, for which the global generator is seeded by (seed, number):
     a network that is random inside draws once per pass, so that the votes on one image are
     independent, and noise on its weights is the same for every batch.
 
@@ -41,8 +41,8 @@ def running_votes(
         network: Maps images to logits, in eval mode.
         images: ``(B, C, H, W)`` in [0, 1].
         sigma: Noise level on the images, in pixel units; 0 for the network's own noise only.
-        samples: Numbers of looks, ascending.
-        ballots: How a look becomes a vote, by name; all see the same looks.
+        samples: Numbers of copies, ascending.
+        ballots: How the logits of a copy become a vote, by name; all see the same copies.
         randomness: Where the noise on the images comes from.
         seed: Addresses the network's own noise.
 
@@ -62,26 +62,26 @@ def running_votes(
     noise = torch.empty(0)
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
-        for look in range(counts[-1]):
-            if sigma > 0 and look % COPIES == 0:
-                noise = sigma * randomness.normal(images, COPIES, draw=look // COPIES)
-            torch.manual_seed(address(seed, "inference/network", look))
-            logits = network(images if sigma == 0 else images + noise[look % COPIES])
+        for number in range(counts[-1]):
+            if sigma > 0 and number % COPIES == 0:
+                noise = sigma * randomness.normal(images, COPIES, draw=number // COPIES)
+            torch.manual_seed(address(seed, "inference/network", number))
+            logits = network(images if sigma == 0 else images + noise[number % COPIES])
             for name, ballot in ballots.items():
                 votes = ballot(logits)
                 totals[name] = totals[name] + votes if name in totals else votes
-                if look + 1 in counts:
+                if number + 1 in counts:
                     series[name].append(totals[name])
     return {name: torch.stack(each) for name, each in series.items()}
 
 
 class SmoothedInference(nn.Module):
-    """A trained network behind M looks and a vote, with the interface of a network.
+    """The vote of a trained network on M noisy copies, with the interface of a network.
 
     Args:
         network: Maps images in [0, 1] to logits; any trained network.
-        ballot: How a look becomes a vote.
-        samples: M, the number of looks.
+        ballot: How the logits of a copy become a vote.
+        samples: M, the number of copies.
         sigma: Noise level on the images, in pixel units; 0 for the network's own noise only.
         seed: Addresses the network's own noise.
 

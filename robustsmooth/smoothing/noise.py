@@ -1,4 +1,4 @@
-"""The noise that smooths a classifier, and the radius that it pays for.
+"""The noise that smooths a classifier, and the radius that it certifies.
 
 A noise knows how to make noisy copies of one image, and how to turn bounds on the top class's
 probability into a certified radius in its own norm. Copies are drawn in blocks of `BLOCK`, each
