@@ -7,6 +7,7 @@ where a float is wanted, a fraction such as ``8/255`` is read as one.
 """
 
 import inspect
+import math
 import re
 import types
 import typing
@@ -49,6 +50,9 @@ def _built(value: Any) -> Any:
 Built = Annotated[Any, PlainValidator(_built)]
 """Something that a ``_target_`` makes, whatever it is."""
 
+OR_INFINITE = "or infinite"
+"""In ``Annotated[float, "or infinite"]``: a number that may be infinite, ``.inf`` in a config."""
+
 _STRICT: dict[Any, Any] = {
     bool: Annotated[bool, Field(strict=True)],
     int: Annotated[int, Field(strict=True)],
@@ -74,6 +78,8 @@ def _strict(annotation: Any) -> Any:
         return annotation
     if annotation in _STRICT:
         return _STRICT[annotation]
+    if origin is Annotated and OR_INFINITE in arguments:
+        return Annotated[float, BeforeValidator(read_fraction), Field(strict=True, gt=-math.inf)]  # no NaN
     if origin is Annotated:
         return Annotated[(_strict(arguments[0]), *arguments[1:])]
     if origin in (Union, types.UnionType):
@@ -147,6 +153,8 @@ def words(annotation: Any, several: bool = False) -> str:
 
 
 def _range(limit: Any) -> str:
+    if isinstance(limit, str):
+        return f" {limit}"
     for name, meaning in {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}.items():
         if hasattr(limit, name):
             return f" {meaning} {getattr(limit, name)}"

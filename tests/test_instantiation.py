@@ -1,6 +1,7 @@
 """A config's values meet the constructors' types: a slip is one sentence, before anything is built."""
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, TypedDict, Unpack
@@ -161,3 +162,14 @@ def test_other_failures_keep_their_traceback():
     with pytest.raises(InstantiationException) as caught:
         instantiate({"_target_": "builtins.int", "_args_": [[]]})
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_a_number_may_be_infinite_where_its_annotation_says_so():
+    allowed = Annotated[float, "or infinite"]
+    assert check(math.inf, allowed) == math.inf
+    assert check("8/255", allowed) == 8 / 255
+    for wrong in (math.nan, -math.inf, "far", True):
+        with pytest.raises(ValueError, match="must be a finite number or infinite"):
+            check(wrong, allowed)
+    with pytest.raises(ValueError, match="must be a finite number"):
+        check(math.inf, float)

@@ -1,7 +1,7 @@
 """Projected gradient ascent, and its single step."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class PGD(Attack):
     """
 
     norm: Norm
-    epsilon: float
+    epsilon: Annotated[float, "or infinite"]
     steps: int = 20
     step_size: float | None = None
     random_start: bool = False
