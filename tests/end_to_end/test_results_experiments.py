@@ -104,3 +104,43 @@ def test_the_search_runs_to_its_report(name, words, tables, run, tmp_path):
     run("train", *words, cwd=tmp_path, timeout=280)
     report = tmp_path / "multirun" / "results" / f"{name}-smoke" / "report"
     assert {each.stem for each in (report / "tables").glob("*.md")} >= set(tables)
+
+
+def modern(row, *words):
+    """The config of one row of the methods after 2019, as its job composes it."""
+    cfg = composed("results/cifar10_modern", "full")
+    cfg.hydra.sweep.dir = "sweep"
+    overrides = [f"{key}={value}" for key, value in cfg.hydra.sweeper.rows[row].items()]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(
+            "train", ["experiment=results/cifar10_modern", "scale=full", f"row={row}", *overrides, *words]
+        )
+
+
+@pytest.mark.parametrize(
+    ("row", "facts"),
+    [
+        (
+            "consistency_025",
+            {"loss.terms.consistency.weight": 20, "method.copies": 2, "trainer.max_epochs": 150},
+        ),
+        ("stability_100", {"loss.terms.stability.weight": 1, "loss.terms.classification.clean": True}),
+        ("smoothmix_100", {"attack.step_size": 2.0, "method.one_step": True, "method.mix_weight": 5.0}),
+        ("cat_rs_050", {"method.robust_weight": 1.0, "attack.epsilon": 1.0, "method.copies": 4}),
+        ("sun2025_050", {"method.warmup_epochs": 70, "attack.steps": 6, "method.discard_below": 0.4}),
+        ("smoothadv_050", {"attack.steps": 2, "attack.epsilon": 2.0, "method.copies": 2}),
+    ],
+)
+def test_the_methods_after_2019_have_their_published_settings_of_the_level(row, facts):
+    cfg = modern(row)
+    for key, value in facts.items():
+        assert OmegaConf.select(cfg, key) == value, key
+    assert cfg.method.sigma == {"025": 0.25, "050": 0.5, "100": 1.0}[row[-3:]]
+    assert cfg.model.network.depth == 110
+
+
+def test_cat_rs_learns_from_the_votes_of_the_first_row():
+    assert modern("cat_rs_100").method.targets == "sweep/gaussian_025/votes"
+    assert "data.subset.split=train" in modern("gaussian_025").evaluate.votes
+    assert modern("gaussian_050").evaluate.votes is None
