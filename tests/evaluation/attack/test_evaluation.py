@@ -575,6 +575,28 @@ def test_a_picture_of_the_first_images(attack, tmp_path, images):
     assert not (tmp_path / "a" / "attack.images").exists()
 
 
+def test_what_a_kill_between_two_files_leaves_behind_is_gone_after_the_next_start(
+    attack, tmp_path, monkeypatch
+):
+    """The picture is drawn from all parts, or again; nothing of it stays."""
+    folder = tmp_path / "a"
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    for place in ("evaluation.draw_grid", "images.shutil.rmtree"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"robustsmooth.evaluation.attack.{place}", killed)
+            with pytest.raises((KeyboardInterrupt, SystemExit)):
+                attack("a", pictures=2, save="npz")
+        (folder / "attack_grid.png.tmp").write_text("half a pic")
+    assert list(folder.glob("attack.images*"))
+    attack("a", pictures=2, save="npz")
+    attack("calm", pictures=2, save="npz")
+    assert {each.name for each in folder.iterdir()} == {each.name for each in (tmp_path / "calm").iterdir()}
+    assert (folder / "attack_grid.png").read_bytes() == (tmp_path / "calm" / "attack_grid.png").read_bytes()
+
+
 # ------------------------------------------------------------------------------------- bad input
 
 
