@@ -111,8 +111,8 @@ def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Ma
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         OmegaConf.load(folder / ".hydra" / "config.yaml")
-        if kept.get("rows"):
-            read_metrics(folder / "metrics.csv")
+        if kept.get("rows") and read_metrics(folder / "metrics.csv") != kept["rows"]:
+            return False
         return int(summary["epochs"]) >= epochs and isinstance(summary["metrics"], dict)
     except (OSError, ValueError, KeyError, TypeError, YAMLError):
         return False  # the checkpoint has what they held
@@ -145,8 +145,11 @@ class TrainingRecord(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember the metrics and the rows."""
+        """Remember the metrics and the rows; let a folder that was moved keep its best checkpoint."""
         self._kept = checkpoint.get("robustsmooth", {})
+        for state in checkpoint.get("callbacks", {}).values():
+            if isinstance(state, dict) and "best_model_path" in state:
+                state.update(_moved(state, (self.folder / "checkpoints").resolve()))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the rows of a training that goes on."""
@@ -169,6 +172,17 @@ class TrainingRecord(Callback):
     def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
         now = {key: float(value) for key, value in trainer.callback_metrics.items()}
         return {**self._kept.get("metrics", {}), **now}
+
+
+def _moved(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` whose files lie in this folder now."""
+
+    def here(path: str) -> str:
+        return str(folder / Path(path).name) if path else path
+
+    paths = {key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    return {**paths, "best_k_models": best, "dirpath": str(folder)}
 
 
 def _csv(trainer: pl.Trainer) -> list[CsvLogger]:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.data import ImageDataModule
 from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
+from robustsmooth.models.published import PREFIX, Published, fetch, published
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
 from robustsmooth.smoothing.addressing import address
 from robustsmooth.trust import plain, trusted
@@ -75,7 +76,27 @@ class Run:
     config: DictConfig
 
 
-def load(place: str | Path, *settings: str, trust: Sequence[str] = ()) -> Trained:
+@dataclass(frozen=True)
+class _Found:
+    """A checkpoint that was read.
+
+    Attributes:
+        weights: Its tensors; none for a library's, which are read when the network is known.
+        config: What is known of its training; empty for somebody else's.
+        accuracy: The clean accuracy that its authors state; None if they do not.
+    """
+
+    weights: Checkpoint
+    config: dict[str, Any] = field(default_factory=dict)
+    accuracy: float | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it was read from."""
+        return self.weights.place
+
+
+def load(place: str | Path, *settings: str, trust: Sequence[str] = (), unverified: bool = False) -> Trained:
     """Open a trained network.
 
         trained = robustsmooth.load("runs/gaussian")
@@ -84,18 +105,17 @@ def load(place: str | Path, *settings: str, trust: Sequence[str] = ()) -> Traine
 
     Args:
         place: A run folder, a folder that ``robustsmooth.export`` wrote, a checkpoint file
-            (``.safetensors`` too), or a name such as ``torchvision:ResNet50_Weights.IMAGENET1K_V2``.
+            (``.safetensors`` too), or a name such as ``torchvision:ResNet50_Weights.IMAGENET1K_V2`` or
+            ``published:cohen2019-cifar10-0.25``.
         *settings: What the file does not say, as on the command line: ``data=...`` and ``model=...``.
         trust: Constructors that its config may name, beside our own; see `robustsmooth.trust`.
+        unverified: Download a published network although nobody has recorded its hash.
 
     Raises:
         ValueError: If it is missing, damaged or for another network, or does not say what it is for.
     """
-    register_resolvers()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = hydra.compose("export", ["checkpoint=null", "run_dir=null", *settings])
-    found = _find(place)
-    OmegaConf.set_struct(cfg, False)
+    cfg = _composed(settings)
+    found = _find(place, unverified)
     cfg.data = _as_trained(cfg.data, found, "data", trust)  # a given model takes its number of classes
     return _open(found, cfg.model, cfg.data, trust)
 
@@ -117,7 +137,16 @@ def open_trained(
     return _open(_find(place), model, data, trust)
 
 
-def _open(found: Checkpoint, model: DictConfig, data: DictConfig, trust: Sequence[str]) -> Trained:
+def _composed(settings: Sequence[str]) -> DictConfig:
+    """A config with ``data`` and ``model``, open for changes."""
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("export", ["checkpoint=null", "run_dir=null", *settings])
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def _open(found: _Found, model: DictConfig, data: DictConfig, trust: Sequence[str]) -> Trained:
     network = _network(_as_trained(model, found, "model", trust, data), found)
     settings: Any = OmegaConf.to_container(data, resolve=True)
     return Trained(network, _trained_sigma(found.config), settings, found.config, found.place)
@@ -152,7 +181,7 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
         ValueError: If the checkpoint is missing, damaged or for another network, or if something
             is neither given nor known from training.
     """
-    found = _find(cfg.checkpoint)
+    found = _find(cfg.checkpoint, cfg.get("unverified", False))
     cfg = copy.deepcopy(cfg)
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = found.place
@@ -169,17 +198,19 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = _network(cfg.model, found)
     OmegaConf.set_struct(cfg, True)
-    if not found.config:  # somebody else's network, whose normalisation nobody has checked
-        sanity_check(network, datamodule)
+    if not found.weights.config:  # somebody else's network, whose normalisation nobody has checked
+        sanity_check(network, datamodule, expected=found.accuracy)
     test = datamodule.subset.split == "test"
     seed = cfg.seed if test else address(cfg.seed, "validation")
     return Run(network, datamodule, found.config, found.place, seed, cfg)
 
 
-def _find(place: str | Path | None) -> Checkpoint:
+def _find(place: str | Path | None, unverified: bool = False) -> _Found:
     """Read a checkpoint, once; one of a library is read when its network is known."""
     if str(place).startswith(LIBRARIES):
-        return Checkpoint({}, str(place))
+        return _Found(Checkpoint({}, str(place)))
+    if str(place).startswith(PREFIX):
+        return _find_published(published(str(place)), unverified)
     path = checkpoint_file(place)
     try:
         found = read_checkpoint(path)
@@ -190,15 +221,25 @@ def _find(place: str | Path | None) -> Checkpoint:
         raise ValueError(
             f"{error}, such as `{previous}`, the one before it; the training started again repairs it"
         ) from error
-    return dataclasses.replace(found, config=plain(found.config, path)) if found.config else found
+    return _Found(found, plain(found.config, path))
 
 
-def _network(model: DictConfig, found: Checkpoint) -> nn.Module:
+def _find_published(entry: Published, unverified: bool) -> _Found:
+    """A published network, with the settings of its entry as if it had been trained here."""
+    weights = dataclasses.replace(
+        read_checkpoint(fetch(entry, unverified)), place=f"{PREFIX}{entry.name}", config={}
+    )
+    settings: Any = OmegaConf.to_container(_composed(entry.settings), resolve=True)
+    known = {"data": settings["data"], "model": settings["model"], "method": {"sigma": entry.sigma}}
+    return _Found(weights, known, entry.accuracy)
+
+
+def _network(model: DictConfig, found: _Found) -> nn.Module:
     """Build a model and put the trained weights into it, those of a new last layer too."""
     if "new_head" in model:
         model.new_head = False
     model.checkpoint = found.place
-    weights = found if found.tensors else found.place
+    weights = found.weights if found.weights.tensors else found.place
     network: nn.Module = instantiate(model, _partial_=True)(checkpoint=weights)
     return network.eval()
 
@@ -231,7 +272,7 @@ def _trained_sigma(training: Mapping[str, Any]) -> float | None:
     return sigma if isinstance(sigma, int | float) and sigma else None
 
 
-def _without_sigma(found: Checkpoint) -> str:
+def _without_sigma(found: _Found) -> str:
     how = "this network was trained without noise"
     if not found.config:
         how = f"`{found.place}` does not say with which noise it was trained"
@@ -239,7 +280,7 @@ def _without_sigma(found: Checkpoint) -> str:
 
 
 def _as_trained(
-    given: DictConfig, found: Checkpoint, part: str, trust: Sequence[str], data: Any = None
+    given: DictConfig, found: _Found, part: str, trust: Sequence[str], data: Any = None
 ) -> DictConfig:
     """The given choice; or the trained one under the values that were given."""
     if "_target_" in given:

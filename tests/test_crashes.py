@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,66 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(call, tmp_path):
     said = call("train", *words, status=1)
     assert str(last) in said
     assert "delete `" in said
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"\xff\xfe\x00\xc8" * 50),
+    "deleted": lambda path: path.unlink(),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def damage_and_go_on(call, whole, folder, name, damage):
+    """Either the run is as it was, or a sentence names the file."""
+    shutil.copytree(whole, folder)
+    DAMAGES[damage](folder / name)
+    words = [*WORDS, f"hydra.run.dir={folder}"]
+    if damage == "folder":
+        assert f"`{folder / name}` is a folder" in call("train", *words, status=1)
+        (folder / name).rmdir()
+    call("train", *words)
+    assert left_behind(folder) == left_behind(whole), (name, damage)
+
+
+@pytest.fixture
+def finished(call, tmp_path):
+    call("train", *WORDS, f"hydra.run.dir={tmp_path / 'whole'}")
+    return tmp_path / "whole"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("metrics.csv", "truncated"),
+        ("metrics.csv", "garbage"),
+        ("summary.json", "empty"),
+        (".hydra/config.yaml", "garbage"),
+        ("checkpoints/last.ckpt", "folder"),
+    ],
+)
+def test_a_damaged_file_of_a_finished_run(call, finished, tmp_path, name, damage):
+    damage_and_go_on(call, finished, tmp_path / "damaged", name, damage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("summary", [True, False], ids=["finished", "unfinished"])
+def test_every_file_of_a_run_damaged_in_every_way(call, finished, tmp_path, summary):
+    names = [str(path.relative_to(finished)) for path in finished.rglob("*.*") if path.suffix != ".log"]
+    names = [name for name in names if (finished / name).is_file() and (summary or name != "summary.json")]
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(finished, unfinished)
+    if not summary:  # killed before it was written
+        (unfinished / "summary.json").unlink()
+    for name in names:
+        for damage in set(DAMAGES) - {"folder"}:
+            folder = tmp_path / f"{name.replace('/', '_')}-{damage}"
+            shutil.copytree(unfinished, folder)
+            DAMAGES[damage](folder / name)
+            call("train", *WORDS, f"hydra.run.dir={folder}")
+            assert left_behind(folder) == left_behind(finished), (name, damage)
+            shutil.rmtree(folder)
 
 
 @pytest.mark.ddp

@@ -1,5 +1,6 @@
 """A first look at an imported network, because a wrong normalisation is the most common silent error."""
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,13 @@ class HasSamples(Protocol):
 
 
 @torch.no_grad()
-def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, split: str = "test") -> float:
+def sanity_check(
+    network: nn.Module,
+    datamodule: HasSamples,
+    images: int = 200,
+    split: str = "test",
+    expected: float | None = None,
+) -> float:
     """Print the clean accuracy of a network on a few images, before a long job starts.
 
     Args:
@@ -24,12 +31,14 @@ def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, 
         datamodule: Where the images come from, evenly spread over the split.
         images: How many.
         split: ``test``, or ``val`` before training.
+        expected: The accuracy that its authors state, in [0, 1]; None if they do not.
 
     Returns:
         The accuracy, in [0, 1].
 
     Raises:
-        ValueError: If an answer is NaN.
+        ValueError: If an answer is NaN, or the accuracy is more than 3 points from the expected one, and by
+            more than the choice of images explains (two standard errors).
     """
     inputs, labels, _ = datamodule.sample(images, split)
     device = next(network.parameters()).device
@@ -47,6 +56,14 @@ def sanity_check(network: nn.Module, datamodule: HasSamples, images: int = 200, 
     chance = 1 / logits.shape[1]
     note = "; that is close to guessing: is model.normalization right?" if accuracy < 3 * chance else ""
     _say(f"clean accuracy on {len(labels)} {split} images: {100 * accuracy:.1f} %{note}")
+    if expected is not None:
+        chance_error = 2 * math.sqrt(expected * (1 - expected) / len(labels))
+        if abs(accuracy - expected) > 0.03 + chance_error:
+            raise ValueError(
+                f"the clean accuracy is {100 * accuracy:.1f} % on {len(labels)} {split} images, where "
+                f"{100 * expected:.1f} % is expected: the normalisation or the data are others than in its "
+                "training; set model.normalization, or look at data.root"
+            )
     return accuracy
 
 
