@@ -46,7 +46,7 @@ def test_max_takes_evenly(length, every, most):
     [
         ({"every": 0}, "`subset.every` must be at least 1, got 0"),
         ({"max": 0}, "`subset.max` must be at least 1"),
-        ({"split": "train"}, "`subset.split` must be test or val"),
+        ({"split": "training"}, "`subset.split` must be test, val or train"),
     ],
 )
 def test_bad_numbers(settings, message):
