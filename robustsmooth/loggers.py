@@ -152,7 +152,7 @@ def wandb_logger(
             f"Weights & Biases: {reason}; recording offline, `wandb sync` uploads it later.", file=sys.stderr
         )
         mode = "offline"
-    return WandbLogger(
+    logger = WandbLogger(
         save_dir=save_dir,
         project=project,
         name=name or Path(save_dir).name,
@@ -165,6 +165,8 @@ def wandb_logger(
         job_type=_command(),
         settings=wandb.Settings(silent=True, console="off"),
     )
+    logger._wandb_init.pop("anonymous", None)  # of no effect; wandb warns of it
+    return logger
 
 
 def _sweep() -> str | None:

@@ -161,4 +161,5 @@ def test_tensorboard_has_the_same_numbers(run, tmp_path):
     thousandths = [step for step, _ in scalars["certificate/certify/accuracy"]]
     assert len(thousandths) == 101
     assert thousandths == sorted(thousandths)
+    assert "hp_metric" not in scalars
     assert events.Tags()["images"] == ["empirical/pgd/attack_grid"]

@@ -1,0 +1,14 @@
+"""Records are compared as text: in a dataclass NaN equals NaN up to Python 3.12, and no longer in 3.13."""
+
+from typing import Any
+
+__all__ = ["written"]
+
+
+def written(value: Any) -> Any:
+    """The value with its records as text, floats in full precision."""
+    if isinstance(value, dict):
+        return {key: written(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [written(each) for each in value]
+    return repr(value)
