@@ -235,3 +235,9 @@ def test_every_command_keeps_out_of_a_trainings_folder(call, tmp_path):
     assert "belongs to a run of train" in only_sentence(call("illustrate", here, status=1))
     assert {path: path.read_bytes() for path in before} == before
     call("train", *words)
+
+
+def test_a_line_break_inside_a_list_is_named(call):
+    said = call("certify", "checkpoint=[a,\nb]", status=2)
+    assert "a value must stand on one line, without line breaks" in said
+    assert "checkpoint=[a, b]" in said

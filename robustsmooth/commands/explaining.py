@@ -70,6 +70,9 @@ def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
         key = text.splitlines()[0].rpartition(": ")[2].strip()
         return f"`{key}` must be given: add {key}=... to the command line"
     if isinstance(error, OverrideParseException):
+        if "\n" in str(error.override):
+            line = " ".join(str(error.override).split())
+            return f"a value must stand on one line, without line breaks between its parts: {line}"
         return (
             f"cannot read `{error.override}`: a value with = , : [ ] or {{ }} that is meant as text needs "
             "quotes of its own, as in 'key=\"a=b\"'"

@@ -34,6 +34,7 @@ from robustsmooth.smoothing import (
     typical_votes,
 )
 from robustsmooth.statistics import (
+    Guarantee,
     abstention_rate,
     acr,
     certified_counts,
@@ -158,7 +159,7 @@ class Certification(VotingCallback):
             "votes": record.votes,
             "counts": counts_as_text(record.counts) or "-",
             "uniform": record.uniform,
-            "guarantee": record.guarantee,
+            "guarantee": str(record.guarantee),
         }
 
     @property
@@ -206,15 +207,19 @@ class Certification(VotingCallback):
             "n": getattr(self.procedure, "n", None),
             "alpha": self.procedure.alpha,
             "sigma": self.noise.sigma,
-            "guarantee": self.procedure.guarantee(self.noise),
+            "guarantee": str(self.procedure.guarantee(self.noise)),
         }
         return metrics, facts
 
     def report(self, summary: Mapping[str, Any]) -> list[RenderableType]:
         """See `Evaluation.report`."""
-        table = Table(title=f"{summary['images']} images {self._claim}", title_justify="left")
+        guarantee = Guarantee.parse(summary["guarantee"])
+        assumed = guarantee.kind == "assumption"
+        claim = "bounded under an assumption" if assumed else self._claim
+        table = Table(title=f"{summary['images']} images {claim}", title_justify="left")
         table.add_column("radius", justify="right")
-        table.add_column(f"{self._claim} accuracy", justify="right")
+        heading = "accuracy if the assumption holds" if assumed else f"{self._claim} accuracy"
+        table.add_column(heading, justify="right")
         table.add_column("95 % band over images")
         for point in summary["certified_accuracy"]:
             band = f"{point['low']:.1%} to {point['high']:.1%}"
@@ -228,7 +233,7 @@ class Certification(VotingCallback):
         if "test/top1" in metrics:
             outcome += [f"clean accuracy of the bare network {metrics['test/top1']:.1%}"]
         cost = f"{summary['votes_per_image']:,.0f} votes and {summary['seconds_per_image']:.3g} s per image"
-        return [table, ", ".join(outcome), ", ".join(setting), cost]
+        return [table, *filter(None, [guarantee.caveat]), ", ".join(outcome), ", ".join(setting), cost]
 
 
 class ValidationCertification(Callback):

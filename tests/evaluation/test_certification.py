@@ -327,6 +327,10 @@ def test_the_l_bound_says_what_it_is(certify):
     callback, path = certify("a", LBound(batch_size=64))
     assert {row[-2] for row in rows_of(path)[1:]} == {"l2-lbound-assumed"}
     assert callback.summary["n"] == 0
+    said = " ".join(callback.console.file.getvalue().split())  # where the numbers stand
+    assert "images bounded under an assumption" in said
+    assert "No certificate: holds only if the network is a Gaussian average" in said
+    assert "certified accuracy" not in said
 
 
 def test_a_full_disk_keeps_what_is_finished(certify, monkeypatch, tmp_path):

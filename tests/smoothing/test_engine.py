@@ -319,7 +319,7 @@ def test_real_votes_exceed_the_exact_radius_at_most_alpha_often(noise, norm):
     records = SmoothedClassifier(OnePixel(), noise).certify(images, certificate)
     wrong = sum(record.prediction == 1 or record.radius > distance + 1e-6 for record in records)
     assert wrong <= stats.binom.isf(1e-5, runs, alpha)
-    assert {record.guarantee for record in records} == {f"l{norm}-certificate"}
+    assert {str(record.guarantee) for record in records} == {f"l{norm}-certificate"}
 
 
 # ------------------------------------------------------------------ networks that are random inside

@@ -291,7 +291,7 @@ def test_three_top_5_statements_have_three_names():
         FixedRadius(radius=0.1).guarantee(noise),
     }
     assert len(names) == 7
-    assert replace(TopVotes(k=5), k=3).guarantee(noise) == "l2-top3-votes-certificate"
+    assert str(replace(TopVotes(k=5), k=3).guarantee(noise)) == "l2-top3-votes-certificate"
 
 
 def test_a_single_pass_is_not_what_the_votes_certify():

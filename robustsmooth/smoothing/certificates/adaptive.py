@@ -14,6 +14,7 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.bounds import clopper_pearson_lower
 from robustsmooth.statistics.sequential import looks, sequential_plan
 
@@ -65,9 +66,9 @@ class FixedRadius(Certificate):
         """Votes of an image that is never decided."""
         return self.selection_votes + self.n
 
-    def guarantee(self, noise: Noise) -> str:
+    def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
-        return f"{noise.norm}-at-radius-certificate"
+        return Guarantee(noise.norm, statement="at-radius")
 
     def only_radii(self, noise: Noise) -> tuple[float, ...]:
         """The radius in question."""

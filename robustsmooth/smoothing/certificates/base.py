@@ -26,7 +26,7 @@ from scipy.special import ndtr, ndtri
 
 from robustsmooth.smoothing.ballots import Ballot, HardVote
 from robustsmooth.smoothing.noise import Noise
-from robustsmooth.statistics import ABSTAIN
+from robustsmooth.statistics import ABSTAIN, Guarantee
 
 __all__ = [
     "ABSTAIN",
@@ -170,7 +170,7 @@ class Certified:
     radius: float
     p_a_lower: float
     votes: int
-    guarantee: str
+    guarantee: Guarantee
     outcome: Literal["certified", "abstained", "refuted", "estimated"]
     alpha: float
     sigma: float
@@ -217,9 +217,9 @@ class Certificate(Procedure):
     def steps(self, case: Case) -> Steps[Certified]:
         """The procedure for one image."""
 
-    def guarantee(self, noise: Noise) -> str:
+    def guarantee(self, noise: Noise) -> Guarantee:
         """The kind of statement that the radius makes."""
-        return f"{noise.norm}-certificate"
+        return Guarantee(noise.norm)
 
     def only_radii(self, noise: Noise) -> tuple[float, ...] | None:
         """The radii that this certificate can tell apart, ascending; None if any radius can come out.

@@ -17,6 +17,7 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.bounds import (
     clopper_pearson_lower,
     clopper_pearson_upper,
@@ -145,9 +146,9 @@ class TopKCertificate(FixedVotes):
         radius = top_k_radius(lower, uppers, self.k, case.noise.sigma)
         return self.conclude(case, candidate, counts, self.max_votes, radius, p_a_lower=lower)
 
-    def guarantee(self, noise: Noise) -> str:
+    def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
-        return f"l2-top{self.k}-certificate"
+        return Guarantee("l2", statement=f"top{self.k}")
 
 
 def top_k_radius(p_lower: float, other_uppers: np.ndarray, k: int, sigma: float) -> float:
@@ -214,6 +215,6 @@ class TopVotes(Cohen):
         """One vote for each of the k largest logits."""
         return TopVote(self.k)
 
-    def guarantee(self, noise: Noise) -> str:
+    def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
-        return f"{noise.norm}-top{self.k}-votes-certificate"
+        return Guarantee(noise.norm, statement=f"top{self.k}-votes")

@@ -16,6 +16,7 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.bounds import chernoff_interval
 
 __all__ = ["LBound", "l_bound"]
@@ -102,9 +103,9 @@ class LBound(Certificate):
         """Softmax scores."""
         return SoftVote()
 
-    def guarantee(self, noise: Noise) -> str:
+    def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
-        return "l2-lbound-certificate" if self.scores == "monte_carlo" else f"l2-lbound-{self.scores}"
+        return Guarantee("l2", "certificate" if self.scores == "monte_carlo" else self.scores, "lbound")
 
     def steps(self, case: Case) -> Steps[Certified]:
         """See `Procedure.steps`."""

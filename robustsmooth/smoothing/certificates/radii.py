@@ -17,6 +17,7 @@ from robustsmooth.smoothing.certificates.base import (
     require_count,
 )
 from robustsmooth.smoothing.noise import Noise
+from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.radii import table_radii
 from robustsmooth.statistics.sequential import table_plan
 
@@ -76,9 +77,9 @@ class RadiusGrid(Certificate):
         """Votes of an image that is never decided."""
         return self.selection_votes + self.n
 
-    def guarantee(self, noise: Noise) -> str:
+    def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
-        return f"{noise.norm}-at-radii-certificate"
+        return Guarantee(noise.norm, statement="at-radii")
 
     def only_radii(self, noise: Noise) -> tuple[float, ...]:
         """The grid; empty for a noise that certifies nothing.
