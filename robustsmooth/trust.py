@@ -27,6 +27,7 @@ TRUSTED = frozenset(
         "models.CifarResNet",
         "models.DnCNN",
         "models.NoiseLayers",
+        "models.OneStepDiffusion",
         "models.ParametricNoise",
         "models.SmallCNN",
         "models.WideResNet",

@@ -4,6 +4,7 @@ from robustsmooth.models.build import NORMALIZATIONS, build_classifier
 from robustsmooth.models.checkpoint import load_checkpoint, load_denoiser
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
 from robustsmooth.models.denoiser import DnCNN
+from robustsmooth.models.diffusion import OneStepDiffusion
 from robustsmooth.models.ensemble import Ensemble
 from robustsmooth.models.exporting import save_onnx, save_safetensors
 from robustsmooth.models.libraries import resnet32x32, timm_network, torchvision_network
@@ -25,6 +26,7 @@ __all__ = [
     "Ensemble",
     "NoiseLayers",
     "Normalize",
+    "OneStepDiffusion",
     "ParametricNoise",
     "SmallCNN",
     "WideResNet",

@@ -1,0 +1,93 @@
+"""A diffusion model as a denoiser in one step (Carlini et al. 2023)."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OneStepDiffusion", "noise_schedule"]
+
+Schedule = Literal["linear", "cosine"]
+
+
+def noise_schedule(kind: Schedule, steps: int) -> Tensor:
+    """The share of the image that is left at each timestep, abar_t.
+
+    Args:
+        kind: ``linear``, betas from 1e-4 to 0.02 at 1000 steps and scaled for others (Ho et al. 2020); or
+            ``cosine`` (Nichol and Dhariwal 2021).
+        steps: Number of timesteps.
+
+    Returns:
+        ``(steps,)`` float64, falling.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+    if kind not in get_args(Schedule):
+        raise ValueError(f"`schedule` must be linear or cosine, got {kind!r}")
+    if steps < 2:
+        raise ValueError(f"`timesteps` must be at least 2, got {steps}")
+    if kind == "linear":
+        scale = 1000 / steps
+        betas = torch.linspace(scale * 1e-4, scale * 0.02, steps, dtype=torch.float64)
+    else:
+        places = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        left = torch.cos((places + 0.008) / 1.008 * math.pi / 2).square()
+        betas = (1 - left[1:] / left[:-1]).clamp(max=0.999)
+    return (1 - betas).cumprod(dim=0)
+
+
+class OneStepDiffusion(nn.Module):
+    r"""The image that a diffusion model expects behind Gaussian noise of one level, from one pass.
+
+    Such a model sees images in [-1, 1], so the noise counts double there. With the timestep t whose
+    :math:`(1 - \bar a_t) / \bar a_t` is nearest to :math:`(2 \sigma)^2`, a noisy image x is scaled to
+    :math:`x_t = \sqrt{\bar a_t} (2 x - 1)`, the model predicts its noise e, and
+
+    .. math:: D(x) = \frac{1}{2} \Big( \mathrm{clip}\Big( \frac{x_t - \sqrt{1 - \bar a_t}\, e(x_t, t)}
+        {\sqrt{\bar a_t}}, -1, 1 \Big) + 1 \Big)
+
+    (Carlini et al. 2023, algorithm 1). For one noise level: certify with the same ``smoothing.sigma``.
+
+    Args:
+        network: Maps ``(x_t, t)``, images ``(B, C, H, W)`` and timesteps ``(B,)`` int64, to the predicted
+            noise; channels beyond C (a predicted variance) are left out, and an object with an attribute
+            ``sample`` (diffusers) is opened.
+        sigma: Noise level in pixel units for images in [0, 1]; positive.
+        schedule: ``linear`` or ``cosine``; see `noise_schedule`.
+        timesteps: Of the model's training.
+
+    Raises:
+        ValueError: If a value is out of its range, or no timestep has so much noise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sigma: float,
+        schedule: Schedule = "linear",
+        timesteps: int = 1000,
+    ) -> None:
+        super().__init__()
+        if not 0 < sigma < float("inf"):
+            raise ValueError(f"`sigma` of the denoiser must be positive, got {sigma}")
+        left = noise_schedule(schedule, timesteps)
+        levels = ((1 - left) / left).sqrt()
+        if 2 * sigma > levels[-1]:
+            raise ValueError(
+                f"no timestep has as much noise as sigma {sigma}: the last has {float(levels[-1]) / 2:.3g}"
+            )
+        self.network = network
+        self.timestep = int((levels - 2 * sigma).abs().argmin())
+        self.left = float(left[self.timestep])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Denoised images in [0, 1] of noisy ones, ``(B, C, H, W)``."""
+        scaled = math.sqrt(self.left) * (2 * images - 1)
+        times = torch.full((len(images),), self.timestep, dtype=torch.int64, device=images.device)
+        noise = self.network(scaled, times)
+        noise = getattr(noise, "sample", noise)[:, : images.shape[1]]
+        clean = (scaled - math.sqrt(1 - self.left) * noise) / math.sqrt(self.left)
+        return (clean.clamp(-1, 1) + 1) / 2
