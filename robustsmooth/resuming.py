@@ -152,7 +152,10 @@ class TrainingRecord(Callback):
                 state.update(_moved(state, (self.folder / "checkpoints").resolve()))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of a training that goes on."""
+        """Write the rows of a training that goes on, without the drafts that a kill may have left."""
+        if trainer.is_global_zero:
+            for draft in [*self.folder.glob("*.tmp"), *self.folder.glob("checkpoints/*.tmp")]:
+                draft.unlink()
         for logger in _csv(trainer):
             if self._kept.get("rows"):
                 logger.restore(self._kept["rows"])

@@ -83,9 +83,11 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(call, tmp_path):
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(damaged)
+    (last.parent / "best.ckpt.tmp").touch()  # of a kill
     said = call("train", *words)
     assert f"`{last}` is damaged; going on from `previous.ckpt`" in said
     assert left_behind(tmp_path) == whole
+    assert not list(tmp_path.rglob("*.tmp"))
     for each in (tmp_path / "checkpoints").iterdir():
         each.write_bytes(each.read_bytes()[:1000])
     said = call("train", *words, status=1)
