@@ -1,11 +1,14 @@
 """What may stand beside each other, and what one table says about one classifier."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import yaml
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures
+from robustsmooth.report.tables.common import asked_radii
 
 from .conftest import CERTIFY, certify_rows, write_attack, write_certification, write_log, write_training
 
@@ -281,3 +284,11 @@ def test_predict_on_attacked_images_is_a_point_under_attack(tmp_path):
         assert held in marked, name
     alone = {drawing.name: drawing for drawing in draw_figures(read(entries[1:]))}
     assert "attack" in alone["envelope"].title
+
+
+def test_radius_zero_is_a_column_where_the_majority_was_asked_for():
+    def log(radius, correct):
+        return SimpleNamespace(radius=np.array(radius), correct=np.array(correct))
+
+    assert asked_radii([log([0.0, 0.25, 0.0], [True, True, False])]) == [0.0, 0.25]
+    assert asked_radii([log([0.0, 0.5, 0.0], [False, True, False])]) == [0.5]

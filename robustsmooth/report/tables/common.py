@@ -42,8 +42,12 @@ def default_radii(certifications: Iterable[Certification]) -> list[float]:
 
 
 def asked_radii(certifications: Iterable[Certification]) -> list[float]:
-    """The radii that tests of some radii asked about, as far as any image has them."""
-    return sorted({float(radius) for each in certifications for radius in each.radius[each.radius > 0]})
+    """The radii that tests of some radii asked about, as far as any image has them.
+
+    A correct answer with radius 0 is one whose majority was proved: an abstention is not correct.
+    """
+    stated = (each.radius[(each.radius > 0) | each.correct] for each in certifications)
+    return sorted({float(radius) for radii in stated for radius in radii})
 
 
 def radius_key(radius: float) -> str:
