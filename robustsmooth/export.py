@@ -19,8 +19,6 @@ def export(cfg: DictConfig) -> str:
     from robustsmooth.report.card import model_card
     from robustsmooth.runs import open_run
 
-    if cfg.format not in ("safetensors", "onnx"):
-        raise ValueError(f"`format` must be safetensors or onnx, got {cfg.format!r}")
     if cfg.push is not None and (cfg.format != "safetensors" or cfg.file is not None):
         raise ValueError("`push` uploads what format=safetensors writes into a folder; leave `file` out")
     run = open_run(cfg, needs_sigma=False)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from robustsmooth.annotations import Signature, check, signature
 
-__all__ = ["check_parts", "instantiate"]
+__all__ = ["check_argument", "check_parts", "instantiate"]
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
@@ -39,17 +39,21 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         if type(cause) is not ValueError:
             raise
         inner = re.search(r"\nfull_key: (.*)\Z", str(error))
+        keys = OmegaConf.select(OmegaConf.create(plain), inner[1]) if inner else plain
         place = _key(place, inner[1]) if inner else place
-        raise ValueError(_with_keys(str(cause), place)) from cause
+        raise ValueError(_with_keys(str(cause), place, keys or ())) from cause
 
 
-def check_parts(config: Any, place: str = "", given: frozenset[str] = frozenset()) -> Any:
+def check_parts(
+    config: Any, place: str = "", given: frozenset[str] = frozenset(), complete: bool = True
+) -> Any:
     """Check the arguments of every ``_target_`` in a config, before anything is built.
 
     Args:
         config: A config, or a part of one.
         place: Its key, for messages.
         given: Arguments that the outermost constructor gets from elsewhere.
+        complete: Whether all required arguments must be there, and not null.
 
     Returns:
         The config as plain values, interpolations resolved and fractions read.
@@ -58,15 +62,15 @@ def check_parts(config: Any, place: str = "", given: frozenset[str] = frozenset(
         ValueError: As in `instantiate`.
     """
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    return _checked(plain, place, given)
+    return _checked(plain, place, complete, given)
 
 
-def _checked(node: Any, place: str, given: frozenset[str] = frozenset()) -> Any:
+def _checked(node: Any, place: str, complete: bool, given: frozenset[str] = frozenset()) -> Any:
     if isinstance(node, list):
-        return [_checked(part, f"{place}[{at}]") for at, part in enumerate(node)]
+        return [_checked(part, f"{place}[{at}]", complete) for at, part in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    parts = {str(key): _checked(part, _key(place, key)) for key, part in node.items()}
+    parts = {str(key): _checked(part, _key(place, key), complete) for key, part in node.items()}
     if "_target_" not in parts:
         return parts
     target = _locate(parts["_target_"], _key(place, "_target_"))
@@ -74,13 +78,13 @@ def _checked(node: Any, place: str, given: frozenset[str] = frozenset()) -> Any:
     keys = [key for key in parts if not key.startswith("_")]
     _check_names(keys, known, place, target)
     is_partial = parts.get("_partial_") or "_partial_" in given
-    if is_partial:  # whoever calls it gives what is required and null here
+    if is_partial or not complete:  # what is required and null here will be given
         given = given | {key for key in keys if key in known.required and parts[key] is None}
     for key in keys:
         if key in known.annotations and key not in given:
-            parts[key] = _argument(parts[key], known.annotations[key], _key(place, key))
+            parts[key] = check_argument(parts[key], known.annotations[key], _key(place, key))
     missing = sorted(known.required - {*keys, *given})
-    if missing and not is_partial and "_args_" not in parts:
+    if complete and missing and not is_partial and "_args_" not in parts:
         raise ValueError(f"`{_key(place, missing[0])}` must be given: {_name(target)} needs it")
     return parts
 
@@ -119,8 +123,17 @@ class _Planned:
     """Stands for an object that a nested ``_target_`` will make; nothing more is known of it yet."""
 
 
-def _argument(value: Any, annotation: Any, key: str) -> Any:
-    """An argument, checked, its fractions read."""
+def check_argument(value: Any, annotation: Any, key: str) -> Any:
+    """A plain value of a config, its fractions read.
+
+    Args:
+        value: What nested ``_target_``s will make in it is taken as it is.
+        annotation: The type that it must have; see `robustsmooth.annotations`.
+        key: Its key, for the message.
+
+    Raises:
+        ValueError: If the annotation does not allow it.
+    """
     planned = _with_planned(value)
     if value == "???" or isinstance(planned, _Planned):
         return value
@@ -139,14 +152,12 @@ def _with_planned(value: Any) -> Any:
     return [_with_planned(part) for part in value] if isinstance(value, list) else value
 
 
-def _with_keys(sentence: str, place: str) -> str:
+def _with_keys(sentence: str, place: str, keys: Container[str]) -> str:
     """A constructor's sentence about `n` or `subset.split`, with the key that the user typed."""
 
     def key(found: re.Match[str]) -> str:
-        name = found[1]
-        outer, _, last = name.rpartition(".")
-        if name.startswith(f"{place}.") or (outer and not f".{place}".endswith(f".{outer}")):
-            return found[0]
-        return f"`{_key(place, last)}`"
+        outer, _, last = found[1].rpartition(".")
+        ends_so = not outer or f".{place}".endswith(f".{outer}")
+        return f"`{_key(place, last)}`" if last in keys and ends_so else found[0]
 
     return re.sub(r"`([a-z_][a-z0-9_.]*)`", key, sentence)

@@ -12,6 +12,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from robustsmooth.commands import environment, explain, prepare, register_resolvers
 from robustsmooth.commands.running import _quoted
+from robustsmooth.commands.settings import check_settings
 from robustsmooth.loggers import CsvLogger
 from robustsmooth.runs import checkpoint_file
 from robustsmooth.runtime import loggers_for
@@ -182,7 +183,7 @@ def test_a_part_that_is_set_to_null_is_left_out(tmp_path):
 def test_a_missing_value_is_named(tmp_path):
     cfg = OmegaConf.create({"run_dir": str(tmp_path), "checkpoint": "???"})
     with pytest.raises(Exception, match="checkpoint") as caught:
-        prepare(cfg, "train")
+        check_settings(cfg, "certify")
     assert explain(caught.value) == ("`checkpoint` must be given: add checkpoint=... to the command line", 2)
 
 

@@ -258,7 +258,11 @@ def test_a_level_of_noise_is_a_number(tmp_path):
 
 def test_what_our_own_configs_of_data_and_networks_name_is_trusted():
     """A constructor that a config of ours uses may be named by the checkpoints that it makes."""
-    files = [path for group in ("data", "model", "noise_layers") for path in (CONF / group).glob("*.yaml")]
+    files = [
+        path
+        for group in ("data", "model", "noise_layers", "denoiser")
+        for path in (CONF / group).glob("*.yaml")
+    ]
     assert len(files) > 20
     named = {name for path in files for name in targets(OmegaConf.to_container(OmegaConf.load(path)))}
     assert named <= TRUSTED

@@ -1,11 +1,13 @@
 """Where the configs are, and the interpolations that they use."""
 
-import functools
+import math
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 import robustsmooth
+from robustsmooth.annotations import read_fraction
 from robustsmooth.cluster import slurm
 
 __all__ = ["conf_dir", "register_resolvers"]
@@ -23,16 +25,14 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
     OmegaConf.register_new_resolver("at_epoch", _at_epoch, replace=True)
     OmegaConf.register_new_resolver("slurm", slurm, replace=True)
-    OmegaConf.register_new_resolver("fraction", _fraction, replace=True)
-    OmegaConf.register_new_resolver(
-        "multiply", lambda *numbers: functools.reduce(lambda a, b: a * b, numbers), replace=True
-    )
+    OmegaConf.register_new_resolver("fraction", read_fraction, replace=True)
+    OmegaConf.register_new_resolver("multiply", _multiply, replace=True)
 
 
-def _fraction(text: str | float) -> float:
-    """``${fraction:8/255}``: budgets are written as they are spoken."""
-    numerator, _, denominator = str(text).partition("/")
-    return float(numerator) / float(denominator or 1)
+def _multiply(*factors: Any) -> Any:
+    """``${multiply:${.epsilon},0.25}``; null if a factor is no number, which is refused at its own key."""
+    numbers = [read_fraction(each) for each in factors]
+    return math.prod(numbers) if all(isinstance(each, int | float) for each in numbers) else None
 
 
 def _epochs_within(most: int, minutes: float, rate: float, passes: float) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 
 import robustsmooth
 from robustsmooth.cluster import check_launcher
@@ -47,11 +46,9 @@ def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
         The run folder.
 
     Raises:
-        MissingMandatoryValue: If a value that must be given is missing.
         ValueError: If another command works in the folder or has its records there, or if it is a file.
     """
     folder = Path(cfg.run_dir)
-    _check_mandatory(cfg)
     _check_owner(folder, command)
     check_launcher(cfg.get("trainer"), timed=_timed())
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,12 +75,6 @@ def _timed() -> bool:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
         return False
     return "${now:" in str(OmegaConf.to_container(HydraConfig.get().run, resolve=False))
-
-
-def _check_mandatory(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
 
 
 def describe(cfg: DictConfig) -> dict[str, str]:

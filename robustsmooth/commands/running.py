@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from robustsmooth.commands.composing import conf_dir, register_resolvers
 from robustsmooth.commands.explaining import explain
+from robustsmooth.commands.settings import check_settings
 from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, own_signal, stopped_alike
 from robustsmooth.lock import release
 from robustsmooth.processes import first_process
@@ -53,6 +54,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         def job(cfg: DictConfig) -> Any:
             join_launcher()
             try:
+                check_settings(cfg, name)
                 result = task(cfg)
                 if name in RESUMABLE:
                     _say_where(cfg)
@@ -133,6 +135,7 @@ def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[st
     cfg = hydra.compose(
         config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
     )
+    check_settings(cfg, name)
 
     def run() -> Any:
         __import__(f"robustsmooth.{name}")

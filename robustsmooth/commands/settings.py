@@ -1,0 +1,158 @@
+"""The types of the settings that are no constructor's arguments; the check of a command's whole config."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, Predicate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from robustsmooth.annotations import Built
+from robustsmooth.instantiation import check_argument, check_parts
+
+__all__ = ["SETTINGS", "check_settings"]
+
+Count = Annotated[int, Ge(1)]
+Amount = Annotated[float, Ge(0)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
+
+
+def _is_some_time(text: str) -> bool:
+    return re.fullmatch(r"\d+:\d\d:\d\d:\d\d", text) is not None and re.search("[1-9]", text) is not None
+
+
+Duration = Annotated[str, Predicate(_is_some_time), "such as 00:12:00:00 (days:hours:minutes:seconds)"]
+
+DeviceList = Annotated[
+    str, Predicate(lambda text: re.fullmatch(r"\d+(,\d+)*,?", text) is not None), "such as 0,2"
+]
+
+_COMMON = {"seed": Seed, "run_dir": str}
+_FROM_FILE = {**_COMMON, "checkpoint": str, "trust": Sequence[str]}
+_EVALUATION = {**_FROM_FILE, "smoothing": Built, "trainer": Built, "logger": Mapping[str, Any]}
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "train": {
+        **_COMMON,
+        "data": Built,
+        "model": Built,
+        "method": Built,
+        "trainer": Built,
+        "callbacks": Mapping[str, Any] | None,
+        "logger": Mapping[str, Any] | None,
+        "monitor": str,
+        "save_every_steps": Count | None,
+        "evaluate": Mapping[str, str | None] | None,
+        "trainer.max_epochs": Count,
+        "trainer.limit_train_batches": Count | Annotated[float, Gt(0), Le(1)] | None,
+    },
+    "certify": {
+        **_EVALUATION,
+        "certificate": Built,
+        "numerics": Built,
+        "radii": Sequence[Amount] | None,
+    },
+    "predict": {**_EVALUATION, "prediction": Built, "numerics": Built},
+    "attack": {
+        **_EVALUATION,
+        "attack": Built,
+        "prediction": Built,
+        "numerics": Built,
+        "target": Literal["smoothed", "network"],
+        "mode": Literal["budget", "minimum"],
+        "epsilons": Sequence[Amount] | None,
+        "num_noises": Sequence[Count] | None,
+        "batch_size": Count,
+        "source.checkpoint": str | None,
+        "certified": str | None,
+        "save": Literal["safetensors", "npz"] | None,
+        "pictures": Annotated[int, Ge(0)],
+    },
+    "measure": {**_EVALUATION, "measure": Built},
+    "report": {
+        **_COMMON,
+        "runs": str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+        "report.title": str,
+        "report.formats": Sequence[str],
+        "report.show": Sequence[str] | None,
+        "report.radii": Sequence[Amount] | None,
+        "report.level": Annotated[float, Gt(0), Lt(1)],
+        "report.interval": Literal["clopper_pearson", "wilson"],
+        "report.restate": Count | None,
+        "report.published": str | None,
+        "report.wandb": Mapping[str, Any] | None,
+    },
+    "export": {
+        **_FROM_FILE,
+        "format": Literal["safetensors", "onnx"],
+        "file": str | None,
+        "license": str | None,
+        "push": str | None,
+    },
+    "illustrate": {**_COMMON, "illustration": Built},
+}
+"""By command: the keys that it reads itself, with their types; see `robustsmooth.annotations`."""
+
+_SHARE = Count | Annotated[float, Ge(0), Le(1)]
+_SIZES = ("data.num_classes", "data.channels", "model.num_classes", "model.network.num_classes")
+_LIMITS: Mapping[str, Any] = {
+    **dict.fromkeys((*_SIZES, "model.network.in_channels", "model.network.width"), Count),
+    **dict.fromkeys(("data.seed", "method.seed", "callbacks.certify.seed"), Seed),
+    **{f"method.optimizer.{name}": Amount for name in ("lr", "momentum", "weight_decay")},
+    "method.scheduler.step_size": Count,
+    "method.scheduler.gamma": Amount,
+    "illustration.sigma": Annotated[float, Gt(0)],
+    "illustration.time_steps": Count,
+    "trainer.max_epochs": Count | Literal[-1],
+    "trainer.max_time": Duration | Mapping[str, int],
+    "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu", "xpu"],
+    "trainer.devices": Count | Literal[-1, "auto"] | DeviceList | Sequence[Annotated[int, Ge(0)]],
+    "trainer.gradient_clip_val": Amount,
+    "trainer.accumulate_grad_batches": Count,
+    "trainer.check_val_every_n_epoch": Count,
+    "trainer.limit_train_batches": _SHARE,
+    "trainer.limit_val_batches": _SHARE,
+    "trainer.limit_test_batches": _SHARE,
+    "trainer.log_every_n_steps": Annotated[int, Ge(0)],
+    "trainer.num_sanity_val_steps": Annotated[int, Ge(-1)],
+}
+"""Ranges that the annotations of the constructors do not say, for values that are there and not null."""
+
+
+def check_settings(cfg: DictConfig, name: str) -> None:
+    """Check every value of a command's config before it starts; fractions become numbers, in place.
+
+    Args:
+        cfg: The composed config.
+        name: The command.
+
+    Raises:
+        MissingMandatoryValue: If a value that must be given is missing.
+        ValueError: If a value is not of the type that the command or a constructor takes.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
+    read: dict[str, Any] = check_parts(cfg, complete=False)
+    limits = {key: limit for key, limit in _LIMITS.items() if OmegaConf.select(cfg, key) is not None}
+    for key, annotation in [*SETTINGS[name].items(), *limits.items()]:
+        value = OmegaConf.select(cfg, key)
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        checked = check_argument(plain, annotation, key)
+        if checked != plain:
+            OmegaConf.update(cfg, key, checked)
+    for key, value in _leaves(read):
+        if OmegaConf.select(cfg, key) != value and isinstance(value, float):
+            OmegaConf.update(cfg, key, value)
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _leaves(value, f"{key}[{place}]")
+    else:
+        yield key, node

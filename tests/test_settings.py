@@ -1,0 +1,154 @@
+"""Nonsense in every setting of every command is refused in a sentence, or listed here as meaningful."""
+
+import copy
+import functools
+
+import pytest
+from omegaconf import OmegaConf
+
+from robustsmooth.commands.settings import check_settings
+from robustsmooth.instantiation import instantiate
+from tests.test_conf import COMMANDS, composed
+
+NONSENSE = {
+    "text": "nonsense",
+    "true": True,
+    "null": None,
+    "NaN": float("nan"),
+    "infinity": float("inf"),
+    "a negative number": -3,
+    "a fraction of one": 0.4375,
+    "a list": [[]],
+}
+FILE = ["checkpoint=a", "data=digits", "model=small_cnn"]
+GIVEN = {
+    "report": ["runs=a"],
+    "train": ["callbacks=certify"],
+    **dict.fromkeys(("certify", "predict", "attack", "export"), FILE),
+    "measure": [*FILE, "measure=timing", "smoothing.sigma=0.25"],
+}
+STUB = {"_target_": "builtins.dict"}
+KEPT = ("trainer", "report", "source")
+BUILT = (
+    "smoothing",
+    "measure",
+    "data",
+    "model",
+    "method",
+    "certificate",
+    "prediction",
+    "numerics",
+    "attack",
+    "illustration",
+)
+
+MEANINGFUL = {
+    "text": """run_dir checkpoint runs report.title monitor certified source.checkpoint file
+        license push report.published
+        model.checkpoint""",
+    "true": """model.new_head model.channels_last data.augmentation.flip trainer.deterministic
+        trainer.enable_model_summary trainer.enable_progress_bar trainer.use_distributed_sampler
+        attack.fixed_noise attack.targeted attack.random_start numerics.channels_last numerics.compile
+        certificate.randomized loss.terms.classification.clean
+        method.loss.terms.classification.clean callbacks.certify.certificate.randomized
+        callbacks.certify.numerics.channels_last callbacks.certify.numerics.compile""",
+    "null": """model.checkpoint model.noise_layers model.normalization data.num_classes data.subset.max
+        data.subset.indices data.num_workers data.extra method.scheduler.step_size smoothing.sigma
+        method.noise.sigma callbacks.certify.smoothing.sigma measure.sigma callbacks.progress.metrics
+        callbacks.certify.radii trainer.max_time trainer.precision trainer.gradient_clip_val
+        trainer.check_val_every_n_epoch trainer.limit_train_batches trainer.limit_val_batches
+        trainer.limit_test_batches trainer.log_every_n_steps trainer.num_sanity_val_steps
+        trainer.deterministic trainer.enable_model_summary trainer.enable_progress_bar trainer.max_epochs
+        source.checkpoint attack.sigma attack.copies_per_pass attack.step_size attack.direction epsilons
+        num_noises prediction.alpha certified save radii file save_every_steps evaluate report.show
+        report.radii report.restate report.wandb report.published license push
+        model.denoiser model.denoiser_checkpoint""",
+    "a fraction of one": """data.val_images smoothing.sigma attack.sigma attack.margin attack.step_size
+        attack.epsilon prediction.alpha certificate.alpha method.sigma method.optimizer.lr
+        method.optimizer.momentum method.optimizer.weight_decay method.scheduler.gamma report.level
+        trainer.gradient_clip_val trainer.limit_train_batches trainer.limit_val_batches
+        trainer.limit_test_batches measure.sigma illustration.sigma illustration.point
+        callbacks.certify.certificate.alpha
+        callbacks.certify.smoothing.sigma""",
+    "a negative number": "illustration.point",
+    "refused when the data are read": """data.val_images data.subset.indices""",
+    "of an experiment, or of the checkpoint's model": """row scale source.model""",
+}
+"""Where a value has a meaning, or cannot be judged before the work starts."""
+
+
+def is_meaningful(key, name):
+    listed = {kind: keys.split() for kind, keys in MEANINGFUL.items()}
+    if key.startswith(tuple(listed["of an experiment, or of the checkpoint's model"])):
+        return True
+    if (key, name) == ("smoothing.sigma", "a negative number"):  # in training; the method refuses any
+        return True
+    if key in listed["refused when the data are read"] and name in ("a negative number", "text"):
+        return True
+    return key in listed.get(name, ())
+
+
+@functools.cache
+def config(command):
+    """A command's config with nothing missing, resolved: a changed value changes nothing else."""
+    plain = OmegaConf.to_container(composed(command, *GIVEN.get(command, [])), resolve=True)
+    if "smoothing" in plain and not plain["smoothing"].get("_partial_"):
+        plain["smoothing"]["sigma"] = 0.25
+    return plain
+
+
+def leaves(node, key=""):
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{key}{name}.")
+        elif not str(name).startswith("_"):
+            yield f"{key}{name}"
+
+
+def refusal(command, key, value):
+    """What the command says to a value before it starts, or as it builds the part with the key."""
+    first, *rest = key.split(".")
+    plain = {
+        name: copy.deepcopy(part) if name in (first, *KEPT) or not isinstance(part, dict) else STUB
+        for name, part in config(command).items()
+    }
+    node = plain
+    for name in [first, *rest][:-1]:
+        node = node[name]
+    node[[first, *rest][-1]] = value
+    cfg = OmegaConf.create(plain)
+    try:
+        check_settings(cfg, command)
+        part = cfg[first]
+        if first == "callbacks":
+            part = part[rest[0]]
+        given = {"folder": "a", "settings": {}} if first == "measure" else {}
+        if (rest and first in BUILT) or first == "callbacks":
+            instantiate(part, **given)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nonsense_is_refused_before_any_work(command):
+    shared = ("data.", "model.", "numerics.", "prediction.", "logger.")
+    keys = [
+        key for key in leaves(config(command)) if not key.startswith(("method.network.", "method.noise."))
+    ]
+    keys = [key for key in keys if command in ("train", "attack") or not key.startswith(shared)]
+    accepted, unclear = [], []
+    for key in keys:
+        for name, value in NONSENSE.items():
+            said, meant = refusal(command, key, value), is_meaningful(key, name)
+            if said is None and not meant:
+                accepted.append(f"{key}: {name}")
+            elif (
+                said is not None
+                and not meant
+                and f"`{key}" not in said
+                and f"`{key.rpartition('.')[0]}`" not in said
+            ):
+                unclear.append(f"{key}: {name}: {said}")
+    assert not accepted, "\n".join(accepted)
+    assert not unclear, "\n".join(unclear)
