@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException, OverrideParseException
+from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
@@ -32,6 +32,11 @@ def only_sentence(text: str) -> str:
         (["data=foo"], 2, ["no data=foo", "digits"]),
         (["method.sgima=1"], 2, ["`method.sgima`", "did you mean method.sigma?"]),
         (["foo=1"], 2, ["no setting `foo`", "method"]),
+        (["sigma=0.5"], 2, ["no setting `sigma`", "did you mean method.sigma?"]),
+        (["evaluate={certify: certify}"], 2, ["`evaluate` takes new names with a plus", "+evaluate.NAME="]),
+        (["method.sigma=true"], 1, ["`method.sigma` must be a finite number, got true"]),
+        (["seed=1.5"], 1, ["`seed` must be an integer of at least 0", "got 1.5"]),
+        (["trainer.max_time=00:00:00:00"], 1, ["`trainer.max_time` must be", "days:hours:minutes:seconds"]),
         (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
         (["method.sigma=-1"], 1, ["sigma", "-1"]),
         (["method.sigma=abc"], 1, ["`method.sigma` must be a finite number, got 'abc'"]),
@@ -70,6 +75,7 @@ def test_the_traceback_is_shown_on_request(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     done = run("train", f"hydra.run.dir={tmp_path}/run", "data.batch_size=0", status=1)
     assert "Traceback" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: `data.batch_size` must be at least 1")
 
 
 def test_help_shows_groups_choices_and_examples(run, tmp_path):
@@ -105,7 +111,29 @@ def test_causes_are_unwrapped_and_surprises_are_called_so():
     assert "choose trainer=default" in explain(RuntimeError("No supported gpu backend found!"))[0]
     sentence, status = explain(KeyError("odd"))
     assert status == 1
+    assert sentence.startswith("unexpected error: KeyError: 'odd'")
     assert "HYDRA_FULL_ERROR=1" in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "extra"),
+    [
+        (ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available."), "tensorboard"),
+        (ModuleNotFoundError("No module named 'onnx'"), "onnx"),
+        (MissingConfigException("", missing_cfg_file="hydra/launcher/joblib", options=["basic"]), "sweeps"),
+        (MissingConfigException("", missing_cfg_file="hydra/sweeper/optuna", options=["basic"]), "search"),
+    ],
+)
+def test_a_missing_extra_is_named(error, extra):
+    assert explain(error)[0].endswith(f"install it with: pip install 'robustsmooth[{extra}]'")
+
+
+def test_keys_of_own_configs_are_known(call, tmp_path):
+    own = tmp_path / "conf" / "method" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [gaussian, _self_]\nstrength: 1.0\n", encoding="utf-8")
+    words = [f"--config-dir={tmp_path}/conf", "method=mine", "method.strengths=2"]
+    assert "did you mean method.strength?" in only_sentence(call("train", *words, status=2))
 
 
 def test_fractions_are_written_as_they_are_spoken():
@@ -121,11 +149,9 @@ def test_a_recipe_is_shortened_to_the_minutes_there_are(minutes, epochs):
     cfg = OmegaConf.create(
         {
             "epochs": f"${{epochs_within:90,{minutes},5000,49000}}",
-            "step_size": "${shortened:30,90,${epochs}}",
         }
     )
     assert cfg.epochs == epochs
-    assert cfg.step_size == max(1, round(epochs / 3))
 
 
 def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):

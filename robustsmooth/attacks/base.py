@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustsmooth.attacks.geometry import Norm, distance, expand
 from robustsmooth.attacks.objectives import Network, Objective, Plain
-from robustsmooth.smoothing.addressing import Randomness
+from robustsmooth.smoothing.addressing import BatchRandomness, Randomness
 
 __all__ = ["SEED_DRAW", "START_DRAW", "Attack", "Incumbent", "Oracle", "View", "undisturbed"]
 
@@ -264,7 +264,7 @@ class Attack(ABC):
         images: Tensor,
         labels: Tensor,
         *,
-        randomness: Randomness,
+        randomness: Randomness | None = None,
         noises: Tensor | None = None,
     ) -> Tensor:
         """Attack a batch.
@@ -273,7 +273,7 @@ class Attack(ABC):
             network: Maps images in [0, 1] to logits. A module is put into eval mode meanwhile.
             images: ``(B, ...)`` floating, in [0, 1].
             labels: ``(B,)`` integers: the classes to leave, or to reach for a targeted attack.
-            randomness: Where noises and random starts come from.
+            randomness: Where noises and random starts come from; the same ones at every call if None.
             noises: ``(m, B, ...)``, already scaled by sigma: used at every step, in place of the
                 attack's own. A training step that goes on with the same noises passes them here.
 
@@ -287,6 +287,7 @@ class Attack(ABC):
         _check_batch(images, labels)
         if isinstance(network, DistributedDataParallel):
             network = network.module  # its forward would wait for a backward pass of the parameters
+        randomness = BatchRandomness(0, "attack") if randomness is None else randomness
         seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
         with undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
             # Cloned here: tensors made in inference mode cannot take part in a graph.

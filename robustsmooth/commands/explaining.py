@@ -4,7 +4,9 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -15,7 +17,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from robustsmooth.commands.composing import conf_dir
@@ -50,13 +52,29 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
     foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
     if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return message, FAILURE
-    hint = "not an error we foresaw; HYDRA_FULL_ERROR=1 shows the traceback"
-    return f"{type(error).__name__}: {message} ({hint})", FAILURE
+    if isinstance(error, ImportError) and (package := _missing_package(message)):
+        extra = f"pip install 'robustsmooth[{_EXTRAS[package]}]'"
+        return f"{package} is not installed; install it with: {extra}", FAILURE
+    kind = type(error).__name__
+    return f"unexpected error: {kind}: {message} (HYDRA_FULL_ERROR=1 shows the traceback)", FAILURE
+
+
+_EXTRAS = {"tensorboard": "tensorboard", "onnx": "onnx", "timm": "timm", "foolbox": "attacks"}
+_EXTRAS |= {"pyautoattack": "attacks", "huggingface_hub": "hub", "wandb_workspaces": "dashboard"}
+_PLUGINS = {"joblib": "sweeps", "submitit_local": "sweeps", "submitit_slurm": "sweeps", "optuna": "search"}
+"""Packages and Hydra plugins by the extra of ours that installs them."""
+
+
+def _missing_package(message: str) -> str | None:
+    return next((name for name in _EXTRAS if re.search(rf"\b{name}\b", message)), None)
 
 
 def _explain_unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
     known = ", ".join(error.options or ())
+    if group in ("hydra/launcher", "hydra/sweeper") and choice in _PLUGINS:
+        extra = f"pip install 'robustsmooth[{_PLUGINS[choice]}]'"
+        return f"{group}={choice} is not installed; install it with: {extra}"
     if group and known:
         return (
             f"there is no {group}={choice}; known are {known} (your own go in a folder given by --config-dir)"
@@ -89,24 +107,48 @@ def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
 def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
     """Name the keys that are there, composing the same command without its plain values."""
     parent, _, leaf = key.rpartition(".")
-    known: list[str] = []
     try:
-        choices = [word for word in argv if re.fullmatch(r"[\w/]+=[\w/,-]+", word) and "," not in word]
-        groups = [word for word in choices if (conf_dir() / word.split("=")[0]).is_dir()]
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = hydra.compose(name, overrides=groups)
+        cfg = _without_values(name, argv)
         node = OmegaConf.select(cfg, parent) if parent else cfg
         known = sorted(str(each) for each in node if not str(each).startswith("_"))
     except Exception:  # the sentence is still right without the list
-        known = []
+        return f"there is no setting `{key}`"
+    if leaf in known:  # a mapping to which names are added
+        return f"`{key}` takes new names with a plus, such as +{key}.NAME=..."
     where = f"`{parent}` has {', '.join(known)}" if parent else f"known are {', '.join(known)}"
-    close = difflib.get_close_matches(leaf, known, n=1)
-    guess = f"; did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
+    deeper = (
+        []
+        if parent
+        else sorted(_paths_to(OmegaConf.to_container(cfg), leaf), key=lambda path: path.count("."))
+    )
+    close = [".".join(filter(None, [parent, each])) for each in difflib.get_close_matches(leaf, known, n=1)]
+    guess = "".join(f"; did you mean {each}?" for each in [*deeper, *close][:1])
     group = key.partition(".")[0]
     if any(word.startswith(f"{group}=") and "," in word for word in argv):  # composed with the default first
         guess += f"; if every {group} of this sweep has it, write ++{key}=..."
-    return f"there is no setting `{key}`{guess} ({where})" if known else f"there is no setting `{key}`"
+    return f"there is no setting `{key}`{guess} ({where})"
+
+
+def _without_values(name: str, argv: Sequence[str]) -> DictConfig:
+    """The command's config with its choices, from our folder and the one that ``--config-dir`` names."""
+    line = " ".join(argv)
+    own = re.search(r"(?:--config-dir|-cd)[= ](\S+)", line)
+    folders = [conf_dir(), *([Path(own[1]).expanduser().resolve()] if own else [])]
+    choices = [word for word in argv if re.fullmatch(r"[\w/]+=[\w/,-]+", word) and "," not in word]
+    groups = [word for word in choices if any((each / word.split("=")[0]).is_dir() for each in folders)]
+    search = [f"hydra.searchpath=[file://{folders[1]}]"] if own else []
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(name, overrides=[*search, *groups])
+
+
+def _paths_to(node: Any, leaf: str, place: str = "") -> Iterator[str]:
+    """The full names of all settings that end so."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        path = f"{place}.{key}".lstrip(".")
+        if key == leaf:
+            yield path
+        yield from _paths_to(value, leaf, path)
 
 
 def _explain_os_error(error: OSError) -> str:

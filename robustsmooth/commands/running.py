@@ -63,6 +63,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 own_signal(error)
                 if HydraConfig.get().mode == RunMode.RUN:
                     _give_up(error, name)
+                    raise
                 # A failed job of a sweep lets the others run; Hydra itself would tell of it at the very end.
                 sentence, _ = explain(error, name, sys.argv[1:])
                 _log.error("job %s failed: %s", HydraConfig.get().job.num, sentence)

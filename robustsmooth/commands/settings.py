@@ -134,7 +134,6 @@ def check_settings(cfg: DictConfig, name: str) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
-    read: dict[str, Any] = check_parts(cfg, complete=False)
     limits = {key: limit for key, limit in _LIMITS.items() if OmegaConf.select(cfg, key) is not None}
     for key, annotation in [*SETTINGS[name].items(), *limits.items()]:
         value = OmegaConf.select(cfg, key)
@@ -142,7 +141,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         checked = check_argument(plain, annotation, key)
         if checked != plain:
             OmegaConf.update(cfg, key, checked)
-    for key, value in _leaves(read):
+    for key, value in _leaves(check_parts(cfg, complete=False)):
         if OmegaConf.select(cfg, key) != value and isinstance(value, float):
             OmegaConf.update(cfg, key, value)
 

@@ -248,6 +248,12 @@ class RecordLog:
             "choose another folder with hydra.run.dir=..."
         )
 
+    def _key(self, name: str) -> str:
+        """A setting's name as the user types it."""
+        group, dot, rest = name.partition(".")
+        procedure = "prediction" if self.name == "predict" else "certificate"
+        return {"procedure": procedure, "noise": "smoothing"}.get(group, group) + dot + rest
+
     def _check_settings(self) -> None:
         settings = self.folder / f"{self.name}.settings.json"
         if self.finished and not settings.exists():
@@ -257,7 +263,7 @@ class RecordLog:
             )
         then, now = _flat(self._written()), _flat(self.settings)
         different = [
-            f"{name}={then.get(name)!r} then, {now.get(name)!r} now"
+            f"{self._key(name)}={then.get(name)!r} then, {now.get(name)!r} now"
             for name in sorted(then.keys() | now.keys())
             if not name.startswith(_NUMBERS)
             and name not in self._may_change

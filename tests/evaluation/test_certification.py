@@ -206,8 +206,8 @@ def test_an_interrupted_run_computes_only_what_is_missing(certify, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"certificate": Cohen(n0=20, n=301, batch_size=64)}, "procedure.n=300 then, 301 now"),
-        ({"smoothing": GaussianNoise(0.3)}, "noise.sigma=0.25 then, 0.3 now"),
+        ({"certificate": Cohen(n0=20, n=301, batch_size=64)}, "certificate.n=300 then, 301 now"),
+        ({"smoothing": GaussianNoise(0.3)}, "smoothing.sigma=0.25 then, 0.3 now"),
         ({"smoothing": GridGaussianNoise(0.25)}, "noise.name"),
         ({"seed": 1}, "seed=0 then, 1 now"),
         ({"numerics": Numerics("bf16-mixed")}, "numerics.precision"),
@@ -557,7 +557,7 @@ def test_a_finished_run_is_extended_and_is_the_run_with_more_votes(certify):
     before = path.read_bytes()
     certify("a", anytime(200))  # fewer: nothing to do, nothing is lost
     assert path.read_bytes() == before
-    with pytest.raises(ValueError, match=r"procedure\.alpha=0\.001 then, 0\.01 now"):
+    with pytest.raises(ValueError, match=r"certificate\.alpha=0\.001 then, 0\.01 now"):
         certify("a", anytime(400, alpha=0.01))
 
 
@@ -591,7 +591,7 @@ def test_only_images_that_are_not_decided_are_extended(certify):
 
 def test_other_certificates_are_not_extended(certify):
     certify("a", Cohen(n0=20, n=100, batch_size=64))
-    with pytest.raises(ValueError, match=r"procedure\.n=100 then, 200 now"):
+    with pytest.raises(ValueError, match=r"certificate\.n=100 then, 200 now"):
         certify("a", Cohen(n0=20, n=200, batch_size=64))
 
 
