@@ -46,7 +46,9 @@ MEANINGFUL = {
     "text": """run_dir checkpoint runs report.title monitor certified source.checkpoint file
         license push report.published
         model.checkpoint""",
-    "true": """model.new_head model.channels_last data.augmentation.flip trainer.deterministic
+    "infinity": "attack.epsilon",
+    "true": """unverified compile model.new_head
+        model.channels_last data.augmentation.flip trainer.deterministic
         trainer.enable_model_summary trainer.enable_progress_bar trainer.use_distributed_sampler
         attack.fixed_noise attack.targeted attack.random_start numerics.channels_last numerics.compile
         certificate.randomized loss.terms.classification.clean

@@ -29,7 +29,7 @@ DeviceList = Annotated[
 ]
 
 _COMMON = {"seed": Seed, "run_dir": str}
-_FROM_FILE = {**_COMMON, "checkpoint": str, "trust": Sequence[str]}
+_FROM_FILE = {**_COMMON, "checkpoint": str, "trust": Sequence[str], "unverified": bool}
 _EVALUATION = {**_FROM_FILE, "smoothing": Built, "trainer": Built, "logger": Mapping[str, Any]}
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "callbacks": Mapping[str, Any] | None,
         "logger": Mapping[str, Any] | None,
         "monitor": str,
+        "compile": bool,
         "save_every_steps": Count | None,
         "evaluate": Mapping[str, str | None] | None,
         "trainer.max_epochs": Count,
