@@ -140,6 +140,7 @@ def wandb_logger(
         Lightning's ``WandbLogger`` on a run of its own, whatever ran before in this process. Its id is made
         of the folder: continued, a run goes on under the same id. Its job type is the command.
     """
+    os.environ.setdefault("WANDB_SILENT", "true")  # also in ranks, where Lightning asks for what is no choice
     import wandb
 
     from robustsmooth.report.publish import run_id
