@@ -115,12 +115,12 @@ class Certification(VotingCallback):
     def opening(self, images: int, finished: int) -> Iterable[str]:
         """See `Evaluation.opening`; names the cheaper certificate where there is one."""
         yield from super().opening(images, finished)
-        most, typical = self.procedure.max_votes, typical_votes(self.procedure, self.noise)
+        most, typical = self.procedure.max_votes, typical_votes(self.procedure, self.noise, self.num_classes)
         if typical < 0.9 * most:
             yield f"about {typical:,.0f} votes on average for images like those of CIFAR-10"
         if type(self.procedure) is Cohen and most >= _MANY_VOTES and self.noise.probability(0.0) < 1:
             given = {name: getattr(self.procedure, name) for name in ("n", "n0", "alpha", "candidate")}
-            table = typical_votes(RadiusGrid(**given), self.noise)
+            table = typical_votes(RadiusGrid(**given), self.noise, self.num_classes)
             yield (
                 f"where certified accuracies at fixed radii are enough, certificate=radii takes about "
                 f"{table:,.0f} votes each in place of {most:,} (it has no ACR)"

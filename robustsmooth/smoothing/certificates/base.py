@@ -356,7 +356,7 @@ def largest_radius(certificate: Certificate, noise: Noise, num_classes: int = 10
     return float(unanimous(certificate, noise, num_classes).radius)
 
 
-def typical_votes(procedure: Procedure, noise: Noise) -> float:
+def typical_votes(procedure: Procedure, noise: Noise, num_classes: int = 10) -> float:
     """Votes per image that the procedure takes on average for images as published networks find them.
 
     The candidates' probabilities are those of CIFAR-10 networks trained with noise, roughly: radius / sigma
@@ -370,8 +370,10 @@ def typical_votes(procedure: Procedure, noise: Noise) -> float:
     def votes(p: float) -> int:
         def vote(request: Request) -> Counts:
             successes = source.binomial(request.votes, p)
-            return np.array([successes, request.votes - successes])
+            counts = np.zeros(num_classes, dtype=np.int64)
+            counts[0], counts[-1] = successes, request.votes - successes
+            return counts
 
-        return int(drive(procedure, Case(noise, 2, label=0), vote).votes)
+        return int(drive(procedure, Case(noise, num_classes, label=0), vote).votes)
 
     return float(np.mean([votes(p) for p in ndtr(1.6 + 1.6 * ndtri(quantiles))]))
