@@ -208,7 +208,7 @@ def test_an_interrupted_run_computes_only_what_is_missing(certify, tmp_path):
     [
         ({"certificate": Cohen(n0=20, n=301, batch_size=64)}, "certificate.n=300 then, 301 now"),
         ({"smoothing": GaussianNoise(0.3)}, "smoothing.sigma=0.25 then, 0.3 now"),
-        ({"smoothing": GridGaussianNoise(0.25)}, "noise.name"),
+        ({"smoothing": GridGaussianNoise(0.25)}, "smoothing.name"),
         ({"seed": 1}, "seed=0 then, 1 now"),
         ({"numerics": Numerics("bf16-mixed")}, "numerics.precision"),
         ({"certificate": Cohen(n0=20, n=300, batch_size=32)}, "numerics.batch_size"),
