@@ -51,7 +51,7 @@ def test_certify_continue_and_refuse(run, trained, tmp_path):
     assert table.read_bytes() == before
     refused = run("certify", *words, "certificate.n=300", status=1)
     assert description(tmp_path / "c") == described
-    assert "procedure.n=200 then, 300 now" in refused.stderr
+    assert "certificate.n=200 then, 300 now" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert table.read_bytes() == before
 
