@@ -21,6 +21,7 @@ from lightning_fabric.plugins.environments import (
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from torchmetrics import Metric
 
 from robustsmooth.cluster import slurm, tasks
 from robustsmooth.commands import describe, write_description
@@ -201,6 +202,10 @@ class _Rank(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Share the cores; take SIGTERM back from Lightning, whose ranks wait for each other."""
         handle_signals()
+        if os.getpid() != self.spawned_by:  # the counts of metrics came in memory that all ranks share
+            for each in pl_module.modules():
+                if isinstance(each, Metric):
+                    each.reset()
         if trainer.num_devices > 1 and trainer.strategy.root_device.type == "cpu":
             torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // trainer.num_devices)))
 
