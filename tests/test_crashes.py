@@ -157,7 +157,13 @@ def test_every_file_of_a_run_damaged_in_every_way(call, finished, tmp_path, summ
 
 @pytest.mark.ddp
 def test_two_ranks_that_end_within_an_epoch(call, monkeypatch, tmp_path):
-    words = [*WORDS, "trainer=ddp_cpu", "trainer.max_epochs=1", "save_every_steps=1"]
+    words = [
+        *WORDS,
+        "trainer=ddp_cpu",
+        "trainer.strategy=ddp_fork",
+        "trainer.max_epochs=1",
+        "save_every_steps=1",
+    ]
     call("train", *words, f"hydra.run.dir={tmp_path / 'whole'}")
     save = CheckpointFiles.save_checkpoint
 
