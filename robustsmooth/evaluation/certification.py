@@ -220,18 +220,20 @@ class Certification(VotingCallback):
         table.add_column("radius", justify="right")
         heading = "accuracy if the assumption holds" if assumed else f"{self._claim} accuracy"
         table.add_column(heading, justify="right")
-        table.add_column("95 % band over images")
+        table.add_column("95 % confidence interval")
         for point in summary["certified_accuracy"]:
             band = f"{point['low']:.1%} to {point['high']:.1%}"
             table.add_row(short(point["radius"]), f"{point['accuracy']:.1%}", band)
         metrics = summary["metrics"]
         setting = [summary["guarantee"], f"sigma {summary['sigma']:g}", f"alpha {summary['alpha']:g}"]
         setting += [] if summary["n"] is None else [f"n {summary['n']:,}"]
-        setting += [f"largest radius possible {summary['largest_radius']:.3f}"]
-        outcome = [f"ACR {metrics['test/acr']:.4f}"] if "test/acr" in metrics else []
+        setting += [f"largest radius possible with n: {summary['largest_radius']:.3f}"]
+        outcome = (
+            [f"average certified radius (ACR) {metrics['test/acr']:.4f}"] if "test/acr" in metrics else []
+        )
         outcome += [f"abstention {metrics['test/abstention']:.1%}"]
         if "test/top1" in metrics:
-            outcome += [f"clean accuracy of the bare network {metrics['test/top1']:.1%}"]
+            outcome += [f"clean accuracy of the base network {metrics['test/top1']:.1%}"]
         cost = f"{summary['votes_per_image']:,.0f} votes and {summary['seconds_per_image']:.3g} s per image"
         return [table, *filter(None, [guarantee.caveat]), ", ".join(outcome), ", ".join(setting), cost]
 

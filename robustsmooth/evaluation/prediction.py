@@ -75,7 +75,7 @@ class Prediction(VotingCallback):
     def report(self, summary: Mapping[str, Any]) -> list[RenderableType]:
         """See `Evaluation.report`."""
         table = Table(title=f"{summary['images']} images predicted", title_justify="left")
-        for column in ("smoothed accuracy", "95 % band over images", "abstention"):
+        for column in ("smoothed accuracy", "95 % confidence interval", "abstention"):
             table.add_column(column)
         point = summary["accuracy"]
         table.add_row(

@@ -22,6 +22,12 @@ from robustsmooth.statistics import Method
 __all__ = ["build_tables", "write_report"]
 
 FORMATS = ("terminal", "html", "tables", "png", "pdf")
+TABLES = (
+    "overview", "certified_accuracy", "radii", "published", "best", "envelope", "attacks", "distances",
+    "attack_seeds", "contradictions", "comparison", "seeds", "seed_comparison", "restated", "linf",
+    "predictions", "agreement", "timing", "smoothed_inference", "training",
+)  # fmt: skip
+"""Names of the tables; those of unusual guarantees end in it, as ``radii_l2_at_radius_certificate``."""
 
 
 def build_tables(
@@ -120,7 +126,7 @@ def write_report(
         The tables.
 
     Raises:
-        ValueError: If a format, level or radius is not allowed, or the runs hold no evaluation.
+        ValueError: If a format, table, level or radius is not allowed, or the runs hold no evaluation.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
@@ -131,6 +137,7 @@ def write_report(
         raise ValueError(f"`restate` must be at least 1 vote, got {restate}")
     if radii is not None and any(radius < 0 for radius in radii):
         raise ValueError(f"`radii` must be at least 0, got {list(radii)}")
+    _check_names(show or ())
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
@@ -163,6 +170,16 @@ def write_report(
     shown = [table for table in built if show is None or table.name in show] if "terminal" in formats else []
     show_tables(shown, evaluations.problems, str(folder / ("report.html" if "html" in formats else "tables")))
     return built
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse a table that no report has; one that has no rows in this report is left out instead."""
+    several = ("certified_accuracy_", "radii_")
+    unknown = [name for name in names if name not in TABLES and not str(name).startswith(several)]
+    if unknown:
+        raise ValueError(
+            f"`show` may name the tables {', '.join(TABLES)}, got {', '.join(map(str, unknown))}"
+        )
 
 
 def _counted(evaluations: Evaluations) -> str:

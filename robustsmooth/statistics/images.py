@@ -274,7 +274,7 @@ class Contradiction:
 
 
 def contradiction(certified: ArrayLike, broken: ArrayLike, alpha: float) -> Contradiction:
-    """Count broken certificates and say whether bad luck explains them.
+    """Count broken certificates and say whether chance explains them.
 
     Args:
         certified: Whether each attacked image is correct with a certified radius of at least the distance.

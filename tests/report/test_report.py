@@ -3,12 +3,14 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, tables, write_report
+from robustsmooth.report.build import TABLES
 from robustsmooth.report.figures import PALETTE, draw_figures
 from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import as_markdown
@@ -317,3 +319,15 @@ def test_runs_without_any_evaluation_are_an_error(tmp_path):
     path.write_text("")
     with pytest.raises(ValueError, match=r"nothing to report: .* is empty"):
         write_report(str(path), tmp_path / "out")
+
+
+def test_a_table_that_no_report_has_is_refused(tmp_path):
+    write_certification(tmp_path / "a", write_training(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"`show` may name the tables overview, .* got nope"):
+        write_report(str(tmp_path), tmp_path / "report", formats=["terminal"], show=["overview", "nope"])
+
+
+def test_every_table_has_its_name_in_the_list():
+    folder = Path(tables.__file__).parent
+    named = [re.findall(r'(?:Table|_name)\(\s*"(\w+)"', path.read_text()) for path in folder.glob("*.py")]
+    assert {name for names in named for name in names} == set(TABLES)

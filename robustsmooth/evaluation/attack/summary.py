@@ -216,13 +216,13 @@ class BeneathCertified:
         if self.probability < _SUSPICIOUS:
             verdict = (
                 f"{self.answered} certified images answer another class, which has probability "
-                f"{self.probability:.2g} if all is right: this is a bug, or the two runs are not of the same "
-                "classifier (network, sigma, precision)"
+                f"{self.probability:.2g} if all certificates hold: this is a bug, or the runs are not of the "
+                "same classifier (network, sigma, precision)"
             )
         elif self.answered:
             verdict = (
                 f"{self.answered} certified images answer another class, which happens with probability "
-                f"{self.probability:.2g} if all is right: bad luck explains it"
+                f"{self.probability:.2g} if all certificates hold: chance explains it"
             )
         else:
             verdict = (
@@ -277,6 +277,14 @@ def short(epsilon: float) -> str:
     return f"{epsilon:.2f}" if math.isclose(epsilon, round(epsilon, 2), abs_tol=1e-9) else f"{epsilon:.4g}"
 
 
+_GRADIENTS = {
+    "Plain": "plain gradient",
+    "PlugIn": "plug-in gradient",
+    "Expectation": "expected gradient",
+    "Stein": "Stein's gradient",
+}
+
+
 def table_of(summary: Mapping[str, Any]) -> Table:
     """The summary of an `AttackEvaluation` as a person wants to see it."""
     variants, minimum = summary["variants"], summary["mode"] == "minimum"
@@ -299,8 +307,11 @@ def table_of(summary: Mapping[str, Any]) -> Table:
     columns["abstain"] = lambda said: f"{said['abstention']:.1%}"
     columns["s/image"] = lambda said: f"{said['seconds_per_image']:.2g}"
     settings = summary["settings"]
-    attack = f"{summary['attack']} with {settings['attack']['objective']['name']} ({summary['norm']})"
-    title = f"{summary['images']} images attacked by {attack}, {settings['target']['name']} decides"
+    objective = settings["attack"]["objective"]["name"]
+    gradient = _GRADIENTS.get(objective, objective)
+    attack = f"{summary['attack']} ({summary['norm']}, {gradient})"
+    judge = "the smoothed classifier" if settings["target"]["name"] == "smoothed" else "the base network"
+    title = f"{summary['images']} images attacked by {attack}, judged by {judge}"
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

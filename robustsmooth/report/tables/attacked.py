@@ -161,12 +161,12 @@ def contradiction_table(evaluations: Evaluations) -> Table:
         Column("certified_accuracy", "Accuracy (%)", "certificate", "percent"),
         Column("accuracy", "Accuracy (%)", "empirical", "percent"),
         Column("broken", "Certificates broken", "empirical", "d"),
-        Column("probability", "Probability by bad luck", "measurement", ".2g"),
+        Column("probability", "p-value if all certificates hold", "measurement", ".2g"),
     ]
     return Table(
         "contradictions", "Certified and empirical accuracy at the same radius", columns, rows,
         "An attack on the smoothed classifier can break a certificate only where that certificate or the "
-        "prediction erred, each with probability α; a tiny probability of so many means a bug.",
+        "prediction erred, each with probability α; a tiny p-value of so many indicates a bug.",
     )  # fmt: skip
 
 

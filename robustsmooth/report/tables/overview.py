@@ -66,7 +66,14 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         Column("classifier", "Classifier"),
         *([Column("seeds", "Seeds", style="d")] if repeated else []),
         Column("images", "Images", style="d"),
-        Column("top1", "Clean, one pass (%)", "measurement", "percent", best="max", spread="top1_std"),
+        Column(
+            "top1",
+            "Clean accuracy of the base network (%)",
+            "measurement",
+            "percent",
+            best="max",
+            spread="top1_std",
+        ),
         *sorted(columns.values(), key=lambda column: column.kind == "empirical"),
         Column("seconds", "Training (s)", "measurement", ".0f"),
     ]
