@@ -37,6 +37,7 @@ def only_sentence(text: str) -> str:
         (["method.sigma=true"], 1, ["`method.sigma` must be a finite number, got true"]),
         (["seed=1.5"], 1, ["`seed` must be an integer of at least 0", "got 1.5"]),
         (["trainer.max_time=00:00:00:00"], 1, ["`trainer.max_time` must be", "days:hours:minutes:seconds"]),
+        (["model={}"], 1, ["`model={}` changes nothing"]),
         (["data.batch_size=0"], 1, ["batch_size", "at least 1", "0"]),
         (["method.sigma=-1"], 1, ["sigma", "-1"]),
         (["method.sigma=abc"], 1, ["`method.sigma` must be a finite number, got 'abc'"]),

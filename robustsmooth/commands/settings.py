@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
@@ -132,6 +133,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         MissingMandatoryValue: If a value that must be given is missing.
         ValueError: If a value is not of the type that the command or a constructor takes.
     """
+    _check_overrides()
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
@@ -145,6 +147,15 @@ def check_settings(cfg: DictConfig, name: str) -> None:
     for key, value in _leaves(check_parts(cfg, complete=False)):
         if OmegaConf.select(cfg, key) != value and isinstance(value, float):
             OmegaConf.update(cfg, key, value)
+
+
+def _check_overrides() -> None:
+    """Refuse ``certificate={}`` on the command line: Hydra merges it, so that it changes nothing."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in given:
+        key, _, value = override.partition("=")
+        if re.fullmatch(r"\{\s*\}", value) and not key.startswith(("+", "~")):
+            raise ValueError(f"`{override}` changes nothing: name a choice or settings, or leave it out")
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

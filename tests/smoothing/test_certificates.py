@@ -18,6 +18,7 @@ from scipy import stats
 
 from robustsmooth.smoothing import (
     ABSTAIN,
+    Anytime,
     Case,
     Cohen,
     FixedRadius,
@@ -25,6 +26,7 @@ from robustsmooth.smoothing import (
     LBound,
     NoNoise,
     Predict,
+    RadiusGrid,
     Request,
     TopKCertificate,
     TopVotes,
@@ -510,3 +512,11 @@ def test_records_become_a_table_in_one_call():
     assert table.radius.to_numpy().tolist() == [record.radius for record in records]
     assert table.counts[0] == ((0, 90), (1, 10))
     assert tabulate([]).empty
+
+
+@pytest.mark.parametrize(
+    ("certificate", "options"), [(FixedRadius, {"radius": 0.1}), (RadiusGrid, {}), (Anytime, {"radius": 0.1})]
+)
+def test_a_first_look_after_the_last_vote_is_refused(certificate, options):
+    with pytest.raises(ValueError, match="`first_look` must be at most n = 50, got 100"):
+        certificate(n=50, **options)

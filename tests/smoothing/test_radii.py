@@ -180,8 +180,8 @@ def test_the_default_grid_ends_where_the_votes_do():
         certificate = RadiusGrid(n=n)
         grid = certificate.only_radii(NOISE)
         assert largest_radius(certificate, NOISE) == grid[-1]
-    assert RadiusGrid(n=5).only_radii(NOISE) == (0.0,)
-    assert unanimous(RadiusGrid(n=5), NOISE).prediction == ABSTAIN
+    assert RadiusGrid(n=5, first_look=5).only_radii(NOISE) == (0.0,)
+    assert unanimous(RadiusGrid(n=5, first_look=5), NOISE).prediction == ABSTAIN
     uniform = RadiusGrid(n=1000).only_radii(UniformNoise(0.5))
     assert uniform[-1] < 2 * UniformNoise(0.5).half_width / 2
     assert unanimous(RadiusGrid(), NoNoise()).prediction == ABSTAIN

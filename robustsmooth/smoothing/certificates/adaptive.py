@@ -12,6 +12,7 @@ from robustsmooth.smoothing.certificates.base import (
     Request,
     Steps,
     require_count,
+    require_first_look,
 )
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics import Guarantee
@@ -53,7 +54,7 @@ class FixedRadius(Certificate):
         """Check the arguments."""
         super().__post_init__()
         require_count("n", self.n)
-        require_count("first_look", self.first_look)
+        require_first_look(self.first_look, self.n)
         if not self.radius > 0:
             raise ValueError(f"`radius` must be positive, got {self.radius}")
         if not 0 < self.beta < 1:

@@ -14,6 +14,7 @@ from robustsmooth.smoothing.certificates.base import (
     Request,
     Steps,
     require_count,
+    require_first_look,
 )
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics.bounds import confidence_sequence
@@ -63,7 +64,10 @@ class Anytime(Certificate):
         """Check the arguments."""
         super().__post_init__()
         require_count("n", self.n)
-        require_count("first_look", self.first_look)
+        if self.radius is None and self.width is None:
+            require_count("first_look", self.first_look)
+        else:
+            require_first_look(self.first_look, self.n)
         for name, wanted in (("radius", self.radius), ("width", self.width)):
             if wanted is not None and not 0 < wanted < float("inf"):
                 raise ValueError(f"`{name}` must be a positive number or null, got {wanted}")

@@ -317,6 +317,13 @@ def require_count(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}")
 
 
+def require_first_look(first_look: Any, n: int) -> None:
+    """Raise unless the first look of a sequential test is at 1 to n votes."""
+    require_count("first_look", first_look)
+    if first_look > n:
+        raise ValueError(f"`first_look` must be at most n = {n}, got {first_look}; lower it or raise n")
+
+
 def drive(procedure: Procedure, case: Case, vote: Callable[[Request], Counts]) -> Any:
     """Run one procedure to its record.
 

@@ -15,6 +15,7 @@ from robustsmooth.smoothing.certificates.base import (
     Request,
     Steps,
     require_count,
+    require_first_look,
 )
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics import Guarantee
@@ -60,7 +61,7 @@ class RadiusGrid(Certificate):
         """Check the arguments."""
         super().__post_init__()
         require_count("n", self.n)
-        require_count("first_look", self.first_look)
+        require_first_look(self.first_look, self.n)
         if not 0 < self.beta < 1:
             raise ValueError(f"`beta` must be in (0, 1), got {self.beta}")
         if not 1 < self.growth < float("inf"):

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from safetensors.numpy import load_file
 from torch import nn
@@ -23,6 +22,7 @@ from robustsmooth.evaluation import (
     SmoothedVote,
     read_certified,
 )
+from robustsmooth.processes import Stopped, stoppable
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import (
     ABSTAIN,
@@ -200,7 +200,7 @@ def test_an_attack_that_works_image_by_image_writes_image_by_image(attack, tmp_p
     assert written == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_sigterm_acts_between_two_passes_of_an_attack(make_trainer, tiny_data, tmp_path):
+def test_sigterm_acts_within_a_batch_of_an_attack(make_trainer, tiny_data, tmp_path):
     """The scheduler's half minute is over long before a batch is."""
     passes = []
 
@@ -209,11 +209,11 @@ def test_sigterm_acts_between_two_passes_of_an_attack(make_trainer, tiny_data, t
             if torch.is_grad_enabled():
                 passes.append(len(images))
                 if len(passes) == 5:  # in the second batch
-                    trainer._signal_connector.received_sigterm = True
+                    os.kill(os.getpid(), signal.SIGTERM)
             return super().forward(images)
 
     trainer = make_trainer(evaluation(tmp_path))
-    with pytest.raises(SIGTERMException):
+    with stoppable(), pytest.raises(Stopped):
         trainer.test(EvaluationModule(Spy().eval()), tiny_data(11), verbose=False)
     assert passes == [4] * 5  # the sixth is not begun
     assert (tmp_path / "attack.rank0.tsv").read_text().count("\n") == 5
