@@ -118,6 +118,6 @@ def test_an_ended_process_is_told_in_a_sentence(error, sentence, status):
     told, code = explain(error)
     assert sentence in told
     assert "start the same command again" in told
-    assert "foresaw" not in told
+    assert "unexpected error" not in told
     assert code == status
-    assert explain(RuntimeError("Connection pool is full"))[0].startswith("RuntimeError")
+    assert explain(RuntimeError("Connection pool is full"))[0].startswith("unexpected error")

@@ -95,7 +95,7 @@ def test_a_killed_rank_ends_the_run_with_a_sentence(start, tmp_path):
     assert child.returncode == 1
     assert "one of its processes was ended from outside (SIGKILL" in said
     assert "start the same command again to go on" in said
-    assert "foresaw" not in said
+    assert "unexpected error" not in said
     assert all_gone(mark, 5)
 
 
@@ -124,5 +124,5 @@ def test_a_stopped_loader_stops_the_run(start, tmp_path):
     _, said = child.communicate(timeout=60)
     assert child.returncode == 143, said
     assert "stopped by SIGTERM; what is finished is kept" in said
-    assert "foresaw" not in said
+    assert "unexpected error" not in said
     assert all_gone(mark, 10)
