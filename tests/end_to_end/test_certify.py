@@ -75,6 +75,7 @@ def test_sigterm_ends_it_between_two_passes_and_keeps_the_rows(run, trained, tmp
     assert len(read_log(folder / "certify.tsv").rows) == 6
 
 
+@pytest.mark.slow
 def test_validation_images_have_noise_of_their_own(run, trained, tmp_path):
     words = [f"checkpoint={trained}", "certificate.n=200", *SMALL]
     for split in ("test", "val"):

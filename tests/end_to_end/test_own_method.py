@@ -24,6 +24,7 @@ def mine(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_works(run, mine):
     commands = "".join(re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)).strip()
     assert len(commands.splitlines()) == 4

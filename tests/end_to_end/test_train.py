@@ -105,6 +105,7 @@ def test_other_settings_are_refused_and_leave_no_trace(reference, run):
     assert {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_one_sentence(reference, run, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     whole = (reference / "checkpoints" / "last.ckpt").read_bytes()
@@ -148,6 +149,7 @@ def test_a_failed_job_of_a_sweep_says_so_at_once_and_the_others_run(run, tmp_pat
     assert [path.parent.name for path in tmp_path.glob("*/summary.json")] == ["1_natural-digits"]
 
 
+@pytest.mark.slow
 def test_checkpoints_can_be_chosen_by_certified_radius(run, tmp_path):
     words = [
         "callbacks=certify",
@@ -166,6 +168,7 @@ def test_checkpoints_can_be_chosen_by_certified_radius(run, tmp_path):
     assert {"val/certified_acc@0.25", "val/abstention"} <= set(metrics.columns)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_says_so_and_writes_no_checkpoint_of_it(tmp_path):
     words = [*FAST, "method.scheduler=null", "method.optimizer.lr=1e30", f"hydra.run.dir={tmp_path}"]
     command = [sys.executable, "-m", "robustsmooth.train", *words]

@@ -31,6 +31,7 @@ def natural(tmp_path_factory):
     return train(tmp_path_factory.mktemp("natural"), "natural")
 
 
+@pytest.mark.slow
 def test_attack_continue_and_add_budgets(run, gaussian, tmp_path):
     place = [f"checkpoint={gaussian}", f"hydra.run.dir={tmp_path}/a"]
     words = [*place, *SMALL, *QUICK, "attack.num_noise=4", "save=safetensors"]
