@@ -47,16 +47,16 @@ def test_a_fork_of_several_threads_is_refused(monkeypatch):
 FAMILY = """
 import subprocess, sys, time
 from robustsmooth.processes import Stopped, end_children, own_children, stoppable
-try:
-    with stoppable():
+with stoppable():
+    try:
         child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
         print(child.pid, flush=True)
         time.sleep(60)
-except Stopped as stop:
-    assert own_children() == {child.pid}
-    end_children(grace=0.5)
-    print(stop.signal, own_children(), flush=True)
-    raise
+    except Stopped as stop:
+        assert own_children() == {child.pid}
+        end_children(grace=0.5)
+        print(stop.signal, own_children(), flush=True)
+        raise
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 FOLLOWING = "import time; from robustsmooth.processes import follow_parent; follow_parent(); time.sleep(60)"

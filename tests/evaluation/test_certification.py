@@ -285,7 +285,7 @@ def test_metrics_are_logged_and_summed_up(make_trainer, network, tiny_data, tmp_
     for words in (
         "certifying 11 images with at most 320 votes each",
         "ACR",
-        "95 % band",
+        "95 % confidence",
         "abstention",
     ):
         assert words in said
