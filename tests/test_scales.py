@@ -3,8 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
+from benchmarks.train_step import METHODS
 from robustsmooth.commands import conf_dir
-from tests.papers import composed
+from tests.papers import composed, job_config, jobs
 from tests.test_conf import binds, nodes
 
 OF_METHODS = sorted(path.stem for path in conf_dir().glob("scale/method/*.yaml"))
@@ -41,3 +42,14 @@ def test_a_shorter_schedule_keeps_its_proportions(method):
     # Epochs on the command line leave the schedule as it is, so that a run can be continued for longer.
     more = composed("train", f"method={method}", "data=cifar10", "trainer.max_epochs=1000")
     assert more.method.scheduler == full.method.scheduler
+
+
+def test_equal_passes_are_equal():
+    """Steps times the passes of a step's algorithm, as benchmarks/train_step.py counts them."""
+    for row, (overrides,) in jobs("results/cifar10_equal_passes", "short").items():
+        cfg = job_config("results/cifar10_equal_passes", "short", [*overrides, "start.gaussian=anywhere"])
+        part = cfg.trainer.limit_train_batches * cfg.data.batch_size
+        images = 49_000 if row == "natural" else part
+        counted = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}.get(row, row)
+        passes = METHODS[counted][2](cfg).needed * images * cfg.trainer.max_epochs
+        assert passes == pytest.approx(735_000, rel=0.025), row

@@ -26,6 +26,8 @@ class ReportSweep(Callback):
         radii: See `write_report`.
         level: See `write_report`.
         interval: See `write_report`.
+        restate: See `write_report`.
+        published: See `write_report`.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class ReportSweep(Callback):
         radii: Sequence[float] | None = None,
         level: float = 0.95,
         interval: Method = "clopper_pearson",
+        restate: int | None = None,
+        published: str | None = None,
     ) -> None:
         self.folder, self.title, self.formats, self.record = folder, title, list(formats), record
         self.show, self.radii = None if show is None else list(show), None if radii is None else list(radii)
-        self.level, self.interval = level, interval
+        self.level, self.interval, self.restate, self.published = level, interval, restate, published
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the sweep's folder."""
@@ -57,6 +61,8 @@ class ReportSweep(Callback):
             radii=self.radii,
             level=self.level,
             interval=self.interval,
+            restate=self.restate,
+            published=self.published,
         )
         if self.record is not None and experiment:
             shown = [table for table in tables if self.show is None or table.name in self.show]

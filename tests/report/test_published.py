@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
-from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, sweep, write_report
 from robustsmooth.report.published import published_results
 
 from .conftest import CERTIFY, certify_rows, write_log
@@ -70,3 +71,13 @@ def test_the_command_puts_rows_and_curves_beside_ours(tmp_path):
 def test_a_data_set_without_published_results_is_said(tmp_path):
     with pytest.raises(ValueError, match="known of cifar10, imagenet, got 'digits'"):
         write_report(ours(tmp_path), tmp_path / "out", published="digits")
+
+
+def test_a_sweep_puts_published_results_beside_its_own(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(sweep, "write_report", lambda *runs, **options: given.update(options) or [])
+    callback = sweep.ReportSweep(published="cifar10", restate=1000)
+    callback.on_multirun_end(
+        OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": {}}}})
+    )
+    assert (given["published"], given["restate"]) == ("cifar10", 1000)
