@@ -1,8 +1,10 @@
 """The reader of logs, against files written by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from robustsmooth.report import logs
 from robustsmooth.report.logs import kind_of, read_log, seconds
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
@@ -124,3 +126,25 @@ def test_bytes_that_are_no_text_are_not_fatal(tmp_path):
     log = read_log(path)
     assert log.rows["idx"].tolist() == [0, 20, 40]
     assert log.problems
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1\t2\t2\t0.5\t1\t0:00:01.5",
+        "1\t2\t2\t5e-1\t1\t0:00:01.5\r",
+        "1\t2\t2\tnan\t1\t0:00:01.5",
+        "1\t2.5\t2\t0.5\t1\t0:00:01.5",
+        "1\t\t2 2\t0.5\t1\t0:00:01.5",
+        "1\t2\t2\t0.5\t1\t1 day, 0:00:01.5",
+        "1\t2\t2\t0.5\t1\t1:5",
+        "1\t2\t2\t0.5",
+    ],
+)
+def test_the_quick_way_reads_what_the_slow_way_reads(tmp_path, monkeypatch, line):
+    path = write(tmp_path, f"{HEADER}\n0\t1\t1\t0.25\t1\t0:00:01.25\n{line}\n")
+    quick = read_log(path)
+    monkeypatch.setattr(logs, "_parse_clocks", lambda content, header: None)
+    slow = read_log(path)
+    pd.testing.assert_frame_equal(quick.rows, slow.rows)
+    assert quick.problems == slow.problems
