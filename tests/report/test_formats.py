@@ -10,6 +10,7 @@ from rich.console import Console
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
+from robustsmooth.report.figures.drawing import Drawing
 from robustsmooth.report.latex import TEXT_WIDTH, as_latex
 from robustsmooth.report.markup import FIRST_ROWS, as_html
 from robustsmooth.report.table import Column, Table
@@ -156,3 +157,17 @@ def test_many_foreign_logs_make_one_page_with_short_labels_the_best_first(tmp_pa
     best = {(row["data_set"], row["radius"]): row["accuracy"] for row in built["best"].rows}
     column = "certified_acc@0.5"
     assert best["cifar10", 0.5] == max(row[column] for row in rows if row["data_set"] == "cifar10")
+
+
+def test_a_long_title_stays_within_the_figure():
+    drawing = Drawing(
+        "a",
+        "Upper envelope per noise level: cifar10, n=100000, alpha=0.001, every 20th",
+        "",
+        lambda axes: None,
+    )
+    figure = drawing.figure()
+    figure.draw_without_rendering()
+    box = figure.axes[0]._left_title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1

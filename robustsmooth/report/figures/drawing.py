@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,10 @@ class Drawing:
         with mpl.rc_context(STYLE):
             figure = Figure(layout="constrained")
             axes = figure.subplots()
-            axes.set_title(self.title)
+            axes.set_title(textwrap.fill(self.title, 48))  # what fits above the axes
             self.draw(axes)
             handles, _ = axes.get_legend_handles_labels()
-            if len(handles) > 1:
+            if handles:
                 columns = 1 if max(len(str(each.get_label())) for each in handles) > 28 else 2
                 figure.legend(loc="outside lower left", ncols=columns)
                 rows = math.ceil(len(handles) / columns)
