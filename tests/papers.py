@@ -47,23 +47,23 @@ def composed(command, *overrides):
 
 
 def jobs(name, scale):
-    """The jobs of each row of an experiment: lists of overrides, by the row's name (`all` without rows)."""
+    """The jobs of each row of an experiment: lists of overrides, by the row's name (`all` without rows).
+
+    In the order in which they run.
+    """
     sweeper = composed("train", f"experiment={name}", f"scale={scale}").hydra.sweeper
     settings = {
         key: value
         for key, value in OmegaConf.to_container(sweeper, resolve=True).items()
         if key in ("params", "rows", "first")
     }
+    first, rows = settings.pop("first", None) or [], settings.pop("rows", None)
     found = {}
-    for row, overrides in (settings.pop("rows") or {"all": {}}).items():
+    for row, overrides in (rows or {"all": {}}).items():
         if overrides is not None:
-            grid = (
-                {**settings, "rows": {row: overrides}, "first": []}
-                if overrides
-                else {"params": settings["params"]}
-            )
+            grid = {**settings, "rows": {row: overrides}} if overrides else settings
             found[row] = [job for batch in batches(**grid) for job in batch]
-    return found
+    return dict(sorted(found.items(), key=lambda each: each[0] not in first))
 
 
 def representatives(row):
@@ -87,6 +87,12 @@ def job_config(name, scale, job):
     for override in values:
         OmegaConf.update(cfg, override.get_key_element(), override.value(), merge=True)
     return cfg
+
+
+def folder(cfg):
+    """The folder of a job, of which `job_config` made the config last, in that of the sweep."""
+    hydra_cfg = OmegaConf.to_container(HydraConfig.get(), resolve=False)
+    return OmegaConf.merge(cfg, {"folder": hydra_cfg["sweep"]["subdir"]}).folder
 
 
 @functools.lru_cache(maxsize=1)  # what `${hydra:...}` means is that of the last one

@@ -2,9 +2,13 @@
 
 import functools
 import importlib.util
+import re
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -16,6 +20,7 @@ from tests.papers import (
     evaluations,
     expected_facts,
     experiments,
+    folder,
     job_config,
     jobs,
     papers,
@@ -29,9 +34,6 @@ FOLDER = conf_dir() / "experiment"
 OURS = ("digits", "results")
 """Folders of experiments that reproduce no paper."""
 FILES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
-SCALES = {"digits": ["full", "smoke"], "results": ["smoke"]}
-"""What our own experiments are for; those of the papers are for smoke, cpu and full."""
-OWN = {"results/cifar10_gpu": ["gpu"], "results/cifar10_cpu": ["short"]}
 
 
 def test_every_experiment_of_a_paper_has_its_entry():
@@ -51,41 +53,61 @@ def test_full_scale_is_what_the_paper_states(name):
         said += [
             f"{row}: {each}" for each in problems + differences(wanted, row_facts(name, "full", members))
         ]
-        build(name, "full", row, members)
+    build(name, "full")
     assert not said, "\n".join(said)
 
 
 def scales():
-    """Every experiment at every other scale that it is for."""
-    return [
-        (name, scale)
-        for name in FILES
-        for scale in SCALES.get(name.partition("/")[0], ["smoke", "cpu"]) + OWN.get(name, [])
-    ]
+    """Every experiment at every scale that its header names; without one it is for full. Smoke is for all."""
+    for name in FILES:
+        header = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").partition("\ndefaults:")[0]
+        named = re.search(r" scale=([a-z|]+)", header)
+        for scale in sorted({"smoke", *(named[1].split("|") if named else ["full"])}):
+            if not (scale == "full" and name in STATED):  # those are built above
+                yield name, scale
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "scale"), scales())
+@pytest.mark.parametrize(("name", "scale"), list(scales()))
 def test_every_row_binds_and_instantiates(name, scale):
-    for row, members in jobs(name, scale).items():
-        build(name, scale, row, members)
+    build(name, scale)
 
 
-def build(name, scale, row, members):
+def test_the_scales_are_found():
+    found = list(scales())
+    assert {("results/cifar10_modern", "full"), ("results/cifar10_cpu", "short")} <= set(found)
+    assert {("salman2019/table2", "cpu"), ("digits/quickstart", "full")} <= set(found)
+    assert {name for name, scale in found if scale == "smoke"} == set(FILES)
+
+
+def build(name, scale):
     """Network, method, attack, callbacks, and what each evaluation is made of; all but the data."""
-    groups = {}
-    for job in representatives(members):  # values are of one kind: one job per set of choices
-        groups.setdefault(tuple(word for word in job if (FOLDER.parent / word.split("=")[0]).is_dir()), job)
-    for job in groups.values():
-        cfg = job_config(name, scale, job)
-        OmegaConf.update(cfg, "data.num_classes", cfg.data.num_classes or 10)
-        built(OmegaConf.to_yaml(cfg.method, resolve=True))
-        for part in cfg.callbacks.values():
-            instantiate(part)
-        for path, node in nodes(cfg):
-            binds(f"{row}{path}", node)
-        for said in evaluations(cfg).values():
-            parts(OmegaConf.to_yaml(OmegaConf.masked_copy(said, EVALUATED), resolve=False))
+    finished = []
+    for row, members in jobs(name, scale).items():
+        groups = {}
+        for job in representatives(members):  # values are of one kind: one job per set of choices
+            groups.setdefault(
+                tuple(word for word in job if (FOLDER.parent / word.split("=")[0]).is_dir()), job
+            )
+        for job in groups.values():
+            cfg = job_config(name, scale, job)
+            OmegaConf.update(cfg, "data.num_classes", cfg.data.num_classes or 10)
+            starts = started_from(cfg)
+            assert starts <= set(finished), f"{row} starts from {starts}; finished are {finished}"
+            built(OmegaConf.to_yaml(cfg.method, resolve=True))
+            for part in cfg.callbacks.values():
+                instantiate(part)
+            for path, node in nodes(cfg):
+                binds(f"{row}{path}", node)
+            for said in evaluations(cfg).values():
+                parts(OmegaConf.to_yaml(OmegaConf.masked_copy(said, EVALUATED), resolve=False))
+            finished.append(folder(cfg))
+
+
+def started_from(cfg):
+    """The folders of other jobs of the sweep whose networks or votes a job needs."""
+    sweep = re.escape(HydraConfig.get().sweep.dir)
+    return set(re.findall(rf"{sweep}/([^/\s'\"]+)", OmegaConf.to_yaml(cfg.method, resolve=True)))
 
 
 EVALUATED = [
@@ -103,16 +125,17 @@ EVALUATED = [
 
 @functools.cache
 def built(method):
-    """A training's network and method, on the meta device."""
+    """A training's network and method, on the meta device; what it starts from is not there, and left out."""
     cfg = OmegaConf.create(method)
     for owner in ("network", "labeler"):
-        if (
-            OmegaConf.select(cfg, f"{owner}.checkpoint") is not None
-        ):  # of networks that there are none of here
+        if OmegaConf.select(cfg, f"{owner}.checkpoint") is not None:
             OmegaConf.update(cfg, f"{owner}.checkpoint", None)
     if "start" in cfg:
         cfg.start = "anywhere"
-    with torch.device("meta"):
+    with torch.device("meta"), tempfile.TemporaryDirectory() as votes:
+        if cfg.get("targets") is not None:
+            Path(votes, "predict.tsv").write_text("idx\tcounts\n0\t1:9\n", encoding="utf-8")
+            cfg.targets = votes
         module = instantiate(cfg)
     assert module.configure_optimizers()
 

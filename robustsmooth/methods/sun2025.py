@@ -120,7 +120,8 @@ class Sun2025Module(ClassificationModule):
                 raise ValueError(f"`method.{name}` must be in [0, 1], got {value}")
         if not 0 < alpha < 1:
             raise ValueError(f"`method.alpha` must be in (0, 1), got {alpha}")
-        certainty_weights(torch.zeros(1), reweight_votes, share_floor, alpha)  # a weight must be positive
+        none = torch.zeros(1, device="cpu")  # wherever the network is built
+        certainty_weights(none, reweight_votes, share_floor, alpha)  # a weight must be positive
         self.attack, self.copies = attack, copies
         self.warmup_epochs = warmup_epochs
         self.discard_below, self.discard_votes = discard_below, discard_votes
