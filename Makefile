@@ -7,7 +7,7 @@ CONSTRAINTS ?= -c constraints.txt  # the tested versions; `make test CONSTRAINTS
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full lint format type docs clean
+.PHONY: help install run test test-full lint format type docs notebooks clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ type: $(VENV)/.installed-dev ## Check the type annotations
 
 docs: $(VENV)/.installed-dev ## Build the documentation site into site/; a broken link or an undocumented name fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+notebooks: $(VENV)/.installed-dev ## Run the notebooks again and keep their outputs
+	$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 clean: ## Remove the virtual environment, caches and build products (runs stay)
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
