@@ -163,6 +163,9 @@ def training(cfg):
         value = OmegaConf.select(cfg, key)
         if value is not None:
             yield fact, value
+    if method.get("discard_below") is not None:
+        yield "votes_from_epoch", method.warmup_epochs
+        yield "given_voter", method.voter is not None
     if method.get("labeler") is not None:
         yield "extra_weight", method.extra_weight
     if (cfg.get("attack") or {}).get("_target_"):  # an experiment may hold settings for its other rows
@@ -182,6 +185,17 @@ METHOD_FACTS = {
     "adversarial_weight": "method.adversarial_weight",
     "noise_rank": "model.noise_layers.weight.rank",
     "output_noise_rank": "model.noise_layers.output.rank",
+    "stability_weight": "loss.terms.stability.weight",
+    "consistency_weight": "loss.terms.consistency.weight",
+    "entropy_weight": "loss.terms.consistency.entropy_weight",
+    "mix_weight": "method.mix_weight",
+    "one_step": "method.one_step",
+    "confidence_mask": "method.confidence_mask",
+    "epsilon_doubles_from": "method.epsilon_epoch",
+    "discard_below": "method.discard_below",
+    "discard_votes": "method.discard_votes",
+    "reweight_every": "method.reweight_every",
+    "objective": "method.objective",
 }
 """What only some methods have: its fact, and its key."""
 
@@ -201,12 +215,18 @@ def schedule(node):
 def attack(node, trains=False):
     """An attack; in training the method hands it the noises, `copies` of them."""
     kind, norm = node._target_.rpartition(".")[2], node.get("norm", "l2")
+    budget = node.epsilon is not None and math.isfinite(node.epsilon)
     yield "attack", f"{kind} {norm}"
     noise = node.objective._target_.rpartition(".")[2]
     yield "attack_sees", noise
-    yield "epsilon", node.epsilon
+    yield "epsilon", node.epsilon if budget else "none"
     yield "steps", node.get("steps", 1)
-    if kind == "PGD" and node.epsilon:
+    if not budget and node.get("step_size"):
+        yield "step", node.step_size
+    if kind == "NoisePGD":
+        yield "restores", node.restore
+        yield "keeps", node.keep
+    if kind == "PGD" and budget and node.epsilon:
         step = node.step_size or 2 * node.epsilon / node.steps
         yield "step", f"{step / node.epsilon:.4g} epsilon"
     if not trains and noise != "Plain":
@@ -222,6 +242,8 @@ def evaluation(said, cfg):
     found = {"images": images(cfg, said)}
     if said.checkpoint != "run":
         found["network"] = Path(said.checkpoint).stem
+    if OmegaConf.select(said, "model.members") is not None:
+        found["networks"] = 1 + len(said.model.members)
     sigma = said.smoothing.sigma if said.smoothing.sigma is not None else cfg.method.sigma
     if command == "certify":
         procedure = said.certificate
@@ -260,6 +282,8 @@ def images(cfg, said):
     """How many images are evaluated."""
     data = HydraConfig.get().runtime.choices.data
     subset = OmegaConf.merge(cfg.data.subset, {k: v for k, v in said.data.subset.items() if v is not None})
+    if subset.split == "train":
+        return "for training"
     if subset.indices is not None:
         first, _, last = str(subset.indices).partition(":")
         return int(last) - int(first or 0)

@@ -238,13 +238,13 @@ def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
         return tree
     kept = {str(key): value for key, value in tree.items() if str(key) not in NO_SETTINGS}
     return {
-        key: _origin(value, opened) if key == "checkpoint" else _settings(value, opened)
+        key: _origin(value, opened) if key in ("checkpoint", "targets") else _settings(value, opened)
         for key, value in sorted(kept.items())
     }
 
 
 def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
-    """In place of a checkpoint's path, which differs between seeds: the settings of its training."""
+    """In place of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
     folder = training_folder(checkpoint, ".") if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None

@@ -108,13 +108,13 @@ def test_the_search_runs_to_its_report(name, words, tables, run, tmp_path):
 
 def modern(row, *words):
     """The config of one row of the methods after 2019, as its job composes it."""
-    cfg = composed("results/cifar10_modern", "full")
+    cfg = composed("sun2025/cifar10", "full")
     cfg.hydra.sweep.dir = "sweep"
     overrides = [f"{key}={value}" for key, value in cfg.hydra.sweeper.rows[row].items()]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose(
-            "train", ["experiment=results/cifar10_modern", "scale=full", f"row={row}", *overrides, *words]
+            "train", ["experiment=sun2025/cifar10", "scale=full", f"row={row}", *overrides, *words]
         )
 
 
