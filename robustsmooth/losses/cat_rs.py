@@ -10,7 +10,7 @@ __all__ = ["bottom_cross_entropy", "worst_divergence"]
 
 
 def bottom_cross_entropy(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
-    """The k smallest of an image's m cross-entropies, summed and divided by m (eq. 8).
+    """The k smallest of an image's m cross-entropies, summed and divided by m.
 
     Args:
         logits: ``(m, B, K)``.
@@ -28,7 +28,7 @@ def bottom_cross_entropy(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor
 
 
 def worst_divergence(logits: Tensor, targets: Tensor) -> Tensor:
-    """``max_i KL(p* || p_i)`` over an image's m copies (eq. 9).
+    """``max_i KL(p* || p_i)`` over an image's m copies.
 
     Args:
         logits: ``(m, B, K)``.

@@ -17,7 +17,7 @@ def mixing_divergence(logits: Tensor, mixed: Tensor, labels: Tensor, shares: Ten
     .. math:: 1[\arg\max \bar p = y] \cdot \frac{1}{m} \sum_i KL(\tilde y \,\|\, p(\tilde x + d_i)),
         \quad \tilde y = (1 - u) \bar p + u / K
 
-    (Jeong et al. 2021, eq. 8 and 9). The gradient flows through :math:`\tilde y` too, as in
+    (Jeong et al. 2021). The gradient flows through :math:`\tilde y` too, as in
     the published code.
 
     Args:

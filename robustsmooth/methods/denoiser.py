@@ -23,7 +23,7 @@ class DenoiserModule(ClassificationModule):
     .. math:: \text{mse:}\ \|D(x + d) - x\|^2 / \text{pixels}, \qquad
         \text{stability:}\ CE(F(D(x + d)), \arg\max F(x))
 
-    (Salman et al. 2020, eq. 2 and 3). Labels never reach the loss. The paper trains with mse
+    (Salman et al. 2020). Labels never reach the loss. The paper trains with mse
     first and then goes on with stability: ``method.objective=stability
     model.denoiser_checkpoint=<run folder of mse>``. What is certified is the composed network.
 

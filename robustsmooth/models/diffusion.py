@@ -49,7 +49,7 @@ class OneStepDiffusion(nn.Module):
     .. math:: D(x) = \frac{1}{2} \Big( \mathrm{clip}\Big( \frac{x_t - \sqrt{1 - \bar a_t}\, e(x_t, t)}
         {\sqrt{\bar a_t}}, -1, 1 \Big) + 1 \Big)
 
-    (Carlini et al. 2023, algorithm 1). For one noise level: certify with the same ``smoothing.sigma``.
+    (Carlini et al. 2023). For one noise level: certify with the same ``smoothing.sigma``.
 
     Args:
         network: Maps ``(x_t, t)``, images ``(B, C, H, W)`` and timesteps ``(B,)`` int64, to the predicted

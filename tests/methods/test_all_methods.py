@@ -1,5 +1,8 @@
 """What holds for every training method: one test, every row of the registry."""
 
+import os
+import signal
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -8,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 from robustsmooth.data import DigitsDataModule
 from robustsmooth.instantiation import instantiate
+from robustsmooth.methods import ClassificationModule
 from tests.methods.registry import METHODS
 
 STEPS = 8  # four epochs of two batches
@@ -152,6 +156,39 @@ def test_leaves_the_batch_alone(config):
     assert all(torch.equal(copy, tensor) for copy, tensor in zip(copies, batch, strict=True))
     assert not batch.images.requires_grad
     assert module.network.training
+
+
+NEWER = ("stability", "consistency", "smoothmix", "cat_rs", "sun2025", "denoiser")
+
+
+@pytest.mark.parametrize(
+    "method", [each for each in METHODS if each.name in NEWER], ids=lambda each: each.name
+)
+def test_a_killed_training_goes_on_to_the_same_weights(method, trained, votes, call, monkeypatch, tmp_path):
+    """SIGKILL in the middle of the third of four epochs, in the command itself."""
+    words = [word.format(trained=trained, votes=votes) for word in method.overrides]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    child = os.fork()
+    if child == 0:
+        step = ClassificationModule.training_step
+
+        def deadly(self, batch, batch_idx):
+            if self.global_step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, batch, batch_idx)
+
+        try:
+            monkeypatch.setattr(ClassificationModule, "training_step", deadly)
+            call("train", *words, "save_every_steps=1", f"hydra.run.dir={killed}")
+        finally:
+            os._exit(1)  # it was to be killed
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    for folder in (killed, whole):
+        call("train", *words, "save_every_steps=1", f"hydra.run.dir={folder}")
+    ends = [torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (killed, whole)]
+    assert ends[0]["global_step"] == STEPS
+    assert_equal_states(*(end["state_dict"] for end in ends))
 
 
 class SaveRank(Callback):
