@@ -80,12 +80,12 @@ def job_config(name, scale, job):
     """The config of one job; values are put into the config of the job's choices, which is composed once."""
     groups, values = [], []
     for override in OverridesParser.create().parse_overrides(list(job)):
-        key = override.get_key_element()
+        key = override.get_key_element().lstrip("+")
         is_group = (conf_dir() / key.partition("@")[0]).is_dir()
         (groups if is_group else values).append(override)
     cfg = _base(name, scale, *[each.input_line for each in groups]).copy()
     for override in values:
-        OmegaConf.update(cfg, override.get_key_element(), override.value(), merge=True)
+        OmegaConf.update(cfg, override.get_key_element().lstrip("+"), override.value(), merge=True)
     return cfg
 
 

@@ -75,7 +75,7 @@ def test_every_row_binds_and_instantiates(name, scale):
 
 def test_the_scales_are_found():
     found = list(scales())
-    assert {("results/cifar10_modern", "full"), ("results/cifar10_cpu", "short")} <= set(found)
+    assert {("digits/all_methods", "full"), ("results/cifar10_cpu", "short")} <= set(found)
     assert {("salman2019/table2", "cpu"), ("digits/quickstart", "full")} <= set(found)
     assert {name for name, scale in found if scale == "smoke"} == set(FILES)
 
@@ -87,7 +87,10 @@ def build(name, scale):
         groups = {}
         for job in representatives(members):  # values are of one kind: one job per set of choices
             groups.setdefault(
-                tuple(word for word in job if (FOLDER.parent / word.split("=")[0]).is_dir()), job
+                tuple(
+                    word for word in job if (FOLDER.parent / re.split("[@=]", word.lstrip("+"))[0]).is_dir()
+                ),
+                job,
             )
         for job in groups.values():
             cfg = job_config(name, scale, job)
@@ -127,9 +130,10 @@ EVALUATED = [
 def built(method):
     """A training's network and method, on the meta device; what it starts from is not there, and left out."""
     cfg = OmegaConf.create(method)
-    for owner in ("network", "labeler"):
-        if OmegaConf.select(cfg, f"{owner}.checkpoint") is not None:
-            OmegaConf.update(cfg, f"{owner}.checkpoint", None)
+    for owner in ("network", "labeler", "voter"):
+        for key in (f"{owner}.checkpoint", f"{owner}.denoiser_checkpoint"):
+            if OmegaConf.select(cfg, key) is not None:
+                OmegaConf.update(cfg, key, None)
     if "start" in cfg:
         cfg.start = "anywhere"
     with torch.device("meta"), tempfile.TemporaryDirectory() as votes:
