@@ -2,8 +2,14 @@
 
     python benchmarks/train_step.py                      # every method, recipes for CIFAR-10, ResNet-20
     python benchmarks/train_step.py --methods heat macer --batch 32 --device cuda
+    python benchmarks/train_step.py --part published --batch 128    # beside the published loops
 
-Columns, medians over the repeats:
+`--part published`: images per second of the published loop's step, of ours, of ours in bf16, and of that
+compiled, step by step in turns; then ratios, medians over the turns with their range. The first row is the
+bare network with cross-entropy and SGD: what compilation can win. *compiling* is the processor time of the
+first steps, for all shapes of a method.
+
+`--part cost` (the default). Columns, medians over the repeats:
 
 * *needed*: passes over the batch that the algorithm needs; a forward pass counts 1, a backward pass to the
   weights 2, one to the images only 1;
@@ -16,6 +22,7 @@ Writes Markdown.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -27,11 +34,13 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig
+from published_steps import PUBLISHED
 from torch import Tensor, nn
 
 from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.data import Batch
 from robustsmooth.instantiation import instantiate
+from robustsmooth.methods.compiling import compile_network
 
 
 @dataclass(frozen=True)
@@ -208,26 +217,107 @@ def measure(name: str, options: argparse.Namespace) -> str:
     return f"| {name} | {formula} | {numbers} | {1000 * forward:.1f} |"
 
 
+def sides(name: str, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """One step of the published loop, and of ours in two precisions, compiled or not."""
+    words = METHODS[name if name in METHODS else "gaussian"][0]
+    common = ["data=cifar10", f"model={options.model}", "run_dir=."]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("train", [*common, *words])
+    images = torch.rand(options.batch, 3, 32, 32, device=options.device)
+    labels = torch.randint(10, (options.batch,), device=options.device)
+    batch = Batch(images, labels, torch.arange(options.batch))
+
+    def published() -> Callable[[], None]:
+        torch.manual_seed(0)
+        network = instantiate(cfg.model, channels_last=False).to(options.device).train()
+        optimizer = instantiate(cfg.method.optimizer)(network.parameters())
+        one = PUBLISHED[name](network, optimizer, cfg)
+        return lambda: one(images, labels)
+
+    def ours(precision: str, compiled: bool) -> Callable[[], None]:
+        torch.manual_seed(0)
+        module = instantiate(cfg.method).to(options.device).train()
+        optimizer = instantiate(cfg.method.optimizer)(module.parameter_groups())
+        if compiled:
+            compile_network(module.network)
+
+        def step() -> None:
+            with torch.autocast(options.device, torch.bfloat16, enabled=precision == "bf16"):
+                if name == "bare":
+                    loss = nn.functional.cross_entropy(module.network(images), labels)
+                else:
+                    module.on_train_batch_start(batch, 1)
+                    loss = module.training_loss(batch)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    own = {"fp32": ours("fp32", False), "bf16": ours("bf16", False), "bf16 compiled": ours("bf16", True)}
+    return own if name == "bare" else {"published": published(), **own}
+
+
+def beside_published(name: str, options: argparse.Namespace) -> str:
+    """One row: speeds and ratios."""
+    steps = sides(name, options)
+    for step in steps.values():  # the last one is compiled
+        before = os.times()
+        step()
+        step()
+        first = sum(os.times()[:4]) - sum(before[:4])  # with the C++ compiler's
+    times: dict[str, list[float]] = {side: [] for side in steps}
+    for turn in range(options.repeats):
+        for side in sorted(steps, reverse=turn % 2 == 1):
+            times[side].append(seconds(steps[side], options.device))
+    speeds = [
+        f"{options.batch / statistics.median(times[side]):.0f}" if side in times else "" for side in SIDES
+    ]
+
+    def ratio(slow: str, quick: str) -> str:
+        if slow not in times:
+            return ""
+        each = [one / other for one, other in zip(times[slow], times[quick], strict=True)]
+        return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+
+    ratios = [ratio(*pair) for pair in RATIOS]
+    compiling = first - 2 * statistics.median(times["bf16 compiled"])
+    torch.compiler.reset()
+    return f"| {name} | {' | '.join(speeds)} | {' | '.join(ratios)} | {compiling:.0f} s |"
+
+
+SIDES = ("published", "fp32", "bf16", "bf16 compiled")
+RATIOS = (("published", "fp32"), ("published", "bf16 compiled"), ("bf16", "bf16 compiled"))
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--part", choices=["cost", "published"], default="cost")
+    parser.add_argument("--methods", nargs="+", choices=["bare", *METHODS])
     parser.add_argument("--model", default="cifar_resnet20")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     options = parser.parse_args()
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no processes that nobody counts
     register_resolvers()
     where = (
         torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     )
     print(f"{options.model}, batch {options.batch}, {where}, torch {torch.__version__}\n")
+    if options.part == "published":
+        heads = ["method", *SIDES, *(f"{quick} / {slow}" for slow, quick in RATIOS), "compiling"]
+        print(f"| {' | '.join(heads)} |\n| --- |{' ---: |' * (len(heads) - 1)}")
+        for name in options.methods or ["bare", *PUBLISHED]:
+            print(beside_published(name, options), flush=True)
+        return
     print("| method | passes | needed | measured | bare | overhead | forward, ms |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in options.methods:
+    for name in options.methods or METHODS:
         print(measure(name, options), flush=True)
 
 

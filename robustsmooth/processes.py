@@ -4,6 +4,7 @@ SIGINT (Ctrl-C) and SIGTERM end a command wherever it is, by the exception `Stop
 finished first, because nothing is lost by SIGKILL either: rows and checkpoints appear whole or not at all.
 """
 
+import ctypes
 import multiprocessing
 import os
 import re
@@ -23,7 +24,9 @@ __all__ = [
     "ended_process",
     "first_process",
     "follow_parent",
+    "free_memory",
     "handle_signals",
+    "keep_memory",
     "launch",
     "own_children",
     "stoppable",
@@ -102,6 +105,29 @@ def launch() -> str:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Bytes of memory that programs could still get; 0 where the system does not say."""
+    with suppress(OSError, ValueError):
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(facts.get("MemAvailable", "0 kB").split()[0]) * 1024
+    return 0
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next step, instead of returning it to the system.
+
+    A network's activations are some MB each; without this they may be mapped, cleared and unmapped at every
+    layer. `MALLOC_TRIM_THRESHOLD_` or `MALLOC_MMAP_THRESHOLD_` in the environment come first. glibc only.
+    """
+    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"} & os.environ.keys():
+        return
+    with suppress(OSError, AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+        set_option(trim, 2**30)
+        set_option(mmap, 2**30)
 
 
 # ---------------------------------------------------------------------------- parents and children

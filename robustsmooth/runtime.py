@@ -26,7 +26,7 @@ from torchmetrics import Metric
 from robustsmooth.cluster import slurm, tasks
 from robustsmooth.commands import describe, write_description
 from robustsmooth.instantiation import instantiate
-from robustsmooth.processes import cores, follow_parent, handle_signals
+from robustsmooth.processes import cores, follow_parent, handle_signals, keep_memory
 
 __all__ = ["loggers_for", "named_parts", "trainer_for"]
 
@@ -194,6 +194,7 @@ class _Rank(Callback):
         if os.getpid() == self.spawned_by:
             return
         handle_signals()
+        keep_memory()
         follow_parent()
         if self.logging:
             logging.config.dictConfig(self.logging)

@@ -1,5 +1,6 @@
 """The processes of a command: threads, ranks, signals, and what becomes of those that it has started."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -121,3 +122,39 @@ def test_an_ended_process_is_told_in_a_sentence(error, sentence, status):
     assert "unexpected error" not in told
     assert code == status
     assert explain(RuntimeError("Connection pool is full"))[0].startswith("unexpected error")
+
+
+_FAULTS = """
+import ctypes, resource, sys
+from robustsmooth.processes import keep_memory
+c = ctypes.CDLL(None)
+c.malloc.restype, c.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+c.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+if sys.argv[1] == "keep":
+    keep_memory()
+def use(size=2**26):
+    place = c.malloc(size); c.memset(place, 1, size); c.free(place)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="other C libraries manage memory their own way"
+)
+def test_freed_memory_is_kept_for_the_next_layer():
+    def faults(word, **environment):
+        run = subprocess.run(
+            [sys.executable, "-c", _FAULTS, word],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(run.stdout)
+
+    assert faults("keep") < 100
+    assert faults("leave") > 1000
+    assert faults("keep", MALLOC_TRIM_THRESHOLD_="0") > 1000  # the user's choice

@@ -107,3 +107,39 @@ def test_a_failed_job_keeps_no_other_from_running(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="training diverged"):
         sweeper.sweep([])
     assert launched == [(0, ["row=early", "row=early"]), (2, ["row=late"])]
+
+
+@pytest.mark.parametrize(
+    ("given", "trainer", "gigabytes", "gpu", "expected"),
+    [
+        ([], {"devices": 1, "accelerator": "cpu"}, 100, False, 4),
+        ([], {"devices": 1, "accelerator": "auto"}, 100, False, 4),
+        ([], {"devices": 1, "accelerator": "auto"}, 100, True, 1),
+        ([], {"devices": 1, "accelerator": "gpu"}, 100, False, 1),
+        ([], {"devices": 2, "accelerator": "cpu"}, 100, False, 1),
+        ([], {"devices": 1, "accelerator": "cpu"}, 5, False, 2),
+        ([], {"devices": 1, "accelerator": "cpu"}, 0, False, 1),
+        (["hydra/launcher=basic"], {"devices": 1, "accelerator": "cpu"}, 100, False, 1),
+    ],
+)
+def test_jobs_run_at_once_where_it_is_safe(given, trainer, gigabytes, gpu, expected, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    import torch
+
+    from hydra_plugins.robustsmooth_rows.rows import jobs_at_once
+    from robustsmooth import processes
+
+    monkeypatch.setattr(processes, "cores", lambda: 4)
+    monkeypatch.setattr(processes, "free_memory", lambda: gigabytes * 2**30)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    hydra = {"overrides": {"hydra": given}, "runtime": {"choices": {"hydra/launcher": "basic"}}}
+    config = OmegaConf.create({"hydra": hydra, "trainer": trainer})
+    assert jobs_at_once(config) == expected
+    config.hydra.runtime.choices["hydra/launcher"] = "submitit_slurm"
+    assert jobs_at_once(config) == 1
+
+
+def test_the_free_memory_is_some_of_the_machines():
+    from robustsmooth.processes import free_memory
+
+    assert 2**26 < free_memory() < 2**45

@@ -1,14 +1,19 @@
 """A sweep over the rows of a table: a union of grids, where Hydra's own sweeper has one grid."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, flag_override
 
-__all__ = ["RowsSweeper"]
+__all__ = ["RowsSweeper", "jobs_at_once"]
+
+_JOBLIB = "hydra_plugins.hydra_joblib_launcher"
+_MEMORY = 2 * 2**30  # bytes that a job may need
 
 
 class RowsSweeper(BasicSweeper):
@@ -42,6 +47,15 @@ class RowsSweeper(BasicSweeper):
         self.first = [name for name in first if name in self.rows]
         if unknown := sorted(set(first) - set(rows or {})):
             raise ValueError(f"`hydra.sweeper.first`: there is no row {unknown[0]}; {self._known()}")
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """The launcher that was chosen; if none was, and rows run on a CPU, a job for each core at once."""
+        jobs = jobs_at_once(config) if self.rows else 1
+        if jobs > 1:
+            with flag_override(config, ["readonly", "struct"], False):
+                config.hydra.launcher = {"_target_": f"{_JOBLIB}.JoblibLauncher", "n_jobs": jobs}
+            print(f"{jobs} jobs at once; with hydra/launcher=basic one after the other", flush=True)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all jobs. A job that fails keeps no other from running, and is told of at the end."""
@@ -97,6 +111,32 @@ class RowsSweeper(BasicSweeper):
         if unknown := sorted(set(chosen) - set(self.rows)):
             raise ValueError(f"`row`: there is no row {unknown[0]}; {self._known()}")
         return chosen or list(self.rows)
+
+
+def jobs_at_once(config: DictConfig) -> int:
+    """How many jobs of a sweep may run at once where nobody has said it: one for each core.
+
+    Args:
+        config: The sweep's.
+
+    Returns:
+        1 if a launcher was chosen, if joblib is not installed, on a GPU, and with several devices to a job.
+        Not more than there is memory for.
+    """
+    chosen = any(each.startswith("hydra/launcher=") for each in config.hydra.overrides.hydra)
+    chosen = chosen or config.hydra.runtime.choices.get("hydra/launcher") != "basic"
+    trainer = config.get("trainer") or {}
+    alone = trainer.get("devices") == 1 and trainer.get("accelerator") in ("cpu", "auto")
+    if chosen or not alone or find_spec(_JOBLIB) is None:
+        return 1
+    from robustsmooth.processes import cores, free_memory
+
+    if trainer["accelerator"] == "auto":
+        import torch
+
+        if torch.accelerator.is_available():
+            return 1
+    return max(1, min(cores(), free_memory() // _MEMORY))
 
 
 class _Tolerant:

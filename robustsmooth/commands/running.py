@@ -19,7 +19,7 @@ from robustsmooth.commands.explaining import explain
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, own_signal, stopped_alike
 from robustsmooth.lock import release
-from robustsmooth.processes import first_process
+from robustsmooth.processes import first_process, keep_memory
 
 __all__ = ["command", "nested"]
 
@@ -53,6 +53,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
             join_launcher()
+            keep_memory()
             try:
                 check_settings(cfg, name)
                 result = task(cfg)

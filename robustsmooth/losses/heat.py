@@ -60,21 +60,26 @@ def gaussian_probes(normal: Tensor) -> Tensor:
     return normal / normal.shape[-1] ** 0.5
 
 
-def directions(images: Tensor, logits: Tensor, probes: Tensor) -> Tensor:
+def directions(images: Tensor, logits: Tensor, probes: Tensor, batched: bool = True) -> Tensor:
     """Unit vectors along the gradient of ``w . v(x)``, as constants (eq. 18).
 
-    All probes share one forward pass and one batched backward pass, to the images only. Nothing is
-    differentiated twice, so the network's layers need no second derivative.
+    All probes share one forward pass, and go backward to the images only. Nothing is differentiated
+    twice, so the network's layers need no second derivative.
 
     Args:
         images: ``(B, C, H, W)``, requiring gradients.
         logits: The network's output for them, ``(B, K)``; its graph is kept.
         probes: ``(num_probes, B, K)``.
+        batched: One backward pass for all probes; or one for each, as compiled networks need it.
 
     Returns:
         ``(num_probes, B, C, H, W)`` without a graph: unit l2 norm, or zero where the gradient is zero.
     """
-    (gradient,) = torch.autograd.grad(logits, images, probes, is_grads_batched=True, retain_graph=True)
+    if batched:
+        (gradient,) = torch.autograd.grad(logits, images, probes, is_grads_batched=True, retain_graph=True)
+    else:
+        each = (torch.autograd.grad(logits, images, probe, retain_graph=True)[0] for probe in probes)
+        gradient = torch.stack(list(each))
     norm = gradient.flatten(2).norm(dim=2).view(*gradient.shape[:2], *[1] * (images.dim() - 1))
     return torch.where(norm > 0, gradient / norm, torch.zeros_like(gradient))
 
@@ -102,7 +107,8 @@ def jacobian_penalty(
     Returns:
         ``(B,)``, differentiable with respect to the network's parameters; the directions are constants.
     """
-    steps = directions(images, logits, probes)
+    compiled = getattr(network, "_compiled_call_impl", None) is not None
+    steps = directions(images, logits, probes, batched=not compiled)
     perturbed = (images.detach() + difference_step * steps).flatten(0, 1)
     moved = network(perturbed).to(logits.dtype).unflatten(0, probes.shape[:2])
     slopes = ((moved - logits) * probes).sum(dim=2) / difference_step
