@@ -143,3 +143,20 @@ def test_the_free_memory_is_some_of_the_machines():
     from robustsmooth.processes import free_memory
 
     assert 2**26 < free_memory() < 2**45
+
+
+def test_rows_at_once_are_joblibs(monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    plugins = Plugins.instance()
+    found = plugins.class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
+    monkeypatch.setitem(found.setup.__globals__, "jobs_at_once", lambda config: 3)
+    launchers = []
+    for rows in (ROWS, {}):
+        sweeper = found(rows=rows)
+        launcher = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+        config = OmegaConf.create({"hydra": {"launcher": launcher}})
+        OmegaConf.set_readonly(config, True)
+        sweeper.setup(hydra_context=None, task_function=None, config=config)
+        launchers.append(sweeper.launcher)
+    assert [type(launcher).__name__ for launcher in launchers] == ["JoblibLauncher", "BasicLauncher"]
+    assert launchers[0].joblib["n_jobs"] == 3

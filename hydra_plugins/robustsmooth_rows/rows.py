@@ -12,7 +12,7 @@ from omegaconf import DictConfig, flag_override
 
 __all__ = ["RowsSweeper", "jobs_at_once"]
 
-_JOBLIB = "hydra_plugins.hydra_joblib_launcher"
+_JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher"
 _MEMORY = 2 * 2**30  # bytes that a job may need
 
 
@@ -113,6 +113,13 @@ class RowsSweeper(BasicSweeper):
         return chosen or list(self.rows)
 
 
+def _installed() -> bool:
+    try:
+        return find_spec(_JOBLIB) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def jobs_at_once(config: DictConfig) -> int:
     """How many jobs of a sweep may run at once where nobody has said it: one for each core.
 
@@ -127,7 +134,7 @@ def jobs_at_once(config: DictConfig) -> int:
     chosen = chosen or config.hydra.runtime.choices.get("hydra/launcher") != "basic"
     trainer = config.get("trainer") or {}
     alone = trainer.get("devices") == 1 and trainer.get("accelerator") in ("cpu", "auto")
-    if chosen or not alone or find_spec(_JOBLIB) is None:
+    if chosen or not alone or not _installed():
         return 1
     from robustsmooth.processes import cores, free_memory
 
