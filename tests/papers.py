@@ -63,7 +63,14 @@ def jobs(name, scale):
         if overrides is not None:
             grid = {**settings, "rows": {row: overrides}} if overrides else settings
             found[row] = [job for batch in batches(**grid) for job in batch]
-    return dict(sorted(found.items(), key=lambda each: each[0] not in first))
+    stages = flattened(first)
+    return dict(sorted(found.items(), key=lambda each: stages.index(each[0]) if each[0] in stages else 99))
+
+
+def flattened(first):
+    """The names in `hydra.sweeper.first`, in the order in which they run."""
+    stages = [each for each in first if not isinstance(each, str)]
+    return [each for each in first if isinstance(each, str)] + [name for stage in stages for name in stage]
 
 
 def representatives(row):

@@ -104,7 +104,7 @@ def build(name, scale):
                 binds(f"{row}{path}", node)
             for said in evaluations(cfg).values():
                 parts(OmegaConf.to_yaml(OmegaConf.masked_copy(said, EVALUATED), resolve=False))
-            finished.append(folder(cfg))
+            finished.append(folder(cfg).partition("/")[0])
 
 
 def started_from(cfg):

@@ -65,6 +65,12 @@ def test_rows_that_others_start_from_are_finished_first():
         [["row=late", "method=heat"]],
     ]
     assert len(batches(rows=rows, params={"seed": "0,1"}, max_batch_size=1)) == 4
+    between = {"late": {"seed": 2}, "then": {"seed": 1}, "early": {"seed": 0}}
+    assert batches(rows=between, first=["early", ["then"]]) == [
+        [["row=early", "seed=0"]],
+        [["row=then", "seed=1"]],
+        [["row=late", "seed=2"]],
+    ]
     with pytest.raises(ValueError, match="there is no row never; known are late, early"):
         batches(rows=rows, first=["never"])
 

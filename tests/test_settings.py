@@ -107,12 +107,12 @@ def leaves(node, key=""):
             yield f"{key}{name}"
 
 
-def refusal(command, key, value):
+def refusal(command, key, value, whole=None):
     """What the command says to a value before it starts, or as it builds the part with the key."""
     first, *rest = key.split(".")
     plain = {
         name: copy.deepcopy(part) if name in (first, *KEPT) or not isinstance(part, dict) else STUB
-        for name, part in config(command).items()
+        for name, part in (whole or config(command)).items()
     }
     node = plain
     for name in [first, *rest][:-1]:
@@ -154,3 +154,36 @@ def test_nonsense_is_refused_before_any_work(command):
                 unclear.append(f"{key}: {name}: {said}")
     assert not accepted, "\n".join(accepted)
     assert not unclear, "\n".join(unclear)
+
+
+NEWER = ["stability", "consistency", "smoothmix", "cat_rs", "sun2025", "denoiser"]
+MEANINGFUL_THERE = {
+    "text": "method.start",
+    "true": "method.one_step method.confidence_mask",
+    "null": """method.epsilon_epoch method.reweight_every method.voter method.scheduler.milestones
+        method.attack.epsilon""",
+    "a fraction of one": """method.loss.terms.stability.weight method.loss.terms.consistency.weight
+        method.loss.terms.consistency.entropy_weight method.mix_weight method.robust_weight
+        method.epsilon_factor method.discard_below method.alpha model.denoiser.norm_momentum""",
+}
+
+
+@pytest.mark.parametrize("method", NEWER)
+def test_nonsense_in_a_newer_method_is_refused(method, tmp_path):
+    """The walk above meets the settings of the default method alone."""
+    (tmp_path / "predict.tsv").write_text("idx\tcounts\n0\t1:9\n", encoding="utf-8")
+    words = [f"method={method}", "data=digits", "model=small_cnn", "model.network.width=4"]
+    whole = OmegaConf.to_container(composed("train", *words), resolve=True)
+    given = {"targets": str(tmp_path), "start": "a"}
+    whole["method"].update({key: value for key, value in given.items() if key in whole["method"]})
+    accepted = [
+        f"{key}: {name}"
+        for key in leaves(whole)
+        if key.startswith(("method.", "model.denoiser."))
+        and not key.startswith(("method.network.", "method.noise."))
+        for name, value in NONSENSE.items()
+        if refusal("train", key, value, whole) is None
+        and key not in MEANINGFUL_THERE.get(name, "").split()
+        and not is_meaningful(key.replace("method.attack.", "attack."), name)
+    ]
+    assert not accepted, "\n".join(accepted)

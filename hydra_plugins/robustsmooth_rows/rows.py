@@ -29,7 +29,8 @@ class RowsSweeper(BasicSweeper):
         rows: The overrides of each row, by its name; None leaves a row out. Without rows it is Hydra's
             sweeper.
         first: Names of rows that others start from. Their jobs are finished before any other job starts,
-            so that the rest may run in parallel.
+            so that the rest may run in parallel. A list among the names is a further stage: rows that start
+            from those and that others start from.
 
     Raises:
         ValueError: If `first` or the command line names an unknown row.
@@ -40,12 +41,13 @@ class RowsSweeper(BasicSweeper):
         max_batch_size: int | None = None,
         params: Mapping[str, str] | None = None,
         rows: Mapping[str, Mapping[str, Any] | None] | None = None,
-        first: Sequence[str] = (),
+        first: Sequence[str | Sequence[str]] = (),
     ) -> None:
         super().__init__(max_batch_size, dict(params or {}))
         self.rows = {name: row for name, row in (rows or {}).items() if row is not None}
-        self.first = [name for name in first if name in self.rows]
-        if unknown := sorted(set(first) - set(rows or {})):
+        stages = [each for each in first if not isinstance(each, str)]
+        self.stages = [[each for each in first if isinstance(each, str)], *stages]
+        if unknown := sorted({name for stage in self.stages for name in stage} - set(rows or {})):
             raise ValueError(f"`hydra.sweeper.first`: there is no row {unknown[0]}; {self._known()}")
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
@@ -84,18 +86,16 @@ class RowsSweeper(BasicSweeper):
         common, given = overrides[: len(self.params)], overrides[len(self.params) :]
         chosen = self._chosen(given)
         given = [each for each in given if each.get_key_element() != "row"]
-        first: list[list[str]] = []
-        rest: list[list[str]] = []
+        stages: list[list[list[str]]] = [[] for _ in range(len(self.stages) + 1)]
         for name, row in self.rows.items():
             if name not in chosen:
                 continue
             own = parse([f"row={name}", *(f"{key}={_spelled(value)}" for key, value in row.items())])
-            (first if name in self.first else rest).extend(
-                super().split_arguments([*common, *own, *given], None)[0]
-            )
+            stage = next((at for at, names in enumerate(self.stages) if name in names), -1)
+            stages[stage].extend(super().split_arguments([*common, *own, *given], None)[0])
         return [
             list(batch)
-            for jobs in (first, rest)
+            for jobs in stages
             if jobs
             for batch in self.split_overrides_to_chunks(jobs, max_batch_size)
         ]

@@ -69,6 +69,8 @@ class CATRSModule(ClassificationModule):
             raise ValueError(f"`method.robust_weight` must not be negative, got {robust_weight}")
         if not epsilon_factor > 0:
             raise ValueError(f"`method.epsilon_factor` must be positive, got {epsilon_factor}")
+        if epsilon_epoch is not None and epsilon_epoch < 0:
+            raise ValueError(f"`method.epsilon_epoch` must be at least 0, or null, got {epsilon_epoch}")
         if targets is None:
             raise ValueError(
                 "CAT-RS learns from votes of a trained network: write them with `python -m "

@@ -20,15 +20,20 @@ class DnCNN(nn.Module):
             almost those of the last batch.
 
     Raises:
-        ValueError: If `depth` is below 2 or `width` below 1.
+        ValueError: If `channels` or `width` is below 1, `depth` below 2, or the momentum no share.
     """
 
     def __init__(
         self, channels: int = 3, depth: int = 17, width: int = 64, norm_momentum: float = 0.95
     ) -> None:
         super().__init__()
-        if depth < 2 or width < 1:
-            raise ValueError(f"DnCNN needs `depth` >= 2 and `width` >= 1, got {depth} and {width}")
+        if channels < 1 or depth < 2 or width < 1:
+            raise ValueError(
+                "DnCNN needs `channels` >= 1, `depth` >= 2 and `width` >= 1, got "
+                f"{channels}, {depth} and {width}"
+            )
+        if not 0 <= norm_momentum <= 1:
+            raise ValueError(f"`norm_momentum` of DnCNN must be in [0, 1], got {norm_momentum}")
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
         for _ in range(depth - 2):
             layers += [

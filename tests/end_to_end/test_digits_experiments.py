@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir
+from tests.papers import flattened
 
 from .test_report_experiments import composed, rows
 
@@ -24,8 +25,9 @@ def test_what_rows_start_from_comes_first():
     cfg = composed(ALL, "full")
     starts = OmegaConf.to_container(cfg.start, resolve=False)
     assert set(starts) <= set(rows(cfg))
-    needed = {Path(place).name for place in starts.values()} | set(cfg.votes)
-    assert needed == set(cfg.hydra.sweeper.first)
+    starts |= OmegaConf.to_container(cfg.denoised, resolve=False)
+    needed = {Path(place).name.removesuffix("-${seed}") for place in starts.values()} | set(cfg.votes)
+    assert needed == set(flattened(cfg.hydra.sweeper.first))
 
 
 @pytest.mark.slow
@@ -45,13 +47,13 @@ def test_all_methods_in_one_table(run, tmp_path):
         ("cpni_epgd", "cpni"),
         ("denoiser", "natural"),
     ):
-        config = OmegaConf.load(sweep / row / ".hydra" / "config.yaml")
-        assert Path(config.model.checkpoint).name == source
+        config = OmegaConf.load(sweep / f"{row}-0" / ".hydra" / "config.yaml")
+        assert Path(config.model.checkpoint).name == f"{source}-0"
 
 
 @pytest.mark.slow
 def test_a_search_compares_settings_on_validation_images(run, tmp_path):
-    words = ("method=macer", "loss.robust_weight=1,4", "trainer.max_epochs=2")
+    words = ("row=macer", "loss.robust_weight=1,4", "loss.inverse_temperature=4", "trainer.max_epochs=2")
     run("train", "experiment=digits/search", *words, cwd=tmp_path, timeout=200)
     table = tmp_path / "multirun" / "digits" / "search" / "report" / "tables" / "training.json"
     found = json.loads(table.read_text())["rows"]
