@@ -6,6 +6,7 @@ What costs time there and is kept: SmoothAdv cuts a batch into m parts, repeats 
 an optimiser step on each part; HeatSmoothing takes a backward and a forward pass for every probe.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -99,8 +100,6 @@ def _macer(network: nn.Module, optimizer: Optimizer, cfg: DictConfig) -> Step:
 
 
 def _heat(network: nn.Module, optimizer: Optimizer, cfg: DictConfig) -> Step:
-    import copy
-
     teacher, sigma, delta = copy.deepcopy(network).eval(), cfg.method.sigma, cfg.loss.difference_step
 
     def step(images: Tensor, labels: Tensor) -> None:

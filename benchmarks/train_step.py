@@ -34,7 +34,6 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig
-from published_steps import PUBLISHED
 from torch import Tensor, nn
 
 from robustsmooth.commands import conf_dir, register_resolvers
@@ -219,6 +218,8 @@ def measure(name: str, options: argparse.Namespace) -> str:
 
 def sides(name: str, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """One step of the published loop, and of ours in two precisions, compiled or not."""
+    from published_steps import PUBLISHED
+
     words = METHODS[name if name in METHODS else "gaussian"][0]
     common = ["data=cifar10", f"model={options.model}", "run_dir=."]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -310,6 +311,8 @@ def main() -> None:
     )
     print(f"{options.model}, batch {options.batch}, {where}, torch {torch.__version__}\n")
     if options.part == "published":
+        from published_steps import PUBLISHED
+
         heads = ["method", *SIDES, *(f"{quick} / {slow}" for slow, quick in RATIOS), "compiling"]
         print(f"| {' | '.join(heads)} |\n| --- |{' ---: |' * (len(heads) - 1)}")
         for name in options.methods or ["bare", *PUBLISHED]:
