@@ -44,6 +44,15 @@ NO_SETTINGS = {
     "enable_model_summary",
 }  # fmt: skip
 """Keys of a config that a repetition under another seed may change too, wherever they stand."""
+OF_COMMANDS = {
+    "attack", "batch_size", "certificate", "checkpoint", "compile", "data", "epsilons", "loss", "measure",
+    "method", "mode", "model", "num_noises", "numerics", "pictures", "prediction", "radii", "row", "save",
+    "smoothing", "source", "target", "trainer",
+}  # fmt: skip
+"""Keys of the configs that change what comes out."""
+
+PLACES = ("checkpoint", "denoiser_checkpoint", "start", "targets")
+"""Keys of a config that say which other run a run starts from or learns from."""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -228,7 +237,12 @@ def signature(folder: Path) -> str:
 
     Runs with the same signature repeat each other under other seeds.
     """
-    return json.dumps(_settings(_config(folder), (folder,)), default=str)
+    return json.dumps(_settings(_read(_config(folder)), (folder,)), default=str)
+
+
+def _read(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the commands read of a config; an experiment keeps values of all its rows beside it."""
+    return {key: value for key, value in config.items() if key in OF_COMMANDS}
 
 
 def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
@@ -238,7 +252,7 @@ def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
         return tree
     kept = {str(key): value for key, value in tree.items() if str(key) not in NO_SETTINGS}
     return {
-        key: _origin(value, opened) if key in ("checkpoint", "targets") else _settings(value, opened)
+        key: _origin(value, opened) if key in PLACES else _settings(value, opened)
         for key, value in sorted(kept.items())
     }
 
@@ -249,4 +263,4 @@ def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
     if folder is None or folder in opened:
         return checkpoint if folder is None else None
     name = Path(checkpoint).stem if Path(checkpoint).suffix else "last"
-    return [name, _settings(_config(folder), (*opened, folder))]
+    return [name, _settings(_read(_config(folder)), (*opened, folder))]

@@ -84,6 +84,21 @@ def test_runs_that_differ_only_in_their_seed_are_one_row_of_means(tmp_path):
     )
 
 
+def test_where_each_seed_starts_from_is_no_setting(tmp_path):
+    """A fine-tuning starts from the network of its own seed; its experiment says where all rows do."""
+    for seed in (0, 1):
+        first = write_training(tmp_path / f"natural-{seed}", seed=seed)
+        method = {"start": str(first), "targets": str(first)}
+        trained = write_training(tmp_path / f"tuned-{seed}", seed=seed)
+        config = yaml.safe_load((trained / ".hydra" / "config.yaml").read_text())
+        config |= {"start": {"tuned": str(first)}, "method": {**config["method"], **method}}
+        config["model"] = {**(config.get("model") or {}), "denoiser_checkpoint": str(first)}
+        (trained / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+        write_certification(trained / "certify", trained, seed=seed)
+    (row,) = tables_of(str(tmp_path))["overview"].rows
+    assert row["seeds"] == 2
+
+
 def test_runs_that_differ_in_a_setting_without_a_name_are_no_repetitions(tmp_path):
     """Another seed *and* another weight: the facts are the same, the configs are not."""
     for seed, weight in ((0, 1.0), (1, 4.0)):
