@@ -77,8 +77,8 @@ def bare_per_core(network: nn.Module, shape: tuple[int, ...], device: torch.devi
     def run() -> float:
         def work() -> None:
             pending = [cores.submit(forward, batches[number % 16]) for number in range(passes)]
-            for each in pending:
-                each.result()
+            for item in pending:
+                item.result()
 
         return passes * size / seconds(work, device)
 
@@ -99,7 +99,7 @@ def published(network: nn.Module, images: Tensor, device: torch.device, classes:
 
     def run() -> float:
         with torch.no_grad():
-            taken = seconds(lambda: [(count(each, N0), count(each, n)) for each in images], device)
+            taken = seconds(lambda: [(count(image, N0), count(image, n)) for image in images], device)
         return len(images) * (N0 + n) / taken
 
     return run
@@ -178,10 +178,10 @@ def race(
     }
     speeds: dict[str, list[float]] = {label: [] for label, run in contestants.items() if run}
     for turn in range(-1, args.turns):  # the first one warms up
-        for label, each in speeds.items():
+        for label, item in speeds.items():
             speed = contestants[label]()
             if turn >= 0:
-                each.append(speed)
+                item.append(speed)
     median = {label: statistics.median(values) for label, values in speeds.items()}
     fastest = max((label for label in median if label.startswith("bare, ")), key=median.__getitem__)
     limit = max(
@@ -207,7 +207,7 @@ def race(
     # Ratios turn by turn, and the closest race once more, side by side: so the machine's moods cancel.
     for name, label in (("fastest bare, aim 0.95", fastest), (f"the limit ({limit})", limit)):
         aim(f"(1) ours / {name}", [contestants["ours, default"]() / contestants[label]() for _ in range(9)])
-    turns = {label: np.array(each) / speeds["published loop"] for label, each in speeds.items()}
+    turns = {label: np.array(item) / speeds["published loop"] for label, item in speeds.items()}
     aim("(2) ours / published loop, aim 2", turns["ours, default"])
     aim("(3) ours with bf16 and compiled / published loop, aim 5", turns["ours, bf16, compiled"])
     same_predictions(network, images, device)

@@ -17,7 +17,7 @@ COMMANDS = {
     "attack": "attack the test images of a trained network",
     "measure": "measure agreement with the vote, inference time, or smoothed inference",
     "report": "tables, figures and an HTML page about runs",
-    "export": "hand a trained network on, as safetensors or ONNX",
+    "export": "export a trained network as safetensors or ONNX",
     "illustrate": "draw a figure that needs no network",
 }
 
@@ -32,7 +32,7 @@ Commands
 
 
 def main() -> None:
-    """Run the command that the first word names, with the words after it."""
+    """Run the command that the first argument names, with the other arguments."""
     sys.path.append(str(os.getcwd()))  # noqa: PTH109 (a text) # classes of one's own, as with `python -m`
     first = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if first in ("-h", "--help"):
@@ -43,7 +43,7 @@ def main() -> None:
         _complete()
     elif first in COMMANDS:
         del sys.argv[1]
-        # As `python -m` does it, so that Lightning can start the same line in further processes.
+        # As `python -m` does, so that Lightning can start the same command line in other processes.
         runpy.run_module(f"robustsmooth.{first}", run_name="__main__", alter_sys=True)
     else:
         close = difflib.get_close_matches(first, COMMANDS, n=1)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _complete() -> None:
-    """Answer the shell: the command's name, then what Hydra knows of the command."""
+    """Shell completion: of the command's name, then Hydra's completion of its settings."""
     program, *words = os.environ.get("COMP_LINE", "robustsmooth train ").split(" ")
     if len(words) < 2:
         print(" ".join(name for name in COMMANDS if name.startswith(words[0] if words else "")))

@@ -22,7 +22,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: Any = None  # kept alive: once it is collected, the schemas are gone
+_library: Any = None  # kept alive: the schemas vanish with it
 
 
 def _differ() -> bool:
@@ -47,7 +47,7 @@ def _declare_missing(folder: Path) -> None:
 
 
 class _Announcer(importlib.abc.MetaPathFinder):
-    """Finds nothing; hears of the import of torchvision, once, and leaves."""
+    """Finds no module; notices the import of torchvision once, and removes itself."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -61,7 +61,7 @@ class _Announcer(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Watch for the import of torchvision, where it would fail."""
+    """Prepare the import of torchvision, if it would fail."""
     waiting = any(isinstance(finder, _Announcer) for finder in sys.meta_path)
     if "torchvision" not in sys.modules and not waiting and _differ():
         sys.meta_path.insert(0, _Announcer())

@@ -1,9 +1,9 @@
-"""What a type annotation allows in a config: checked by pydantic, said in words.
+"""Checks config values against type annotations, with pydantic and with messages in words.
 
-A config's values come from YAML and the command line, where a slip changes a type without a word: ``no`` is
-a text there, ``1e3`` a float. So values are taken strictly: booleans are ``true`` and ``false`` only, floats
-are no integers, numbers are finite, numbers are no texts. One thing is added to an annotation's own meaning:
-where a float is wanted, a fraction such as ``8/255`` is read as one.
+A config's values come from YAML and the command line, where a slip changes a type silently: ``no`` is a text
+there, ``1e3`` a float. So values are checked strictly: booleans are ``true`` and ``false`` only, floats are
+not integers, numbers are finite and are not texts. One addition: where a float is expected, a fraction such
+as ``8/255`` is read as a number.
 """
 
 import inspect
@@ -35,7 +35,7 @@ _PLAIN = (bool, int, float, str, list, dict, type(None))
 
 
 def read_fraction(value: Any) -> Any:
-    """``"8/255"`` as the number that it is; anything else as it is."""
+    """``"8/255"`` as a number; anything else unchanged."""
     found = _FRACTION.fullmatch(value) if isinstance(value, str) else None
     return float(found[1]) / float(found[2]) if found and float(found[2]) else value
 
@@ -48,7 +48,7 @@ def _built(value: Any) -> Any:
 
 
 Built = Annotated[Any, PlainValidator(_built)]
-"""Something that a ``_target_`` makes, whatever it is."""
+"""Any object that a ``_target_`` makes."""
 
 OR_INFINITE = "or infinite"
 """In ``Annotated[float, "or infinite"]``: a number that may be infinite, ``.inf`` in a config."""
@@ -72,7 +72,7 @@ _OBJECT = ("an object {_target_: ...}", "objects {_target_: ...}")
 
 
 def _strict(annotation: Any) -> Any:
-    """The same annotation, without what pydantic would convert, and with objects taken as they are."""
+    """The same annotation for pydantic, without conversions, and with any object accepted."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in (Any, None, type(None)) or origin is Literal or annotation is Built:
         return annotation
@@ -138,7 +138,10 @@ def words(annotation: Any, several: bool = False) -> str:
         return words(arguments[0], several) + "".join(_range(limit) for limit in arguments[1:])
     if origin in (Union, types.UnionType):
         parts = list(dict.fromkeys(words(part, several) for part in arguments))
-        if {*parts} - {_OBJECT[several], "null"}:  # of numbers or tensors, a config has the numbers
+        if {*parts} - {
+            _OBJECT[several],
+            "null",
+        }:  # if numbers or tensors are allowed, a config can only have numbers
             parts = [part for part in parts if part != _OBJECT[several]]
         return " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
@@ -172,7 +175,7 @@ def _shown(value: Any) -> str:
 
 
 def _hint(value: Any, annotation: Any) -> str:
-    """A number that is meant as a text needs quotes of its own."""
+    """A hint that a number that is meant as text needs quotes."""
     wants_text = str in (annotation, *get_args(annotation))
     number = isinstance(value, int | float)
     return "; put a text that looks otherwise in quotes: 'key=\"1\"'" if wants_text and number else ""
@@ -183,12 +186,12 @@ def _hint(value: Any, annotation: Any) -> str:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a config may give to a function or a class.
+    """The arguments that a config may give to a function or a class.
 
     Attributes:
-        annotations: The type of each named parameter; Any if it has none that can be found.
+        annotations: The type of each named parameter; Any if there is none or it cannot be resolved.
         required: The parameters without a default.
-        is_open: Whether other names are taken too.
+        is_open: Whether other names are accepted too.
     """
 
     annotations: Mapping[str, Any]
@@ -198,7 +201,7 @@ class Signature:
 
 @cache
 def signature(target: Callable[..., Any]) -> Signature:
-    """The parameters of a function or class, those that ``**kwargs`` hands on to its base classes too."""
+    """The parameters of a function or class, including those that ``**kwargs`` passes to its base classes."""
     layers = [target]
     if inspect.isclass(target):
         layers = [vars(base)["__init__"] for base in target.__mro__[:-1] if "__init__" in vars(base)]
@@ -210,13 +213,13 @@ def signature(target: Callable[..., Any]) -> Signature:
         except (TypeError, ValueError):  # written in C
             break
         rest: Any = None
-        for name, each in declared.items():
-            annotation = _annotation(each.annotation, layer)
-            if each.kind is each.VAR_KEYWORD:
+        for name, item in declared.items():
+            annotation = _annotation(item.annotation, layer)
+            if item.kind is item.VAR_KEYWORD:
                 rest = annotation
-            elif each.kind is not each.VAR_POSITIONAL and name not in {"self", *annotations}:
+            elif item.kind is not item.VAR_POSITIONAL and name not in {"self", *annotations}:
                 annotations[name] = annotation
-                required |= {name} if each.default is each.empty else set()
+                required |= {name} if item.default is item.empty else set()
         if get_origin(rest) is typing.Unpack:  # ``**settings: Unpack[Settings]``
             hints = typing.get_type_hints(get_args(rest)[0])
             annotations = {**hints, **annotations}
@@ -227,7 +230,7 @@ def signature(target: Callable[..., Any]) -> Signature:
 
 
 def _annotation(annotation: Any, owner: Any) -> Any:
-    """An annotation as an object; Any where it is missing, or names what its module has not imported."""
+    """An annotation as an object; Any if it is missing, or names what its module has not imported."""
     if annotation is inspect.Parameter.empty:
         return Any
     if not isinstance(annotation, str):

@@ -10,14 +10,14 @@ from robustsmooth.instantiation import instantiate
 
 @command("attack")
 def attack(cfg: DictConfig) -> dict[str, Any]:
-    """Attack the test images; go on where it stopped if the run folder holds finished ones."""
+    """Attack the test images; continue if the run folder holds finished ones."""
     from robustsmooth.evaluating import evaluate
     from robustsmooth.evaluation import AttackEvaluation, data_settings, read_certified
     from robustsmooth.runs import open_run
 
     run = open_run(cfg, needs_sigma=cfg.target != "network")
     cfg = run.config
-    source, source_sigma = _source(cfg)
+    source = _source(cfg)
     folder = prepare(cfg, "attack", begin=False)
     evaluation = AttackEvaluation(
         instantiate(cfg.attack),
@@ -27,8 +27,8 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
         epsilons=None if cfg.epsilons is None else list(cfg.epsilons),
         num_noises=None if cfg.num_noises is None else list(cfg.num_noises),
         batch_size=cfg.batch_size,
-        source=source,
-        source_sigma=source_sigma,
+        source=None if source is None else source.network,
+        source_noise=None if source is None else source.noise,
         precision=cfg.numerics.precision,
         certified=None if cfg.certified is None else read_certified(cfg.certified),
         save=cfg.save,
@@ -40,7 +40,7 @@ def attack(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _target(cfg: DictConfig, seed: int) -> Any:
-    """Who decides: the bare network or the smoothed classifier."""
+    """What decides: the network itself or the smoothed classifier."""
     from robustsmooth.evaluation import SinglePass, SmoothedVote
 
     if cfg.target == "network":
@@ -51,15 +51,15 @@ def _target(cfg: DictConfig, seed: int) -> Any:
     raise ValueError(f"`target` must be smoothed or network, got {cfg.target}")
 
 
-def _source(cfg: DictConfig) -> tuple[Any, float | None]:
-    """The network that the attack looks at, and its noise level; None if it is the tested one."""
+def _source(cfg: DictConfig) -> Any:
+    """The trained network that is attacked in place of the tested one; None if there is none."""
     from robustsmooth.runs import open_trained
 
     if cfg.source.checkpoint is None:
-        return None, None
+        return None
     source = open_trained(cfg.source.checkpoint, cfg.source.model, cfg.data, cfg.trust)
     cfg.source.checkpoint = source.checkpoint
-    return source.network, source.sigma
+    return source
 
 
 if __name__ == "__main__":

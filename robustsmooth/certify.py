@@ -10,7 +10,7 @@ from robustsmooth.instantiation import instantiate
 
 @command("certify")
 def certify(cfg: DictConfig) -> dict[str, Any]:
-    """Certify the test images; go on where it stopped if the run folder holds finished ones."""
+    """Certify the test images; continue if the run folder holds finished ones."""
     from robustsmooth.evaluating import evaluate
     from robustsmooth.evaluation import Certification, data_settings
     from robustsmooth.runs import open_run

@@ -1,4 +1,4 @@
-"""SLURM, and whoever else starts several processes with the same words."""
+"""SLURM, and other programs that start several processes with the same command line."""
 
 import os
 import re
@@ -15,7 +15,7 @@ def tasks() -> int:
 
 
 def slurm(what: str) -> int:
-    """``${slurm:nodes}`` and ``${slurm:tasks_per_node}`` of the step of SLURM that this task belongs to.
+    """``${slurm:nodes}`` and ``${slurm:tasks_per_node}`` of this task's SLURM step.
 
     Raises:
         ValueError: If the tasks are not spread evenly over the nodes.
@@ -30,14 +30,15 @@ def slurm(what: str) -> int:
 
 
 def check_launcher(trainer: Mapping[str, Any] | None, timed: bool) -> None:
-    """Several processes with the same words are one run, in one folder, or a mistake.
+    """Check that several processes with the same command line are one run, in one folder.
 
     Args:
         trainer: The config of the trainer; None for a command that has none.
-        timed: Whether the run folder is named after the clock.
+        timed: Whether the name of the run folder contains the time.
 
     Raises:
-        ValueError: If each would do all of the work, or write to a folder of its own, or if there are none.
+        ValueError: If every process would do all of the work or write to its own folder, or if there are no
+            such processes.
     """
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     ranks = any("SlurmEnvironment" in str(plugin) for plugin in (trainer or {}).get("plugins") or ())
@@ -48,21 +49,21 @@ def check_launcher(trainer: Mapping[str, Any] | None, timed: bool) -> None:
         )
     if ranks and "SLURM_STEP_NUM_TASKS" not in os.environ:
         raise ValueError(
-            "trainer=slurm is for the tasks of srun, and this is none; write srun python -m robustsmooth..., "
+            "trainer=slurm is for the tasks of srun, and this is none; use srun python -m robustsmooth..., "
             "or choose another trainer"
         )
     if timed and (tasks() > 1 or torchrun):
         raise ValueError(
-            "the processes that srun or torchrun starts need one run folder, and the default is named after "
-            "each one's clock; give hydra.run.dir=..."
+            "the processes that srun or torchrun starts need one run folder, and the default name contains "
+            "the time at which each one started; give hydra.run.dir=..."
         )
 
 
 def requeue() -> str | None:
-    """Queue this job again, because its time ends; SLURM kills it for that.
+    """Put this job into the queue again, because its time is over; SLURM then kills it.
 
     Returns:
-        Why it could not be done, for people; None if it was.
+        The reason if it failed, otherwise None.
     """
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")

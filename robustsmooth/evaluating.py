@@ -1,4 +1,4 @@
-"""What the commands that evaluate a network share, once it is open."""
+"""The common part of the commands that evaluate a network."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,22 @@ from omegaconf import DictConfig
 
 from robustsmooth.evaluation import Evaluation, EvaluationModule
 from robustsmooth.loggers import log_evaluation
-from robustsmooth.runs import Run
+from robustsmooth.runs import OpenedRun
 from robustsmooth.runtime import loggers_for, trainer_for
 
 __all__ = ["evaluate"]
 
 
-def evaluate(cfg: DictConfig, run: Run, evaluation: Evaluation) -> dict[str, Any]:
-    """Run an evaluation over the test images, and show what it found to the loggers.
+def evaluate(cfg: DictConfig, run: OpenedRun, evaluation: Evaluation) -> dict[str, Any]:
+    """Run an evaluation on the test images, and log its results.
 
     Args:
         cfg: The command's config.
         run: The network and its data.
-        evaluation: What is done; it writes into its own folder.
+        evaluation: The evaluation; it writes into its own folder.
 
     Returns:
-        What ``summary.json`` holds.
+        The content of ``summary.json``.
     """
     folder = evaluation.folder
     file = Path(run.checkpoint)
@@ -30,5 +30,5 @@ def evaluate(cfg: DictConfig, run: Run, evaluation: Evaluation) -> dict[str, Any
     with loggers_for(cfg, folder) as loggers:
         with trainer_for(cfg, folder, [evaluation], loggers) as trainer:
             trainer.test(EvaluationModule(run.network), run.datamodule, verbose=False)
-        log_evaluation(loggers, folder, evaluation.name, training)
+        log_evaluation(loggers, folder, evaluation.kind.name, training)
     return evaluation.summary

@@ -1,4 +1,4 @@
-"""Hand a trained network on: ``python -m robustsmooth.export checkpoint=<run folder> format=onnx``."""
+"""Export a trained network: ``python -m robustsmooth.export checkpoint=<run folder> format=onnx``."""
 
 from omegaconf import DictConfig
 
@@ -7,7 +7,7 @@ from robustsmooth.commands import command, prepare
 
 @command("export")
 def export(cfg: DictConfig) -> str:
-    """Write the network of a run, its normalisation included, and print where."""
+    """Write the network of a run, with its normalisation, and print where."""
     import json
     from pathlib import Path
 
@@ -20,7 +20,7 @@ def export(cfg: DictConfig) -> str:
     from robustsmooth.runs import open_run
 
     if cfg.push is not None and (cfg.format != "safetensors" or cfg.file is not None):
-        raise ValueError("`push` uploads what format=safetensors writes into a folder; leave `file` out")
+        raise ValueError("`push` uploads the folder that format=safetensors writes; leave `file` out")
     run = open_run(cfg, needs_sigma=False)
     cfg = run.config
     folder = prepare(cfg, "export")

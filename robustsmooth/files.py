@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing files whole or not at all."""
 
 import errno
 import os
@@ -7,22 +7,22 @@ from pathlib import Path
 __all__ = ["DISK_FULL", "write_whole"]
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a disk, a quota or a file-size limit that has no room left."""
+"""Error numbers of a full disk, a quota or a file-size limit."""
 
 
 def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
-    """Put a file in place of an older one, so that nobody ever sees a part of it.
+    """Replace a file in one step, so that no reader ever sees a part of it.
 
-    The content is written beside the target, on the same disk, as ``<name>.tmp``, flushed to the disk, and
-    renamed. After a kill, a power cut or an error the file is the old one or the new one, and whole.
+    The content is written to ``<name>.tmp`` beside the target, flushed to the disk, and renamed. After a
+    kill, a power cut or an error the file is either the complete old one or the complete new one.
 
     Args:
         path: The file; its folder is created.
         content: Text (written as UTF-8) or bytes.
 
     Raises:
-        OSError: If it cannot be written. The error names `path`, an older file is unchanged, and nothing
-            is left beside it.
+        OSError: If it cannot be written. The error names `path`, an older file is unchanged, and no other
+            file is left.
     """
     path = Path(path)
     draft = path.with_name(f"{path.name}.tmp")
@@ -43,14 +43,14 @@ def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can flush a folder."""
+    """Make a rename survive a power cut, if the system can flush a folder."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_DIRECTORY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network disks cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems cannot
             raise
     finally:
         os.close(handle)

@@ -14,7 +14,7 @@ def push(folder: Path, repository: str) -> str:
 
     Args:
         folder: With ``model.safetensors``, ``config.json`` and ``README.md``.
-        repository: ``user/name``; created if it is not there, private at first.
+        repository: ``user/name``; created as private if it does not exist.
 
     Returns:
         The address of the repository.
@@ -31,7 +31,7 @@ def push(folder: Path, repository: str) -> str:
         ) from error
     if repository.count("/") != 1:
         raise ValueError(f"`push` must be user/name, got {repository!r}")
-    for name in ("httpx", "httpx2"):  # a line for each request
+    for name in ("httpx", "httpx2"):  # logs a line for each request
         logging.getLogger(name).setLevel(logging.WARNING)
     api: Any = HfApi()
     try:
@@ -45,7 +45,7 @@ def push(folder: Path, repository: str) -> str:
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"the hub did not take {repository} ({reason}); is the token of `hf auth login` or HF_TOKEN "
-            "allowed to write there? What was exported stays in the folder"
+            f"the hub did not accept {repository} ({reason}); is the token of `hf auth login` or HF_TOKEN "
+            "allowed to write there? The exported files are still in the folder"
         ) from error
     return str(address)

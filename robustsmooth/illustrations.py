@@ -1,4 +1,4 @@
-"""The papers' figures that no network is trained for: HeatSmoothing Figures 4 and 5, SODM Figures 1 and 2."""
+"""The papers' figures that need no training: HeatSmoothing Figures 4 and 5, SODM Figures 1 and 2."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -32,8 +32,8 @@ class HeatLine:
     Args:
         sigma: Standard deviation of the smoothing, in the line's units.
         time_steps: n_T; 8 in the figure.
-        point: The data point that is watched, inside [-1, 1].
-        boundaries: Where the initial model changes its answer, increasing.
+        point: The data point whose distance is measured, inside [-1, 1].
+        boundaries: Decision boundaries of the initial model, increasing.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HeatLine:
         sign = 1.0 - 2.0 * (np.searchsorted(self.boundaries, grid) % 2)
         spacing = float(grid[1] - grid[0])
         steps = heat_steps(torch.from_numpy(sign), spacing, self.sigma, self.time_steps)
-        distances = [boundary_distance(each, torch.from_numpy(grid), self.point) for each in steps]
+        distances = [boundary_distance(step, torch.from_numpy(grid), self.point) for step in steps]
         return grid, steps.numpy(), distances
 
     def drawing(self) -> Drawing:
@@ -77,7 +77,7 @@ class HeatLine:
 
 
 def robustness_gradient(p: ArrayLike, threshold: float = 1.0, softmax: bool = False) -> NDArray[np.float64]:
-    """The derivative of the radius per unit of sigma, Phi^-1(p), with SODM's two cures (eq. 10 to 12).
+    """The derivative of the radius per unit of sigma, Phi^-1(p), with SODM's two remedies (eq. 10 to 12).
 
     Args:
         p: Probabilities of the top class in (0, 1).
@@ -121,20 +121,20 @@ class RobustnessGradient:
             axes.set_xlabel("Probability of the top class under noise")
             axes.set_ylabel("Gradient of the radius (units of sigma)")
 
-        note = "Without the cures the gradient explodes where the classifier is sure already."
+        note = "Without the remedies the gradient explodes where the classifier is already certain."
         return Drawing("robustness_gradient", "Gradient of the radius", note, draw)
 
 
 class SmoothBoundary:
     """Gaussian smoothing in the plane (HeatSmoothing, Figure 4): an outlier changes its class.
 
-    The original model gives every place the class of its nearest data point, so that its boundary goes
-    round a single point of one class among many of the other. The smoothed model is its Gaussian average,
+    The original model gives every point the class of its nearest data point, so that its boundary surrounds a
+    single point of one class among many of the other. The smoothed model is its Gaussian average,
     the solution of the heat equation at time 1 (the paper's eq. 6).
 
     Args:
         sigma: Standard deviation of the smoothing, in the plane's units, > 0.
-        outlier: Where the single point of the first class is.
+        outlier: The position of the single point of the first class.
     """
 
     def __init__(self, sigma: float = 0.15, outlier: Sequence[float] = (0.5, 0.5)) -> None:
@@ -179,11 +179,10 @@ class SmoothBoundary:
 
 
 class PredictionProbability:
-    """A larger mean prediction is no larger probability (SODM, Figure 1).
+    """A larger mean prediction does not mean a larger probability (SODM, Figure 1).
 
-    Two linear classifiers look at noisy copies of one image. The mean of the scores of class A is what
-    training on predictions raises; the share of copies whose score is above one half decides the smoothed
-    classifier.
+    Two linear classifiers are applied to noisy copies of one image. Training on predictions raises the mean
+    score of class A; the smoothed classifier is decided by the share of copies whose score is above one half.
 
     Args:
         first: Scores of class A under noise, of classifier (a), in [0, 1].
@@ -220,5 +219,7 @@ class PredictionProbability:
             axes.set_xlabel("Noisy copy of the image")
             axes.set_ylabel("Score of class A (softmax)")
 
-        note = "Above one half a copy votes for class A: the votes decide, and not the mean of the scores."
+        note = (
+            "A copy votes for class A if its score is above one half: the votes decide, not the mean score."
+        )
         return Drawing("prediction_probability", "Prediction and probability", note, draw)

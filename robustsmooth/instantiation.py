@@ -1,4 +1,4 @@
-"""From a config to the objects that it describes; its values meet the constructors' types here."""
+"""Building the objects that a config describes, with a check of all arguments."""
 
 import difflib
 import re
@@ -22,8 +22,8 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         **kwargs: Arguments that are added to those of the config, or replace them.
 
     Raises:
-        ValueError: If a key is no argument of its constructor, a required one is missing, or a value is
-            not what its annotation allows; or from the constructor, with the config's keys in its sentence.
+        ValueError: If a key is not an argument of its constructor, a required one is missing, or a value is
+            not allowed by its annotation; or from the constructor, with the config's keys in its message.
         hydra.errors.InstantiationException: If a constructor fails otherwise; the cause is its error.
     """
     from hydra.utils import instantiate as build
@@ -78,7 +78,7 @@ def _checked(node: Any, place: str, complete: bool, given: frozenset[str] = froz
     keys = [key for key in parts if not key.startswith("_")]
     _check_names(keys, known, place, target)
     is_partial = parts.get("_partial_") or "_partial_" in given
-    if is_partial or not complete:  # what is required and null here will be given
+    if is_partial or not complete:  # required arguments that are null here are given later
         given = given | {key for key in keys if key in known.required and parts[key] is None}
     for key in keys:
         if key in known.annotations and key not in given:
@@ -98,7 +98,7 @@ def _locate(name: str, key: str) -> Callable[..., Any]:
 
     try:
         found = get_object(name)
-    except Exception as error:  # whatever the import of somebody's module raises
+    except Exception as error:  # the import of a module may raise anything
         reason = " ".join(str(error.__cause__ or error).split())
         raise ValueError(f"`{key}` names {name}, which cannot be imported ({reason})") from error
     if not callable(found):
@@ -120,14 +120,14 @@ def _check_names(keys: list[str], known: Signature, place: str, target: Callable
 
 
 class _Planned:
-    """Stands for an object that a nested ``_target_`` will make; nothing more is known of it yet."""
+    """A placeholder for an object that a nested ``_target_`` will make."""
 
 
 def check_argument(value: Any, annotation: Any, key: str) -> Any:
-    """A plain value of a config, its fractions read.
+    """Check a plain value of a config; fractions become numbers.
 
     Args:
-        value: What nested ``_target_``s will make in it is taken as it is.
+        value: May contain nested ``_target_``s, which are not checked.
         annotation: The type that it must have; see `robustsmooth.annotations`.
         key: Its key, for the message.
 
@@ -141,7 +141,7 @@ def check_argument(value: Any, annotation: Any, key: str) -> Any:
         checked = check(planned, annotation)
     except ValueError as error:
         raise ValueError(f"`{key}` {error}") from None
-    return checked if planned == value else value  # with objects in it, there is no number to read
+    return checked if planned == value else value  # a value with objects in it contains no fraction
 
 
 def _with_planned(value: Any) -> Any:
@@ -153,7 +153,7 @@ def _with_planned(value: Any) -> Any:
 
 
 def _with_keys(sentence: str, place: str, keys: Container[str]) -> str:
-    """A constructor's sentence about `n` or `subset.split`, with the key that the user typed."""
+    """A constructor's message about `n` or `subset.split`, with the key that the user typed."""
 
     def key(found: re.Match[str]) -> str:
         outer, _, last = found[1].rpartition(".")

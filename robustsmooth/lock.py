@@ -1,9 +1,9 @@
 """One command at a time in a run folder.
 
 The lock is an advisory lock of the operating system on a file in the folder. It ends with the process that
-holds it, kill -9 included, and network file systems that know locks pass it on to other machines. The file
-says who holds it. On a file system without locks that is all there is: the process that it names is
-looked for, and believed to be there if it is another machine's.
+holds it, also after kill -9, and network file systems that support locks share it with other machines. The
+file names the process that holds it. On a file system without locks only this name is used: the run folder
+counts as locked if that process exists or belongs to another machine.
 """
 
 import fcntl
@@ -21,17 +21,17 @@ from robustsmooth.processes import first_process, launch
 __all__ = ["hold", "release"]
 
 _NAME = ".lock"
-_PATIENCE = 15.0  # seconds for the children of a process that was killed: they hold its lock until they end
+_PATIENCE = 15.0  # seconds for the children of a killed process to end: they hold its lock until then
 _held: dict[Path, int] = {}
 
 
 def hold(folder: Path) -> None:
-    """Keep others out of a run folder until `release`, or the end of this process.
+    """Lock a run folder until `release`, or the end of this process.
 
-    The ranks of one run share the lock: the first process has it, and the others make sure that it is theirs.
+    The ranks of one run share the lock: the first process holds it, and the others check that it is theirs.
 
     Raises:
-        ValueError: If another command works in the folder; the message says which.
+        ValueError: If another command uses the folder; the message says which.
     """
     path = folder.resolve() / _NAME
     end = time.monotonic() + _PATIENCE
@@ -40,7 +40,7 @@ def hold(folder: Path) -> None:
         if file is None:
             return
         got = _lock(file)
-        if got and not _is_still(file, path):  # its holder has just taken it away
+        if got and not _is_still(file, path):  # its holder has just removed it
             os.close(file)
             continue
         holder = _holder(file)
@@ -61,18 +61,18 @@ def hold(folder: Path) -> None:
 
 
 def release() -> None:
-    """Let others into the folders that this process holds."""
+    """Unlock the folders that this process holds."""
     for path, file in _held.items():
         with suppress(OSError):
             path.unlink()
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)  # children that were forked have the file open too
+            fcntl.flock(file, fcntl.LOCK_UN)  # forked children have the file open too
         os.close(file)
     _held.clear()
 
 
 def _open(path: Path) -> int | None:
-    """The lock's file; None if it is not for this process to make one."""
+    """Open the lock's file; None if this process must not create one."""
     try:
         return os.open(path, os.O_RDWR | (os.O_CREAT if first_process() else 0), 0o666)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def _open(path: Path) -> int | None:
 
 
 def _lock(file: int) -> bool | None:
-    """Whether the lock could be had; None if the file system knows no locks."""
+    """Whether the lock was acquired; None if the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -119,7 +119,7 @@ def _write(file: int) -> None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's own unit: tells it from a later one of the same number."""
+    """The start time of a process, in the kernel's unit; tells it from a later one with the same id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -127,7 +127,7 @@ def _started(pid: int) -> str | None:
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    """Whether the process that a lock names may still be there; of another machine nobody knows."""
+    """Whether the process that a lock names may still exist; assumed if it is on another machine."""
     if not holder:
         return False
     if holder.get("host") != socket.gethostname():

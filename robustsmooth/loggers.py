@@ -53,7 +53,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the resolved config lies beside the metrics."""
+        """Nothing: the resolved config is saved beside the metrics."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -73,7 +73,7 @@ class CsvLogger(Logger):
         return [dict(row) for row in self._load()]
 
     def restore(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Write the file anew with these rows, whatever it held."""
+        """Replace the file by these rows."""
         self._rows = [dict(row) for row in rows]
         self._write(self._rows)
 
@@ -92,7 +92,7 @@ class CsvLogger(Logger):
 
 
 def as_text(key: str, value: float) -> str:
-    """A value as ``metrics.csv`` holds it."""
+    """A value as text for ``metrics.csv``."""
     return str(int(value)) if key == "epoch" else f"{float(value):.8g}"
 
 
@@ -122,9 +122,9 @@ def wandb_logger(
     tags: Sequence[str] = (),
     log_model: bool = False,
 ) -> Logger:
-    """A Weights & Biases logger that never stops a job to ask a question.
+    """A Weights & Biases logger that never waits for an answer of the user.
 
-    Without an API key or without a network the run is recorded offline, and a sentence says so;
+    Without an API key or a network the run is recorded offline, with a message;
     ``wandb sync`` uploads it later. wandb is imported only here.
 
     Args:
@@ -133,14 +133,14 @@ def wandb_logger(
         mode: ``online``, ``offline`` or ``disabled``.
         name: The run's name; its folder's if None.
         group: Runs of one sweep share a group; the name of the sweep's folder if None.
-        tags: For filtering, beside the method and the data set.
+        tags: Additional tags, beside the method and the data set.
         log_model: Upload checkpoints as artifacts (online only).
 
     Returns:
-        Lightning's ``WandbLogger`` on a run of its own, whatever ran before in this process. Its id is made
-        of the folder: continued, a run goes on under the same id. Its job type is the command.
+        Lightning's ``WandbLogger`` with its own run, also if there were others in this process. The id is
+        made from the folder, so a continued run has the same id. The job type is the command.
     """
-    os.environ.setdefault("WANDB_SILENT", "true")  # also in ranks, where Lightning asks for what is no choice
+    os.environ.setdefault("WANDB_SILENT", "true")  # in ranks too, where Lightning sets another value
     import wandb
 
     from robustsmooth.report.publish import run_id
@@ -178,7 +178,7 @@ def _sweep() -> str | None:
 
 
 def _command() -> str | None:
-    """What the job does: train, certify, attack..."""
+    """The command of the job: train, certify, attack..."""
     return HydraConfig.get().job.name if HydraConfig.initialized() else None
 
 
@@ -192,10 +192,10 @@ def _choices() -> list[str]:
 
 @rank_zero_only
 def log_evaluations(loggers: Sequence[Logger], folder: Path, names: Sequence[str]) -> None:
-    """Add what evaluations of a trained network found to its W&B and TensorBoard runs.
+    """Add the results of evaluations of a trained network to its W&B and TensorBoard runs.
 
     Args:
-        loggers: The training's loggers; CSV has no place for it.
+        loggers: The training's loggers; the CSV logger is skipped.
         folder: The run folder of the training.
         names: The evaluations' folders in it.
     """
@@ -207,13 +207,13 @@ def log_evaluations(loggers: Sequence[Logger], folder: Path, names: Sequence[str
 
 @rank_zero_only
 def log_evaluation(loggers: Sequence[Logger], folder: Path, name: str, training: Path | None) -> None:
-    """Add what an evaluation found to its own W&B and TensorBoard runs.
+    """Add the results of an evaluation to its own W&B and TensorBoard runs.
 
     Args:
         loggers: Its loggers.
         folder: Its run folder.
-        name: What it is, such as ``certify``.
-        training: The run folder of the network, if that is known; the W&B run is linked with the training's.
+        name: The kind of its log, such as ``certify``.
+        training: The run folder of the training, if known; the W&B run is linked with the training's.
     """
     if not _showing(loggers):
         return
@@ -230,7 +230,7 @@ def log_evaluation(loggers: Sequence[Logger], folder: Path, name: str, training:
 
 
 def _showing(loggers: Sequence[Logger]) -> list[TensorBoardLogger | WandbLogger]:
-    return [each for each in loggers if isinstance(each, TensorBoardLogger | WandbLogger)]
+    return [logger for logger in loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
 
 
 def _log(loggers: Sequence[Logger], content: Any) -> None:
@@ -242,7 +242,7 @@ def _log(loggers: Sequence[Logger], content: Any) -> None:
 
 
 def _why_offline(wandb: Any) -> str | None:
-    """Why the online mode would hang or raise, if it would."""
+    """Why the online mode would hang or raise; None if it would not."""
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         return "there is no API key (`wandb login` stores one)"

@@ -7,23 +7,20 @@ from omegaconf import DictConfig
 from robustsmooth.commands import command, prepare
 from robustsmooth.instantiation import instantiate
 
-_LOGS = {
-    "robustsmooth.evaluation.Agreement": "agreement",
-    "robustsmooth.evaluation.InferenceSweep": "smoothed_inference",
-    "robustsmooth.evaluation.InferenceTime": "timing",
-}
-
 
 @command("measure")
 def measure(cfg: DictConfig) -> dict[str, Any]:
-    """Run the chosen measurement over the test images; go on where it stopped."""
+    """Run the chosen measurement on the test images; continue if the run folder holds finished ones."""
+    from hydra.utils import get_class
+
     from robustsmooth.evaluating import evaluate
     from robustsmooth.evaluation import data_settings
     from robustsmooth.runs import open_run
 
     run = open_run(cfg, needs_sigma=False)
     cfg = run.config
-    folder = prepare(cfg, _LOGS.get(cfg.measure._target_, "measure"), begin=False)
+    chosen: Any = get_class(cfg.measure._target_)
+    folder = prepare(cfg, chosen.kind.name, begin=False)
     settings = {"data": data_settings(cfg.data)}
     callback = instantiate(cfg.measure, _partial_=True)(folder=str(folder), settings=settings)
     return evaluate(cfg, run, callback)

@@ -10,7 +10,7 @@ from robustsmooth.instantiation import instantiate
 
 @command("predict")
 def predict(cfg: DictConfig) -> dict[str, Any]:
-    """Predict the test images; go on where it stopped if the run folder holds finished ones."""
+    """Predict the test images; continue if the run folder holds finished ones."""
     from robustsmooth.evaluating import evaluate
     from robustsmooth.evaluation import Prediction, data_settings
     from robustsmooth.runs import open_run

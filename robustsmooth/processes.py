@@ -1,7 +1,7 @@
-"""The processes of a command: how they are stopped, and what becomes of those that it has started.
+"""The processes of a command, and how they are stopped.
 
-SIGINT (Ctrl-C) and SIGTERM end a command wherever it is, by the exception `Stopped`. Nothing has to be
-finished first, because nothing is lost by SIGKILL either: rows and checkpoints appear whole or not at all.
+SIGINT (Ctrl-C) and SIGTERM stop a command at any point, by the exception `Stopped`. Nothing has to be
+finished first, because even SIGKILL loses nothing: rows and checkpoints are written whole or not at all.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 3.0  # seconds within which a second signal is taken for the first one again
+_PATIENCE = 3.0  # seconds within which a second signal counts as a repetition of the first
 _stopped_at: float | None = None
 
 
@@ -59,36 +59,36 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     if _stopped_at is None:
         _stopped_at = now
         raise Stopped(128 + signum)
-    if now - _stopped_at > _PATIENCE:  # somebody means it; `timeout` sends two at once
+    if now - _stopped_at > _PATIENCE:  # a deliberate second signal; `timeout` sends two at once
         os._exit(128 + signum)
 
 
 def handle_signals() -> None:
-    """From now on SIGINT and SIGTERM raise `Stopped` in the main thread."""
+    """Make SIGINT and SIGTERM raise `Stopped` in the main thread."""
     global _stopped_at
     _stopped_at = None
     if threading.current_thread() is threading.main_thread():
-        for each in _SIGNALS:
-            signal.signal(each, _stop)
+        for item in _SIGNALS:
+            signal.signal(item, _stop)
         if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
             signal.signal(signal.SIGUSR1, _stop)  # sbatch --signal=USR1@60: the time is nearly over
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """`handle_signals` for a while; the handlers that were there come back."""
-    before = {each: signal.getsignal(each) for each in (*_SIGNALS, signal.SIGUSR1)}
+    """`handle_signals` inside a ``with`` block; the earlier handlers are restored."""
+    before = {item: signal.getsignal(item) for item in (*_SIGNALS, signal.SIGUSR1)}
     handle_signals()
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            for item, handler in before.items():
+                signal.signal(item, handler)
 
 
 def first_process() -> bool:
-    """Whether this one writes and says what all would alike; Lightning, torchrun or SLURM number them."""
+    """Whether this process writes and prints for all; Lightning, torchrun or SLURM number them."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
@@ -134,7 +134,7 @@ def keep_memory() -> None:
 
 
 def follow_parent() -> None:
-    """End this process within a second when the one that started it is gone, SIGKILL included."""
+    """End this process within a second after its parent has ended, also by SIGKILL."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -146,7 +146,7 @@ def follow_parent() -> None:
 
 
 def own_children() -> set[int]:
-    """The running processes that this one has started, but for those that clean up after it by themselves."""
+    """The running processes that this one has started, except those that end by themselves."""
     if not Path("/proc/self/stat").exists():
         return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
     me = str(os.getpid())
@@ -162,14 +162,14 @@ def own_children() -> set[int]:
 
 
 def end_children(but: Set[int] = frozenset(), grace: float = 5.0) -> None:
-    """End the processes that this one has started: SIGTERM first, SIGKILL for who is still there later.
+    """End the processes that this one has started: with SIGTERM, later with SIGKILL.
 
     Args:
-        but: Processes to leave alone.
+        but: Processes that are not ended.
         grace: Seconds between the two.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes an ended loader for an error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports an ended loader as an error
     left = own_children() - but
     for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
         for pid in left:
@@ -182,11 +182,11 @@ def end_children(but: Set[int] = frozenset(), grace: float = 5.0) -> None:
 
 
 def ended_process(error: BaseException) -> tuple[str, int] | None:
-    """What to say, and the exit status, if an error means that another process of the command has ended.
+    """A message and the exit status, if an error means that another process of the command has ended.
 
     Args:
-        error: Of torch or joblib: a rank, a job or a process that loads images was killed; or a rank lost its
-            connection to one that was.
+        error: An error of torch or joblib: a rank, a job or a loading process was killed, or a rank lost its
+            connection to one that was killed.
     """
     kind, message = type(error).__name__, str(error)
     killed = kind in ("ProcessExitedException", "TerminatedWorkerError") or "DataLoader worker" in message
@@ -197,9 +197,9 @@ def ended_process(error: BaseException) -> tuple[str, int] | None:
         return None
     told = re.search(r"SIG(?!NAL)[A-Z]+|signal: \w+", message)
     words = {"signal: Terminated": "SIGTERM", "signal: Killed": "SIGKILL", "signal: Interrupt": "SIGINT"}
-    name = words.get(told[0], told[0]) if told else "without a word"
+    name = words.get(told[0], told[0]) if told else "no reason given"
     name = {130: "SIGINT", 143: "SIGTERM"}.get(getattr(error, "exit_code", 0), name)
     if name in ("SIGINT", "SIGTERM"):
         return f"stopped by {name}", 128 + signal.Signals[name]
-    why = ", which is what the system sends when memory runs out" if name == "SIGKILL" else ""
+    why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
     return f"one of its processes was ended from outside ({name}{why})", 1

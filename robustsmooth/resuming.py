@@ -1,4 +1,4 @@
-"""How a training goes on in its run folder: from which checkpoint, with which records, or not at all."""
+"""How a training continues in its run folder: from which checkpoint, with which records, or not at all."""
 
 import json
 import sys
@@ -19,8 +19,8 @@ from robustsmooth.models import load_file
 
 __all__ = ["TrainingRecord", "is_finished", "resume_from", "summary_metric"]
 
-# What must not change between the parts of one training; the rest may (more epochs, another device).
-# `method.network` is `model` again, by interpolation.
+# What must not change when a training continues; the rest may (more epochs, another device).
+# `method.network` is `model`, by interpolation.
 _FIXED = ("method", "model", "data", "seed")
 _FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "method.network")
 
@@ -28,11 +28,11 @@ _FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "metho
 def resume_from(folder: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, Any]]:
     """The checkpoint to continue training from, if the run folder holds one.
 
-    It is ``last.ckpt``; if that is damaged or gone, it is ``previous.ckpt``, the one before it, or
-    ``best.ckpt``. A sentence says so, and the epochs after it are trained again.
+    It is ``last.ckpt``; if that is damaged or missing, ``previous.ckpt``, the one before it, or
+    ``best.ckpt``. A message says so, and the later epochs are trained again.
 
     Returns:
-        The file, and what `TrainingRecord` put into it; None and nothing if there is none.
+        The file, and the content that `TrainingRecord` added; None and an empty mapping if there is none.
 
     Raises:
         ValueError: If the folder holds a run with another method, model, data or seed, or if all of its
@@ -49,20 +49,20 @@ def resume_from(folder: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, A
         _check_same_run(folder, config, cfg)
         if path != files[0]:
             state = "damaged" if files[0] in present else "gone"
-            _say(f"`{files[0]}` is {state}; going on from `{path.name}`, an older checkpoint")
+            _say(f"`{files[0]}` is {state}; continuing from `{path.name}`, an older checkpoint")
         return path, dict(ours)
     if present:
         names = " and ".join(f"`{path}`" for path in present)
         raise ValueError(
-            f"{names} cannot be read (truncated or damaged, or no checkpoint of ours); delete "
-            f"`{folder / 'checkpoints'}` to train anew, or choose another folder with hydra.run.dir=..."
+            f"{names} cannot be read (truncated or damaged, or not a checkpoint of robustsmooth); delete "
+            f"`{folder / 'checkpoints'}` to train again, or choose another folder with hydra.run.dir=..."
         )
     return None, {}
 
 
 @rank_zero_only
 def _say(sentence: str) -> None:
-    """Print on standard error, of several processes in one."""
+    """Print to standard error, in one of several processes."""
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -77,7 +77,7 @@ def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> N
     if different:
         raise ValueError(
             f"`{folder}` holds a run with other settings ({'; '.join(different)}); "
-            "choose another folder with hydra.run.dir=..., or go on with the old settings"
+            "choose another folder with hydra.run.dir=..., or continue with the old settings"
         )
 
 
@@ -92,13 +92,13 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this very run, trained to its end, with records that can be read.
+    """Whether the folder holds this run, trained to the end, with readable records.
 
     Args:
         folder: The run folder.
         cfg: The training's config.
         checkpoint: The checkpoint that `resume_from` found.
-        kept: What it found in it.
+        kept: What it found in the checkpoint.
 
     Raises:
         ValueError: If ``trainer.max_epochs`` is not a positive integer.
@@ -115,19 +115,19 @@ def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Ma
             return False
         return int(summary["epochs"]) >= epochs and isinstance(summary["metrics"], dict)
     except (OSError, ValueError, KeyError, TypeError, YAMLError):
-        return False  # the checkpoint has what they held
+        return False  # the checkpoint contains their content
 
 
 class TrainingRecord(Callback):
-    """Keep ``metrics.csv`` and ``summary.json`` of a training in step with its checkpoints.
+    """Keep ``metrics.csv`` and ``summary.json`` of a training consistent with its checkpoints.
 
-    The checkpoint of an epoch is written before the epoch's metrics are logged. It holds the rows of
-    ``metrics.csv``, those that are about to be logged included: a training that goes on from it writes the
-    file anew, whatever a kill cut off or a damage changed.
+    The checkpoint of an epoch is written before the epoch's metrics are logged. It contains the rows of
+    ``metrics.csv``, including those that are about to be logged. A training that continues from it writes the
+    whole file again, so rows that were lost or damaged are repaired.
 
     Args:
         folder: The run folder.
-        timer: Knows how long the epochs took.
+        timer: Has the seconds of the epochs.
     """
 
     def __init__(self, folder: Path, timer: EpochTimer) -> None:
@@ -139,20 +139,20 @@ class TrainingRecord(Callback):
     ) -> None:
         """Add the metrics and the rows."""
         metrics = self._metrics(trainer)  # of all ranks together
-        rows = [_with_epoch(trainer, each.rows(), metrics) for each in _csv(trainer)]
+        rows = [_with_epoch(trainer, item.rows(), metrics) for item in _csv(trainer)]
         checkpoint.setdefault("robustsmooth", {}).update(metrics=metrics, rows=rows[0] if rows else [])
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember the metrics and the rows; let a folder that was moved keep its best checkpoint."""
+        """Read the metrics and the rows; adapt the paths of checkpoints in a folder that was moved."""
         self._kept = checkpoint.get("robustsmooth", {})
         for state in checkpoint.get("callbacks", {}).values():
             if isinstance(state, dict) and "best_model_path" in state:
                 state.update(_moved(state, (self.folder / "checkpoints").resolve()))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of a training that goes on, without the drafts that a kill may have left."""
+        """Write the rows of a training that continues, and remove drafts that a kill may have left."""
         if trainer.is_global_zero:
             for draft in [*self.folder.glob("*.tmp"), *self.folder.glob("checkpoints/*.tmp")]:
                 draft.unlink()
@@ -178,7 +178,7 @@ class TrainingRecord(Callback):
 
 
 def _moved(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The state of a ``ModelCheckpoint`` whose files lie in this folder now."""
+    """The state of a ``ModelCheckpoint`` whose files are in this folder now."""
 
     def here(path: str) -> str:
         return str(folder / Path(path).name) if path else path
@@ -189,14 +189,14 @@ def _moved(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _csv(trainer: pl.Trainer) -> list[CsvLogger]:
-    """The loggers that write ``metrics.csv``, on the rank that does."""
-    return [each for each in trainer.loggers if isinstance(each, CsvLogger) and trainer.is_global_zero]
+    """The loggers that write ``metrics.csv``, on the rank that writes it."""
+    return [logger for logger in trainer.loggers if isinstance(logger, CsvLogger) and trainer.is_global_zero]
 
 
 def _with_epoch(
     trainer: pl.Trainer, rows: list[dict[str, str]], metrics: Mapping[str, float]
 ) -> list[dict[str, str]]:
-    """The rows, with what Lightning will log of an epoch that has just ended."""
+    """The rows, including those that Lightning will log for an epoch that has just ended."""
     if not trainer.is_last_batch:
         return rows
     epoch = str(trainer.current_epoch)
@@ -207,9 +207,9 @@ def _with_epoch(
 
 
 def summary_metric(folder: Path, name: str) -> float | None:
-    """The last value of a metric, from ``summary.json``; None if the run has none of this name."""
+    """The last value of a metric, from ``summary.json``; None if the run has no such metric."""
     path = folder / "summary.json"
-    if not path.is_file():  # another rank than the first, before that one has written it
+    if not path.is_file():  # on another rank, before the first one has written it
         return None
     value = json.loads(path.read_text(encoding="utf-8"))["metrics"].get(name)
     return None if value is None else float(value)

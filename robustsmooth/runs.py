@@ -1,4 +1,4 @@
-"""Opening a trained network: from a run folder, a checkpoint file, or somebody else's weights."""
+"""Opening a trained network: from a run folder, a checkpoint file, or weights from elsewhere."""
 
 import copy
 import dataclasses
@@ -18,11 +18,11 @@ from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
 from robustsmooth.models.published import PREFIX, Published, fetch, published
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
-from robustsmooth.smoothing.addressing import address
+from robustsmooth.smoothing import Noise, address
 from robustsmooth.trust import plain, trusted
 
 __all__ = [
-    "Run",
+    "OpenedRun",
     "Trained",
     "checkpoint_file",
     "load",
@@ -35,37 +35,41 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and what is known of its training.
+    """A trained network and what is known about its training.
 
     Attributes:
         network: Logits ``(B, K)`` of images ``(B, C, H, W)`` in [0, 1], in eval mode; its normalisation is
             inside.
-        sigma: The noise level that it was trained with, in pixel units; None if that is unknown or it had
-            none.
+        noise: The noise that it was trained with; None if that is unknown or it had none.
         data: The settings of its data, as plain values: ``num_classes``, ``channels``, ``root`` and so on.
-        training: The resolved config of its training; empty for somebody else's checkpoint.
+        training: The resolved config of its training; empty for a foreign checkpoint.
         checkpoint: Where it was read from: a file, or a name such as ``torchvision:...``.
     """
 
     network: nn.Module
-    sigma: float | None
+    noise: Noise | None
     data: dict[str, Any]
     training: dict[str, Any]
     checkpoint: str
 
+    @property
+    def sigma(self) -> float | None:
+        """The level of `noise`, in pixel units."""
+        return None if self.noise is None else self.noise.sigma
+
 
 @dataclass(frozen=True)
-class Run:
+class OpenedRun:
     """A trained network, ready to be evaluated.
 
     Attributes:
         network: Logits of images in [0, 1], in eval mode.
-        datamodule: The data it is evaluated on.
+        datamodule: The data for the evaluation.
         training: The resolved config of its training; empty for a foreign checkpoint.
         checkpoint: Where it was read from.
-        seed: Addresses the noise of the evaluation. Validation images have noise of their own, so that who
-            chooses by them has not seen the test's.
-        config: The command's config, with what it left open filled in.
+        seed: Determines the noise of the evaluation. Validation images get other noise than test images, so
+            that choices made on them do not use the test's noise.
+        config: The command's config, with missing values filled in.
     """
 
     network: nn.Module
@@ -81,8 +85,8 @@ class _Found:
     """A checkpoint that was read.
 
     Attributes:
-        weights: Its tensors; none for a library's, which are read when the network is known.
-        config: What is known of its training; empty for somebody else's.
+        weights: Its tensors; none for a library's checkpoint, which is read when the network is known.
+        config: The config of its training; empty for a foreign checkpoint.
         accuracy: The clean accuracy that its authors state; None if they do not.
     """
 
@@ -100,19 +104,19 @@ def load(place: str | Path, *settings: str, trust: Sequence[str] = (), unverifie
     """Open a trained network.
 
         trained = robustsmooth.load("runs/gaussian")
-        classifier = SmoothedClassifier(trained.network, GaussianNoise(trained.sigma))
+        classifier = SmoothedClassifier(trained.network, trained.noise)
         robustsmooth.load("cohen.pth.tar", "data=cifar10", "model=cifar_resnet110")
 
     Args:
         place: A run folder, a folder that ``robustsmooth.export`` wrote, a checkpoint file
             (``.safetensors`` too), or a name such as ``torchvision:ResNet50_Weights.IMAGENET1K_V2`` or
             ``published:cohen2019-cifar10-0.25``.
-        *settings: What the file does not say, as on the command line: ``data=...`` and ``model=...``.
-        trust: Constructors that its config may name, beside our own; see `robustsmooth.trust`.
-        unverified: Download a published network although nobody has recorded its hash.
+        *settings: What the file does not contain, as on the command line: ``data=...`` and ``model=...``.
+        trust: Constructors that its config may name, besides our own; see `robustsmooth.trust`.
+        unverified: Download a published network although its hash is not recorded.
 
     Raises:
-        ValueError: If it is missing, damaged or for another network, or does not say what it is for.
+        ValueError: If it is missing, damaged or for another network, or its model or data are unknown.
     """
     cfg = _composed(settings)
     found = _find(place, unverified)
@@ -123,12 +127,12 @@ def load(place: str | Path, *settings: str, trust: Sequence[str] = (), unverifie
 def open_trained(
     place: str | Path | None, model: DictConfig, data: DictConfig, trust: Sequence[str] = ()
 ) -> Trained:
-    """Open a further network inside a command, such as the one that an attack looks at.
+    """Open another network inside a command, such as the source of a transfer attack.
 
     Args:
         place: As in `load`.
         model: A model's config, or ``model=as_trained``: values that replace the trained ones.
-        data: The data's config; nothing is read of them.
+        data: The data's config; no data are read.
         trust: As in `load`.
 
     Raises:
@@ -149,7 +153,14 @@ def _composed(settings: Sequence[str]) -> DictConfig:
 def _open(found: _Found, model: DictConfig, data: DictConfig, trust: Sequence[str]) -> Trained:
     network = _network(_as_trained(model, found, "model", trust, data), found)
     settings: Any = OmegaConf.to_container(data, resolve=True)
-    return Trained(network, _trained_sigma(found.config), settings, found.config, found.place)
+    noise = _trained_noise(found, trust)
+    return Trained(
+        network,
+        None if noise["sigma"] is None else instantiate(noise),
+        settings,
+        found.config,
+        found.place,
+    )
 
 
 def open_network(checkpoint: str | Path, trust: Sequence[str] = ()) -> nn.Module:
@@ -166,15 +177,15 @@ def open_network(checkpoint: str | Path, trust: Sequence[str] = ()) -> nn.Module
     return _network(_as_trained(OmegaConf.create(), found, "model", trust), found)
 
 
-def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
-    """Open ``cfg.checkpoint``: find model, data, noise level and normalisation by themselves.
+def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
+    """Open ``cfg.checkpoint``, with the model, data, noise and normalisation of its training.
 
-    What the command line leaves open (null in ``data=as_trained`` and ``model=as_trained``, and
-    ``smoothing.sigma``) is filled in from the training run in ``Run.config``, which is saved beside the
-    results and says what was done.
+    What the command line leaves open (null in ``data=as_trained``, ``model=as_trained`` and
+    ``smoothing=as_trained``, and every ``smoothing.sigma``) is filled in from the training run in
+    ``OpenedRun.config``, which is saved with the results.
 
     Args:
-        cfg: The config of an evaluation command; it stays as it is.
+        cfg: The config of an evaluation command; it is not changed.
         needs_sigma: Whether the command makes no sense without a noise level.
 
     Raises:
@@ -188,9 +199,12 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     trust = cfg.get("trust", ())
     cfg.data = _as_trained(cfg.data, found, "data", trust)
     cfg.model = _as_trained(cfg.model, found, "model", trust, cfg.data)
-    if cfg.get("smoothing") is not None and "sigma" in cfg.smoothing and cfg.smoothing.sigma is None:
-        cfg.smoothing.sigma = _trained_sigma(found.config)
-        if cfg.smoothing.sigma is None and needs_sigma:
+    if cfg.get("smoothing") is not None:
+        if "_target_" not in cfg.smoothing:
+            cfg.smoothing = {**_trained_noise(found, trust), **_without_nulls(cfg.smoothing)}
+        if cfg.smoothing.get("sigma", 0.0) is None:
+            cfg.smoothing.sigma = _trained_sigma(found.config)
+        if cfg.smoothing.get("sigma", 0.0) is None and needs_sigma:
             raise ValueError(_without_sigma(found))
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:
@@ -198,15 +212,15 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = _network(cfg.model, found)
     OmegaConf.set_struct(cfg, True)
-    if not found.weights.config:  # somebody else's network, whose normalisation nobody has checked
+    if not found.weights.config:  # a foreign network, whose normalisation has not been checked
         sanity_check(network, datamodule, expected=found.accuracy)
     test = datamodule.subset.split == "test"
     seed = cfg.seed if test else address(cfg.seed, "validation")
-    return Run(network, datamodule, found.config, found.place, seed, cfg)
+    return OpenedRun(network, datamodule, found.config, found.place, seed, cfg)
 
 
 def _find(place: str | Path | None, unverified: bool = False) -> _Found:
-    """Read a checkpoint, once; one of a library is read when its network is known."""
+    """Read a checkpoint; a library's is read later, when its network is known."""
     if str(place).startswith(LIBRARIES):
         return _Found(Checkpoint({}, str(place)))
     if str(place).startswith(PREFIX):
@@ -235,7 +249,7 @@ def _find_published(entry: Published, unverified: bool) -> _Found:
 
 
 def _network(model: DictConfig, found: _Found) -> nn.Module:
-    """Build a model and put the trained weights into it, those of a new last layer too."""
+    """Build a model and load the trained weights, including those of a new last layer."""
     if "new_head" in model:
         model.new_head = False
     model.checkpoint = found.place
@@ -253,9 +267,9 @@ def open_ensemble(
     """Several training runs as one network, in eval mode; see `Ensemble`.
 
     Args:
-        checkpoint: The first run's folder or checkpoint file, or what was read from it.
+        checkpoint: The run folder or checkpoint file of the first, or a checkpoint that was read.
         members: Those of the others.
-        consensus: How many networks decide alone where they agree; None for never.
+        consensus: How many networks decide alone if they agree; None for never.
         trust: As in `open_network`.
 
     Raises:
@@ -272,6 +286,15 @@ def _trained_sigma(training: Mapping[str, Any]) -> float | None:
     return sigma if isinstance(sigma, int | float) and sigma else None
 
 
+def _trained_noise(found: _Found, trust: Sequence[str]) -> dict[str, Any]:
+    """The config of a training's noise; Gaussian with `sigma` null if it had none or it is unknown."""
+    sigma, given = _trained_sigma(found.config), found.config.get("smoothing")
+    known = {"_target_": "robustsmooth.smoothing.GaussianNoise"}
+    if sigma is not None and isinstance(given, Mapping):
+        known = trusted(given, found.place, trust)
+    return {key: value for key, value in known.items() if key != "_partial_"} | {"sigma": sigma}
+
+
 def _without_sigma(found: _Found) -> str:
     how = "this network was trained without noise"
     if not found.config:
@@ -282,7 +305,7 @@ def _without_sigma(found: _Found) -> str:
 def _as_trained(
     given: DictConfig, found: _Found, part: str, trust: Sequence[str], data: Any = None
 ) -> DictConfig:
-    """The given choice; or the trained one under the values that were given."""
+    """The given choice; or the trained one, overridden by given values."""
     if "_target_" in given:
         return given
     trained = found.config.get(part)
@@ -298,7 +321,7 @@ def _as_trained(
 
 
 def _likely_model(data: Any) -> str:
-    """The network that is usual for the data, for a message."""
+    """The usual network for the data, for a message."""
     name = str(data.get("_target_", "")).rpartition(".")[2] if data is not None else ""
     if name == "ImageFolderDataModule":
         return "model=resnet50 model.normalization=imagenet"

@@ -1,4 +1,4 @@
-"""What every command shares once its config is composed: a quiet process, loggers, the trainer."""
+"""The common parts of all commands: quiet libraries, loggers, the trainer."""
 
 import logging
 import logging.config
@@ -32,7 +32,7 @@ __all__ = ["loggers_for", "named_parts", "trainer_for"]
 
 
 def _hush() -> None:
-    """Leave out the libraries' notices that tell our users nothing."""
+    """Suppress notices of libraries that do not help our users."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -44,16 +44,16 @@ def _hush() -> None:
         ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
         ".*LeafSpec.*",
-        ".*your dataloader is not resumable.*",  # our sampler goes on by itself
+        ".*your dataloader is not resumable.*",  # our sampler resumes by itself
         ".*The `srun` command is available.*",  # trainer=slurm uses it
-        ".*was called before the ``update`` method.*",  # of a rank without images
-        ".*Be aware that when using `ckpt_path`.*",  # a changed time limit is no loss
+        ".*was called before the ``update`` method.*",  # from a rank without images
+        ".*Be aware that when using `ckpt_path`.*",  # a changed time limit does not matter
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def _check_sweep(cfg: DictConfig) -> None:
-    """Lightning's ``ddp`` starts this process's command line in the others: the whole sweep, in each."""
+    """Refuse ``ddp`` in a sweep: Lightning would start the whole sweep in every process."""
     launched = "SLURM_PROCID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep and cfg.trainer.get("strategy") == "ddp" and not launched:
@@ -64,10 +64,10 @@ def _check_sweep(cfg: DictConfig) -> None:
 
 
 class SlurmEnvironment(SLURMEnvironment):
-    """Lightning's, for any way to say how many tasks there are: ``-n``, ``--ntasks-per-node``, a step.
+    """Lightning's, but for every way to set the number of tasks: ``-n``, ``--ntasks-per-node``, a step.
 
-    Jobs are queued again by us. Lightning would write ``hpc_ckpt_1.ckpt`` for it, beside the checkpoint that
-    every start goes on from.
+    Jobs are queued again by `robustsmooth.cluster`, since Lightning would write an additional checkpoint
+    ``hpc_ckpt_1.ckpt`` for this.
     """
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class SlurmEnvironment(SLURMEnvironment):
 
     @staticmethod
     def _validate_srun_used() -> None:
-        """`check_launcher` has done it."""
+        """`check_launcher` has checked it."""
 
     @staticmethod
     def _validate_srun_variables() -> None:
-        """There is none that is not supported."""
+        """All variables are supported."""
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """A rank for each task.
+        """One rank per task.
 
         Raises:
             ValueError: If the devices of the trainer are not the tasks of ``srun``.
@@ -95,14 +95,14 @@ class SlurmEnvironment(SLURMEnvironment):
 
     @property
     def main_address(self) -> str:
-        """Where the first rank is: here, if all are."""
+        """The address of the first rank: this node, if all ranks are here."""
         if "MASTER_ADDR" not in os.environ and slurm("nodes") == 1:
             os.environ["MASTER_ADDR"] = "127.0.0.1"
         return str(super().main_address)
 
     @property
     def main_port(self) -> int:
-        """A port of its own for each step of each job."""
+        """A separate port for each step of each job."""
         job, step = (int(os.environ.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
         return int(os.environ.setdefault("MASTER_PORT", str(10_000 + (17 * job + step) % 20_000)))
 
@@ -112,7 +112,7 @@ class SlurmEnvironment(SLURMEnvironment):
 
 
 def _check_devices(cfg: DictConfig) -> None:
-    """Each device of a processor is a process; what is more than its cores was not meant."""
+    """Refuse more CPU devices than cores: each device is a process."""
     devices, most = cfg.trainer.get("devices"), max(2, cores())
     gpus = cfg.trainer.get("accelerator") not in (None, "auto", "cpu") or torch.cuda.is_available()
     on_cpu = cfg.trainer.get("accelerator") == "cpu" or not gpus
@@ -132,22 +132,22 @@ def _check_devices(cfg: DictConfig) -> None:
 
 
 def named_parts(cfg: DictConfig, group: str, **kwargs: Any) -> list[Any]:
-    """The objects of a config group that names its parts, as ``callbacks`` and ``logger`` do; not the nulls.
+    """The objects of a config group with named parts, such as ``callbacks`` and ``logger``, without nulls.
 
     Args:
         cfg: A command's config.
         group: The group's key in it.
-        **kwargs: Arguments that all of the parts get.
+        **kwargs: Arguments for all parts.
 
     Raises:
-        ValueError: If settings were given to a part that nobody chose.
+        ValueError: If settings were given for a part that was not chosen.
     """
     parts = {name: part for name, part in (cfg.get(group) or {}).items() if part is not None}
     for name, part in parts.items():
         if "_target_" not in part:
             raise ValueError(
-                f"`{group}.{name}` has settings but is not there; choose a {group}=... that has it or leave "
-                f"the settings out, got {OmegaConf.to_container(part)}"
+                f"`{group}.{name}` has settings but was not chosen; choose a {group}=... that has it, or "
+                f"leave the settings out, got {OmegaConf.to_container(part)}"
             )
     return [instantiate(part, **kwargs) for part in parts.values()]
 
@@ -161,7 +161,7 @@ def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
         folder: The run folder.
 
     Yields:
-        The loggers. They are closed at the end; after an error as failed.
+        The loggers. They are closed at the end, as failed after an error.
     """
     _hush()
     loggers = named_parts(cfg, "logger", save_dir=str(folder))
@@ -179,9 +179,9 @@ def loggers_for(cfg: DictConfig, folder: Path) -> Iterator[list[Logger]]:
 
 
 class _Rank(Callback):
-    """Makes a process that a strategy has spawned one like that which spawned it: as quiet, and with its log.
+    """Prepares a process that a strategy has spawned: suppresses notices, and sets up the log.
 
-    It ends with the one that spawned it. Being read there is the first thing that happens to it.
+    The process ends when its parent ends. This happens when the object is unpickled, before anything else.
     """
 
     def __init__(self) -> None:
@@ -201,34 +201,34 @@ class _Rank(Callback):
         _hush()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Share the cores; take SIGTERM back from Lightning, whose ranks wait for each other."""
+        """Divide the cores; handle SIGTERM ourselves, since Lightning's ranks wait for each other."""
         handle_signals()
-        if os.getpid() != self.spawned_by:  # the counts of metrics came in memory that all ranks share
-            for each in pl_module.modules():
-                if isinstance(each, Metric):
-                    each.reset()
+        if os.getpid() != self.spawned_by:  # the states of metrics arrive in memory that all ranks share
+            for module in pl_module.modules():
+                if isinstance(module, Metric):
+                    module.reset()
         if trainer.num_devices > 1 and trainer.strategy.root_device.type == "cpu":
             torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // trainer.num_devices)))
 
 
 class _Beginning(Callback):
-    """Write what a run is when it begins, which is after all who may refuse to go on in its folder.
+    """Write the description of a run when it starts, after all checks of its folder.
 
     Args:
         folder: The run folder.
-        files: What `robustsmooth.commands.describe` found; a spawned process could not find it.
+        files: The result of `robustsmooth.commands.describe`, which a spawned process cannot compute.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self.folder, self.files = folder, dict(files)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A training begins or goes on."""
+        """A training starts or continues."""
         if trainer.is_global_zero:
             write_description(self.folder, self.files)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """An evaluation begins or goes on; a finished one is left as it is."""
+        """An evaluation starts or continues; a finished one is not changed."""
         if trainer.is_global_zero and not (self.folder / "summary.json").exists():
             write_description(self.folder, self.files)
 
@@ -248,21 +248,21 @@ def trainer_for(
         cfg: A command's config.
         folder: The run folder.
         callbacks: Callbacks of the command.
-        loggers: Loggers that are open already, and stay open; None for those of `loggers_for`.
-        plugins: Plugins of the command, beside those of the config.
-        **kwargs: Arguments of ``pytorch_lightning.Trainer`` that the command itself decides.
+        loggers: Loggers that are open already and stay open; None for those of `loggers_for`.
+        plugins: Plugins of the command, in addition to those of the config.
+        **kwargs: Arguments of ``pytorch_lightning.Trainer`` that the command sets.
 
     Yields:
         The trainer.
 
     Raises:
-        ValueError: If a sweep in one process asks for the strategy ``ddp``, or if the devices are not there.
+        ValueError: If a sweep in one process uses the strategy ``ddp``, or if the devices do not exist.
     """
     _hush()
     _check_sweep(cfg)
     _check_devices(cfg)
     environment = [] if TorchElasticEnvironment.detect() else [LightningEnvironment()]
-    given = cfg.trainer.get("plugins")  # without any, Lightning would take each job of SLURM for a rank
+    given = cfg.trainer.get("plugins")  # without one, Lightning would treat each job of SLURM as a rank
     kwargs["plugins"] = [*(environment if given is None else map(instantiate, given)), *plugins]
     with loggers_for(cfg, folder) if loggers is None else nullcontext(loggers) as opened:
         yield instantiate(

@@ -1,4 +1,4 @@
-"""What a command says while it runs: on the terminal, and with the time in its log."""
+"""Messages of a running command: on the terminal, and with the time in its log."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ _FIRST_LINE, _LINE_EVERY = 5.0, 60.0  # seconds
 
 
 class Terminal(Console):
-    """Standard error, for people; sent to another process, it is that one's."""
+    """A console on standard error; when sent to another process, on that one's."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True)
@@ -28,7 +28,7 @@ def say(console: Console, line: str) -> None:
 
     Args:
         console: Where to print.
-        line: May have rich's markup.
+        line: May contain rich's markup.
     """
     console.print(line, highlight=False, soft_wrap=True)
     plain = Text.from_markup(line).plain
@@ -45,10 +45,10 @@ class Turn:
         self._spoken = time.perf_counter() - _LINE_EVERY + _FIRST_LINE
 
     def is_due(self, now: float) -> bool:
-        """Whether to speak now; if so, the next minute begins.
+        """Whether to print now; if so, the next minute starts.
 
         Args:
-            now: Of ``time.perf_counter``.
+            now: From ``time.perf_counter``.
         """
         due = now - self._spoken > _LINE_EVERY
         if due:
@@ -57,7 +57,7 @@ class Turn:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Seconds as text.
 
     Examples:
         >>> duration(0.4), duration(75), duration(7384)

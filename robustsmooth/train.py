@@ -34,16 +34,16 @@ def train(cfg: DictConfig) -> float | None:
     from robustsmooth.trust import targets
 
     datamodule = instantiate(cfg.data)
-    if cfg.data.num_classes is None:  # a folder of images says it itself
+    if cfg.data.num_classes is None:  # for a folder of images it is found from the data
         cfg.data.num_classes = datamodule.num_classes
     folder = prepare(cfg, "train", begin=False)
     checkpoint, kept = resume_from(folder, cfg)
     unfinished = not is_finished(folder, cfg, checkpoint, kept)
     if not unfinished:
         print(f"already trained to epoch {cfg.trainer.max_epochs}")
-    # An experiment sets to null what the one that it builds on evaluates.
+    # An experiment sets to null what it does not take over from the one that it is based on.
     lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
-    own = sorted({*targets(cfg.data), *targets(cfg.model)})
+    own = sorted({*targets(cfg.data), *targets(cfg.model), *targets(cfg.smoothing)})
     evaluations = [nested(line, folder, folder / name, trust=own) for name, line in lines.items()]
     new = [name for name in lines if not (folder / name / "summary.json").exists()]
     with ExitStack() as stack:

@@ -1,8 +1,9 @@
-"""What a config that comes out of a file may ask for.
+"""What a config from a file is allowed to do.
 
-A checkpoint carries the config of its training, by which its network and its data are built again. Whoever
-made the file wrote that config, and a ``_target_`` in it may name any function of any installed package. So
-only the constructors listed here are called on behalf of a file; others are called when the user names them.
+A checkpoint contains the config of its training, from which its network and its data are built again. The
+author of the file controls that config, and a ``_target_`` in it may name any function of any installed
+package. So only the constructors listed here are called for a file; others are called only if the user names
+them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,26 +36,29 @@ TRUSTED = frozenset(
         "models.resnet32x32",
         "models.timm_network",
         "models.torchvision_network",
+        "smoothing.GaussianNoise",
+        "smoothing.GridGaussianNoise",
+        "smoothing.UniformNoise",
     )
 )
-"""What networks and data sets are made of. They read what their arguments name, and execute nothing."""
+"""The constructors of networks, data sets and noises. They may read files, but execute nothing."""
 
 _OVERRULED = {"checkpoint": None, "denoiser_checkpoint": None, "download": False}
-"""Arguments that would fetch or read further files: a file does not decide about them."""
+"""Arguments that would download or read other files, which a file must not decide."""
 
 
 def plain(config: Any, place: object) -> dict[str, Any]:
     """A copy of a file's config, made of mappings, lists, texts, numbers, booleans and nulls only.
 
     Args:
-        config: What the file has.
+        config: The config in the file.
         place: The file, for messages.
 
     Raises:
-        ValueError: If it is no mapping, or has a value of another type.
+        ValueError: If it is not a mapping, or has a value of another type.
     """
     if not isinstance(config, Mapping):
-        raise ValueError(f"the config in `{place}` is damaged: it is no mapping; use another file")
+        raise ValueError(f"the config in `{place}` is damaged: it is not a mapping; use another file")
     return {str(key): _plain(value, place) for key, value in config.items()}
 
 
@@ -72,15 +76,15 @@ def _plain(value: Any, place: object) -> Any:
 
 
 def trusted(config: Any, place: object, trust: Sequence[str] = ()) -> dict[str, Any]:
-    """The part of a file's config that objects are to be built from, or a refusal.
+    """Check the part of a file's config from which objects are built.
 
     Args:
         config: Such as the config's ``model``.
         place: The file, for messages.
-        trust: Names of further constructors, which the user vouches for.
+        trust: Names of other constructors that the user trusts.
 
     Returns:
-        A copy that names nothing but trusted constructors, and reads and downloads nothing by itself: every
+        A copy that names trusted constructors only, and reads and downloads nothing by itself: every
         ``checkpoint`` in it is null and every ``download`` false.
 
     Raises:

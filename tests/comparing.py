@@ -8,7 +8,7 @@ __all__ = ["written"]
 def written(value: Any) -> Any:
     """The value with its records as text, floats in full precision."""
     if isinstance(value, dict):
-        return {key: written(each) for key, each in value.items()}
+        return {key: written(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [written(each) for each in value]
+        return [written(part) for part in value]
     return repr(value)

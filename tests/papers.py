@@ -30,7 +30,7 @@ def papers():
 
 def experiments():
     """What the papers state of each experiment, by its name."""
-    return {name: each for paper in papers().values() for name, each in paper["experiments"].items()}
+    return {name: item for paper in papers().values() for name, item in paper["experiments"].items()}
 
 
 @functools.cache
@@ -69,8 +69,8 @@ def jobs(name, scale):
 
 def flattened(first):
     """The names in `hydra.sweeper.first`, in the order in which they run."""
-    stages = [each for each in first if not isinstance(each, str)]
-    return [each for each in first if isinstance(each, str)] + [name for stage in stages for name in stage]
+    stages = [names for names in first if not isinstance(names, str)]
+    return [name for name in first if isinstance(name, str)] + [name for stage in stages for name in stage]
 
 
 def representatives(row):
@@ -90,7 +90,7 @@ def job_config(name, scale, job):
         key = override.get_key_element().lstrip("+")
         is_group = (conf_dir() / key.partition("@")[0]).is_dir()
         (groups if is_group else values).append(override)
-    cfg = _base(name, scale, *[each.input_line for each in groups]).copy()
+    cfg = _base(name, scale, *[group.input_line for group in groups]).copy()
     for override in values:
         OmegaConf.update(cfg, override.get_key_element().lstrip("+"), override.value(), merge=True)
     return cfg
@@ -113,9 +113,9 @@ def _base(name, scale, *groups):
 def row_facts(name, scale, row):
     """All facts of a row: one value each, or the list of those that its jobs have."""
     merged = {"jobs": len(row)}
-    each = [facts(job_config(name, scale, job)) for job in representatives(row)]
-    for key in dict.fromkeys(key for found in each for key in found):
-        values = list(dict.fromkeys(_frozen(found[key]) for found in each if key in found))
+    item = [facts(job_config(name, scale, job)) for job in representatives(row)]
+    for key in dict.fromkeys(key for found in item for key in found):
+        values = list(dict.fromkeys(_frozen(found[key]) for found in item if key in found))
         merged[key] = values[0] if len(values) == 1 else values
     return merged
 
@@ -338,7 +338,7 @@ def expected_facts(stated, row):
                 continue
             for key, value in flat(entry["facts"]).items():
                 evaluation = key.rpartition(".")[0]
-                if "rows" not in entry and not any(each.startswith(evaluation) for each in found):
+                if "rows" not in entry and not any(item.startswith(evaluation) for item in found):
                     continue  # of an evaluation that this row does not have
                 if kind == "deviations" and (key not in found or found[key] == value):
                     problems.append(f"deviations: the paper does not state another {key} for {row}")
@@ -364,7 +364,7 @@ def differences(wanted, composed_facts):
 def _same(one, other):
     def plain(value):
         if isinstance(value, list | tuple):
-            return [plain(each) for each in value]
+            return [plain(part) for part in value]
         return (
             _frozen(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
         )

@@ -35,8 +35,8 @@ def nodes(cfg, path=""):
         for key, value in cfg.items():
             yield from nodes(value, f"{path}.{key}")
     elif isinstance(cfg, list):
-        for at, each in enumerate(cfg):
-            yield from nodes(each, f"{path}[{at}]")
+        for at, item in enumerate(cfg):
+            yield from nodes(item, f"{path}[{at}]")
 
 
 def binds(path: str, node: dict) -> None:
@@ -49,8 +49,12 @@ def binds(path: str, node: dict) -> None:
         signatures += [inspect.signature(base.__init__) for base in target.__mro__[1:-1]]
     known: set[str] = set()
     for signature in signatures:
-        known |= {each.name for each in signature.parameters.values() if each.kind not in (2, 4)}
-        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values()):
+        known |= {
+            parameter.name for parameter in signature.parameters.values() if parameter.kind not in (2, 4)
+        }
+        if not any(
+            parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.parameters.values()
+        ):
             break
     unknown = set(keys) - known
     assert not unknown, f"{path}: {node['_target_']} has no argument {sorted(unknown)}"

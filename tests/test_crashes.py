@@ -85,11 +85,11 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(call, tmp_path):
     last.write_bytes(damaged)
     (last.parent / "best.ckpt.tmp").touch()  # of a kill
     said = call("train", *words)
-    assert f"`{last}` is damaged; going on from `previous.ckpt`" in said
+    assert f"`{last}` is damaged; continuing from `previous.ckpt`" in said
     assert left_behind(tmp_path) == whole
     assert not list(tmp_path.rglob("*.tmp"))
-    for each in (tmp_path / "checkpoints").iterdir():
-        each.write_bytes(each.read_bytes()[:1000])
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
     said = call("train", *words, status=1)
     assert str(last) in said
     assert "delete `" in said
@@ -176,9 +176,9 @@ def test_two_ranks_that_end_within_an_epoch(call, monkeypatch, tmp_path):
         patch.setattr(CheckpointFiles, "save_checkpoint", killed)
         call("train", *words, f"hydra.run.dir={tmp_path / 'killed'}", status=1)
     call("train", *words, f"hydra.run.dir={tmp_path / 'killed'}")
-    whole, again = ((tmp_path / each / "metrics.csv").read_bytes() for each in ("whole", "killed"))
+    whole, again = ((tmp_path / item / "metrics.csv").read_bytes() for item in ("whole", "killed"))
     assert again == whole
-    summaries = [json.loads((tmp_path / each / "summary.json").read_text()) for each in ("whole", "killed")]
+    summaries = [json.loads((tmp_path / item / "summary.json").read_text()) for item in ("whole", "killed")]
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
-    assert [each["epochs"] for each in summaries] == [1, 1]
-    assert all(len(each["seconds_per_epoch"]) == 1 for each in summaries)
+    assert [summary["epochs"] for summary in summaries] == [1, 1]
+    assert all(len(summary["seconds_per_epoch"]) == 1 for summary in summaries)

@@ -15,7 +15,7 @@ def test_a_file_is_written_and_replaced_with_the_usual_permissions(tmp_path):
     write_whole(path, "first")
     write_whole(path, b"second")
     assert path.read_text() == "second"
-    assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+    assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
     (tmp_path / "usual").touch()
     assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
@@ -34,7 +34,7 @@ def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch, f
         write_whole(path, "new")
     assert error.value.filename == str(path)
     assert path.read_text() == "old"
-    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+    assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):

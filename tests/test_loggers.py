@@ -107,7 +107,7 @@ def test_a_sweep_with_wandb_makes_a_run_per_job(run, tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
     run("train", *SWEEP, "logger=wandb", "logger.wandb.tags=[mine]", cwd=tmp_path)
-    runs = {about.display_name: each for each in read_back(tmp_path).values() for about in each[:1]}
+    runs = {about.display_name: entry for entry in read_back(tmp_path).values() for about in entry[:1]}
     assert set(runs) == {"gaussian", "natural"}
     assert len({about.run_id for about, *_ in runs.values()}) == 2
     for method, (about, history, summary, media) in runs.items():
@@ -152,7 +152,8 @@ def test_tensorboard_has_the_same_numbers(run, tmp_path):
     job = tmp_path / "sweeps" / "two" / "gaussian"
     events = EventAccumulator(str(job / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
     scalars = {
-        key: [(each.step, each.value) for each in events.Scalars(key)] for key in events.Tags()["scalars"]
+        key: [(Scalar.step, Scalar.value) for Scalar in events.Scalars(key)]
+        for key in events.Tags()["scalars"]
     }
     for key, points in trained_metrics(job).items():
         assert [step for step, _ in scalars[key]] == [step for step, _ in points]

@@ -51,7 +51,7 @@ def test_full_scale_is_what_the_paper_states(name):
     for row, members in rows.items():
         wanted, problems = expected_facts(stated, row)
         said += [
-            f"{row}: {each}" for each in problems + differences(wanted, row_facts(name, "full", members))
+            f"{row}: {item}" for item in problems + differences(wanted, row_facts(name, "full", members))
         ]
     build(name, "full")
     assert not said, "\n".join(said)
@@ -205,4 +205,4 @@ def test_a_difference_is_found():
 )
 def test_a_careless_entry_is_found(entry, problem):
     stated = {"rows": {"all": {"states": {"epochs": 90}}}, **entry}
-    assert any(problem in each for each in expected_facts(stated, "all")[1])
+    assert any(problem in expected_fact for expected_fact in expected_facts(stated, "all")[1])

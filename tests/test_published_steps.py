@@ -72,6 +72,6 @@ def test_it_is_our_step(name, monkeypatch):
         loss.backward()
         optimizer.step()
     start = nn.utils.parameters_to_vector(network().parameters())
-    one, other = (nn.utils.parameters_to_vector(each.parameters()) for each in (student, published))
+    one, other = (nn.utils.parameters_to_vector(net.parameters()) for net in (student, published))
     assert (one - start).norm() > 1e-3
     assert (one - other).norm() < 1e-3 * (one - start).norm()

@@ -83,8 +83,6 @@ def is_meaningful(key, name):
     listed = {kind: keys.split() for kind, keys in MEANINGFUL.items()}
     if key.startswith(tuple(listed["of an experiment, or of the checkpoint's model"])):
         return True
-    if (key, name) == ("smoothing.sigma", "a negative number"):  # in training; the method refuses any
-        return True
     if key in listed["refused when the data are read"] and name in ("a negative number", "text"):
         return True
     return key in listed.get(name, ())

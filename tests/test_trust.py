@@ -164,6 +164,9 @@ PLACES = {
     "data.augmentation": lambda training, part: training["data"].update(augmentation=part),
     "model.network": lambda training, part: training["model"].update(network=part),
     "a list": lambda training, part: training["model"]["network"].update(_args_=[[part]]),
+    "smoothing": lambda training, part: training.update(
+        smoothing=part if isinstance(part, dict) else {"sigma": part}, method={"sigma": 0.25}
+    ),
 }
 
 
@@ -200,7 +203,7 @@ def test_a_hostile_file_is_refused_and_nothing_happens(tmp_path, animal, kind):
         hostile = _checkpoint(training, folder / kind)
         with pytest.raises(ValueError, match=r"the config in `.*` (wants to call|has the interpolation)"):
             open_run(_config(hostile))
-        if place is not PLACES["data.augmentation"]:
+        if place not in (PLACES["data.augmentation"], PLACES["smoothing"]):
             with pytest.raises(ValueError, match=r"the config in `.*` (wants to call|has the interpolation)"):
                 open_network(hostile)
         assert not (tmp_path / "executed").exists()

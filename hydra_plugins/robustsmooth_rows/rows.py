@@ -45,8 +45,8 @@ class RowsSweeper(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size, dict(params or {}))
         self.rows = {name: row for name, row in (rows or {}).items() if row is not None}
-        stages = [each for each in first if not isinstance(each, str)]
-        self.stages = [[each for each in first if isinstance(each, str)], *stages]
+        stages = [names for names in first if not isinstance(names, str)]
+        self.stages = [[name for name in first if isinstance(name, str)], *stages]
         if unknown := sorted({name for stage in self.stages for name in stage} - set(rows or {})):
             raise ValueError(f"`hydra.sweeper.first`: there is no row {unknown[0]}; {self._known()}")
 
@@ -60,11 +60,11 @@ class RowsSweeper(BasicSweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run all jobs. A job that fails keeps no other from running, and is told of at the end."""
+        """Run all jobs. A failed job does not stop the others; its error is raised at the end."""
         self.launcher: Any = _Tolerant(self.launcher)
         returns = super().sweep(arguments)
-        for each in self.launcher.failed:
-            _ = each.return_value  # raises its error
+        for item in self.launcher.failed:
+            _ = item.return_value  # raises its error
         return returns
 
     def _known(self) -> str:
@@ -77,7 +77,7 @@ class RowsSweeper(BasicSweeper):
 
         Args:
             overrides: Those of `params`, then those of the command line.
-            max_batch_size: At most so many jobs in a batch.
+            max_batch_size: The most jobs in a batch.
         """
         if not self.rows:
             return list(super().split_arguments(overrides, max_batch_size))
@@ -85,7 +85,7 @@ class RowsSweeper(BasicSweeper):
         parse = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides
         common, given = overrides[: len(self.params)], overrides[len(self.params) :]
         chosen = self._chosen(given)
-        given = [each for each in given if each.get_key_element() != "row"]
+        given = [item for item in given if item.get_key_element() != "row"]
         stages: list[list[list[str]]] = [[] for _ in range(len(self.stages) + 1)]
         for name, row in self.rows.items():
             if name not in chosen:
@@ -102,11 +102,11 @@ class RowsSweeper(BasicSweeper):
 
     def _chosen(self, given: Sequence[Override]) -> list[str]:
         """The rows that the command line names; all if it names none."""
-        named = [each for each in given if each.get_key_element() == "row"]
+        named = [item for item in given if item.get_key_element() == "row"]
         chosen = [
             job[0].partition("=")[2]
-            for each in named
-            for job in BasicSweeper.split_arguments([each], None)[0]
+            for item in named
+            for job in BasicSweeper.split_arguments([item], None)[0]
         ]
         if unknown := sorted(set(chosen) - set(self.rows)):
             raise ValueError(f"`row`: there is no row {unknown[0]}; {self._known()}")
@@ -121,16 +121,16 @@ def _installed() -> bool:
 
 
 def jobs_at_once(config: DictConfig) -> int:
-    """How many jobs of a sweep may run at once where nobody has said it: one for each core.
+    """How many jobs of a sweep run at once by default: one for each core.
 
     Args:
         config: The sweep's.
 
     Returns:
-        1 if a launcher was chosen, if joblib is not installed, on a GPU, and with several devices to a job.
-        Not more than there is memory for.
+        1 if a launcher was chosen, if joblib is not installed, on a GPU, or with several devices for a job.
+        Never more than there is memory for.
     """
-    chosen = any(each.startswith("hydra/launcher=") for each in config.hydra.overrides.hydra)
+    chosen = any(item.startswith("hydra/launcher=") for item in config.hydra.overrides.hydra)
     chosen = chosen or config.hydra.runtime.choices.get("hydra/launcher") != "basic"
     trainer = config.get("trainer") or {}
     alone = trainer.get("devices") == 1 and trainer.get("accelerator") in ("cpu", "auto")
@@ -160,8 +160,8 @@ class _Tolerant:
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Launch a batch of jobs."""
         returns = self._launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
-        self.failed += [each for each in returns if each.status == JobStatus.FAILED]
-        return [each for each in returns if each.status != JobStatus.FAILED]
+        self.failed += [item for item in returns if item.status == JobStatus.FAILED]
+        return [item for item in returns if item.status != JobStatus.FAILED]
 
 
 def _spelled(value: Any, inner: bool = False) -> str:
@@ -169,7 +169,7 @@ def _spelled(value: Any, inner: bool = False) -> str:
     if value is None:
         return "null"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_spelled(each, True)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_spelled(part, True)}" for key, part in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_spelled(each, True) for each in value) + "]"
+        return "[" + ", ".join(_spelled(part, True) for part in value) + "]"
     return f"'{value}'" if inner and isinstance(value, str) else str(value)

@@ -9,7 +9,7 @@ from robustsmooth.attacks.base import Attack
 from robustsmooth.attacks.ddn import DDN
 from robustsmooth.attacks.geometry import Norm, distance, project
 from robustsmooth.attacks.library import AutoAttack, CarliniWagner
-from robustsmooth.attacks.noises import NoisePGD
+from robustsmooth.attacks.noise_pgd import NoisePGD
 from robustsmooth.attacks.objectives import Expectation, Network, Objective, Plain, PlugIn, Stein
 from robustsmooth.attacks.pgd import FGSM, PGD
 

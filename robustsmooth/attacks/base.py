@@ -1,4 +1,4 @@
-"""What every attack shares: its contract, its noise, and the state of the network it leaves alone."""
+"""The base of all attacks: their contract, their noise, and how the network is left unchanged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,22 +11,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustsmooth.attacks.geometry import Norm, distance, expand
-from robustsmooth.attacks.objectives import Network, Objective, Plain
+from robustsmooth.attacks.objectives import Network, Objective, Plain, Stein
 from robustsmooth.smoothing.addressing import BatchRandomness, Randomness
+from robustsmooth.smoothing.noise import GaussianNoise, Noise
 
 __all__ = ["SEED_DRAW", "START_DRAW", "Attack", "Incumbent", "Oracle", "View", "undisturbed"]
 
-# Draws of one `Randomness` that never meet: 0 is the fixed noise, 1, 2, ... the fresh noise of each
-# step, and these two count away from it.
+# Draws of one `Randomness` that never coincide: 0 is the fixed noise, 1, 2, ... the fresh noise of each step,
+# and negative numbers are for these two.
 SEED_DRAW = -1
 START_DRAW = -3
 
 
 class View(NamedTuple):
-    """What the oracle says about some points.
+    """The oracle's view of some points.
 
     Attributes:
-        loss: ``(B,)``, what the attack wants large.
+        loss: ``(B,)``, what the attack maximises.
         success: ``(B,)`` bool, whether the classifier under attack errs there.
     """
 
@@ -35,14 +36,14 @@ class View(NamedTuple):
 
 
 class Oracle:
-    """The attacked classifier as an optimiser sees it: loss, success and gradient at a point.
+    """The attacked classifier as the optimiser uses it: loss, success and gradient at a point.
 
     Args:
         attack: Holds the objective, its noise and the goal.
         network: The base classifier.
         images: ``(B, ...)`` in [0, 1].
         labels: ``(B,)``, the classes to leave, or to reach for a targeted attack.
-        randomness: Where the attack's noises come from.
+        randomness: The source of the attack's noise.
         noises: ``(m, B, ...)`` to use at every step instead of the attack's own.
     """
 
@@ -69,7 +70,7 @@ class Oracle:
     def part(self, start: int, stop: int) -> "Oracle":
         """The oracle of some of the images, all under the fixed noise of the first of them.
 
-        For libraries, which pass on the images that still stand and know nothing of noises.
+        For libraries, which pass on the images that are not broken yet, and have no notion of noise.
         """
         images, labels = self.images[start:stop], self.labels[start:stop]
         part = Oracle(self.attack, self._network, images, labels, self.randomness)
@@ -78,7 +79,7 @@ class Oracle:
         return part
 
     def network(self, points: Tensor) -> Tensor:
-        """The base classifier's logits; complains once about labels that it does not have."""
+        """The base classifier's logits; checks the labels once."""
         logits = self._network(points)
         if logits.ndim != 2 or len(logits) != len(points):
             raise ValueError(
@@ -145,22 +146,26 @@ class Oracle:
                 f"`sigma` of {type(attack).__name__} is not set and no `noises` were given: "
                 "set attack.sigma to the classifier's noise level"
             )
-        if attack.sigma == 0:  # the network is random by itself
+        if attack.sigma == 0:  # the network itself is random
             return self.images.new_zeros((attack.num_noise, *[1] * self.images.ndim))
-        return attack.sigma * self.randomness.normal(self.images, attack.num_noise, draw)
+        noise = (
+            GaussianNoise(attack.sigma) if attack.noise is None else replace(attack.noise, sigma=attack.sigma)
+        )
+        return noise.draw(self.images, attack.num_noise, self.randomness, draw)
 
 
 class Incumbent:
-    """The best point so far, for each image on its own.
+    """The best point so far, for each image separately.
 
     A point that succeeds beats one that does not. Among points that succeed the closer one wins, or
     the one of larger loss; among points that fail always the one of larger loss. With ``"closest"`` a
-    lead within rounding is none, and the first stays: on the ball's surface all are equally close.
+    difference within rounding does not count, and the first point is kept: on the ball's surface all points
+    are equally close.
 
     Args:
-        images: Where everything starts, ``(B, ...)``.
+        images: The starting points, ``(B, ...)``.
         prefer: ``"closest"`` or ``"strongest"``.
-        norm: What closeness is measured in.
+        norm: The norm in which closeness is measured.
     """
 
     def __init__(self, images: Tensor, prefer: Literal["closest", "strongest"], norm: Norm) -> None:
@@ -171,7 +176,7 @@ class Incumbent:
         self._merit = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
 
     def offer(self, points: Tensor, view: View) -> None:
-        """Take each point that beats the one held for its image."""
+        """Keep every point that is better than the one kept for its image."""
         merit = view.loss.double()
         if self.prefer == "closest":
             merit = torch.where(view.success, -distance(points - self.images, self.norm), merit)
@@ -184,34 +189,35 @@ class Incumbent:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """Finds a perturbed image on which a classifier errs: an optimiser times an objective.
+    """Looks for a perturbed image that is misclassified: an optimiser times an objective.
 
-    The classifier is the network (`Plain`) or its Gaussian average. An attack is a value: two with
+    The classifier is the network (`Plain`) or its average over noise. An attack is a value: two with
     the same fields do the same, and `dataclasses.replace` gives one with another budget.
 
-    Contract of every attack: images in [0, 1] or an error; the result in [0, 1], and inside the ball
-    where there is a budget, after rounding too; parameters, their gradients, train and eval modes and
-    the global random state as they were; no NaN from a gradient that is zero; the caller may be in
-    `torch.inference_mode`, under autocast, or in a step of distributed training. Whether the attack
-    succeeded, and how far it went, is for the caller to measure on the result.
+    Contract of every attack: images outside [0, 1] are an error. The result is in [0, 1], and inside the ball
+    if there is a budget, also after rounding. Parameters, their gradients, train and eval modes and the
+    global random state are not changed. A zero gradient does not give NaN. The caller may be in
+    `torch.inference_mode`, under autocast, or in a step of distributed training. The caller measures on the
+    result whether the attack succeeded and how far it went.
 
     Args:
         objective: What to climb; see `robustsmooth.attacks.objectives`.
-        sigma: Standard deviation of the attack's own noise, in pixel units, >= 0 (0 for a network
-            that is random by itself). None: the caller gives `noises`, or fills it in.
-        num_noise: Noisy copies per gradient, m in the papers. More cost more and find more.
+        sigma: Standard deviation of the attack's own noise, in pixel units, >= 0 (0 for a network that is
+            random inside). None: the caller gives `noises`, or sets it.
+        noise: Distribution of that noise, used at the level `sigma`. None: Gaussian.
+        num_noise: Noisy copies per gradient, m in the papers. More copies are slower and stronger.
         fixed_noise: The same noises at every step, as in SmoothAdv's Pseudocode 1; otherwise fresh
             ones at each.
-        copies_per_pass: Noisy copies that go through the network at once; None for all. Saves memory
-            and changes nothing else, except for networks that are random by themselves: they draw
-            once per pass and need 1.
+        copies_per_pass: Noisy copies that go through the network at once; None for all. Fewer copies save
+            memory and change nothing else, except for networks that are random inside: they draw once per
+            pass and need 1.
         targeted: The labels are the classes to reach, not the ones to leave.
-        topk: A success leaves the `topk` highest-scored classes; the attack's own notion, which the
-            optimisers that keep the closest success work by.
+        topk: An attack succeeds if the label is not among the `topk` classes of highest score; used by
+            optimisers that keep the closest success.
 
-        margin: Lead in score (a difference of logarithms, but for `Stein`) that a success needs. Above
-            zero, the closest success against a smoothed classifier is one that also other noise,
-            which decides in the end, is likely to see.
+        margin: Lead in score that a success needs (a difference of logarithms, except for `Stein`). With a
+            margin above 0, the closest success against a smoothed classifier is more likely to succeed under
+            other noise too, which decides in the end.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -219,6 +225,7 @@ class Attack(ABC):
 
     objective: Objective = field(default_factory=Plain)
     sigma: float | None = None
+    noise: Noise | None = field(default=None, repr=False)
     num_noise: int = 1
     fixed_noise: bool = True
     copies_per_pass: int | None = 8
@@ -240,6 +247,11 @@ class Attack(ABC):
             raise ValueError(f"`topk` must be 1 for a targeted attack, got {self.topk}")
         if self.objective.noise == "required" and self.sigma == 0:
             raise ValueError(f"`sigma` must be > 0 for {type(self.objective).__name__}, got 0")
+        if isinstance(self.objective, Stein) and self.noise is not None and self.noise.norm != "l2":
+            raise ValueError(
+                f"Stein's estimator holds for Gaussian noise, got {type(self.noise).__name__}: choose "
+                "attack/objective=plug_in or expectation"
+            )
         if self.objective.noise == "none" and self.num_noise > 1:
             raise ValueError(
                 f"`num_noise` is {self.num_noise}, but {type(self.objective).__name__} looks at the image "
@@ -270,12 +282,12 @@ class Attack(ABC):
         """Attack a batch.
 
         Args:
-            network: Maps images in [0, 1] to logits. A module is put into eval mode meanwhile.
+            network: Maps images in [0, 1] to logits. A module is in eval mode during the attack.
             images: ``(B, ...)`` floating, in [0, 1].
             labels: ``(B,)`` integers: the classes to leave, or to reach for a targeted attack.
-            randomness: Where noises and random starts come from; the same ones at every call if None.
+            randomness: The source of noise and random starts; the same ones at every call if None.
             noises: ``(m, B, ...)``, already scaled by sigma: used at every step, in place of the
-                attack's own. A training step that goes on with the same noises passes them here.
+                attack's own. For a training step that uses the same noises afterwards.
 
         Returns:
             Perturbed images, ``(B, ...)``, of the images' dtype, without a graph.
@@ -290,7 +302,7 @@ class Attack(ABC):
         randomness = BatchRandomness(0, "attack") if randomness is None else randomness
         seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
         with undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
-            # Cloned here: tensors made in inference mode cannot take part in a graph.
+            # Cloned here: tensors made in inference mode cannot be part of a graph.
             images, labels = images.detach().clone(), labels.detach().clone().long()
             noises = None if noises is None else noises.detach().clone()
             return self._search(Oracle(self, network, images, labels, randomness, noises)).detach()
@@ -322,15 +334,15 @@ def _check_batch(images: Tensor, labels: Tensor) -> None:
         low, high = float(images.min()), float(images.max())
         raise ValueError(
             f"`images` must be in [0, 1], got values in [{low:g}, {high:g}]: "
-            "normalisation belongs into the network, as its first layer"
+            "normalisation must be the network's first layer"
         )
 
 
 @contextmanager
 def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[None]:
-    """Gradients on and the network in eval mode inside; everything as it was outside.
+    """Enable gradients and eval mode inside the block; restore everything afterwards.
 
-    The global generators are seeded inside, for networks that are random by themselves.
+    The global generators are seeded inside, for networks that are random.
     """
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
@@ -340,8 +352,8 @@ def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[N
         if device.type == "cuda"
         else []
     )
-    # Older releases of torch keep the weights that autocast casts, with or without their graph, for the
-    # next pass: ours would get the caller's, and the caller ours.
+    # Older releases of torch cache the weights that autocast converts, with or without their graph: the
+    # caller's pass and ours would share them.
     torch.set_autocast_cache_enabled(False)
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):

@@ -23,15 +23,15 @@ class DDN(Attack):
     than before if the last point was a success, a little larger if not. The step size falls on a
     cosine from 1 to 0.01. With the objective `PlugIn` it is SmoothAdv_DDN (Salman et al. 2019).
 
-    Differences from the published code, which searches beyond the budget, shortens its best point to it
-    and rounds that without looking again: here every candidate is rounded and inside the budget when the
-    classifier judges it, and the last one is judged too (one forward pass).
+    Difference from the published code: that searches beyond the budget, shortens its best point to the budget
+    and rounds it without evaluating it again. Here every candidate is rounded and inside the budget before it
+    is evaluated, and the last one is evaluated too (one forward pass).
 
     Args:
-        epsilon: Largest perturbation, in pixel units, > 0; None for no limit but the box.
+        epsilon: Largest perturbation, in pixel units, > 0; None for no limit except the box [0, 1].
         steps: Gradients.
         init_norm: Norm of the first perturbation, in pixel units. None: `epsilon`, as SmoothAdv's published
-            code has it (so that few steps reach the budget, and budgets differ), or 1 without a budget.
+            code has it (so that few steps reach the budget), or 1 without a budget.
         norm_decay: Relative change of the norm per step (the paper's gamma).
         levels: Grey levels that the perturbation is rounded to (256: eight bits, so that an 8-bit
             image stays one), without leaving the budget, as in the published code. None for no rounding:
@@ -39,8 +39,8 @@ class DDN(Attack):
             rounding lengthened the median distance by a quarter.
         on_failure: What to return for an image on which nothing succeeded: the ``"strongest"`` point,
             which another draw of noise may err on, or the ``"clean"`` image, as the published code
-            does. A failure stays one: its distance means nothing.
-        objective: See `Attack`, like everything that follows there.
+            does. The distance of a failure is not meaningful.
+        objective: See `Attack`, also for the other arguments.
 
     Raises:
         ValueError: If a value is out of its range.

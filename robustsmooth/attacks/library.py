@@ -1,8 +1,8 @@
-"""Attacks from well-kept libraries behind our interface (``pip install robustsmooth[attacks]``).
+"""Attacks from other libraries behind our interface (``pip install robustsmooth[attacks]``).
 
-The libraries see the objective's scores under the fixed noise, a deterministic differentiable function,
-so that every one of them attacks smoothed classifiers too. What they return is moved into the ball
-like anything else, and measured by whoever called.
+The libraries get the objective's scores under the fixed noise, a deterministic differentiable function, so
+that all of them can attack smoothed classifiers. The result is projected into the ball, and measured by the
+caller.
 """
 
 import importlib
@@ -24,7 +24,7 @@ __all__ = ["AutoAttack", "CarliniWagner"]
 def _import(library: str, attack: Attack) -> ModuleType:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries' own, about what they import
+            warnings.simplefilter("ignore")  # of the libraries' own imports
             return importlib.import_module(library)
     except ModuleNotFoundError as error:
         raise ValueError(
@@ -85,18 +85,18 @@ class CarliniWagner(_LibraryAttack):
     image.
 
     Args:
-        epsilon: Largest perturbation that counts, in pixel units, > 0: a longer one is shortened to it,
-            where it will rarely succeed. None for no limit.
+        epsilon: Largest perturbation, in pixel units, > 0. A longer one is shortened to it and then rarely
+            succeeds. None for no limit.
         steps: Gradients per value of c.
         search_steps: Values of c tried per image.
         step_size: Adam's step size.
         initial_weight: First value of c.
-        confidence: Margin by which the wrong class must lead.
-        abort_early: End the search for a value of c where a tenth of the steps brought no progress, as
-            foolbox does by itself: several times fewer passes, at times a longer perturbation. foolbox
-            looks at the whole batch's progress; so that an image's result does not depend on its batch,
-            images are then attacked one by one.
-        objective: See `Attack`, like everything that follows there; not `Stein`.
+        confidence: Margin by which the wrong class must be ahead.
+        abort_early: Stop the search for a value of c when a tenth of the steps brought no progress, as is
+            foolbox's default: several times fewer passes, sometimes a longer perturbation. foolbox judges the
+            progress of the whole batch; images are then attacked one by one, so that results do not depend on
+            the batch.
+        objective: See `Attack`, also for the other arguments; not `Stein`.
 
     Raises:
         ValueError: If a value is out of its range, or foolbox is not installed.
@@ -121,7 +121,7 @@ class CarliniWagner(_LibraryAttack):
     def _search(self, oracle: Oracle) -> Tensor:
         if self.abort_early and len(oracle.images) > 1:
             alone = [oracle.part(at, at + 1) for at in range(len(oracle.images))]
-            return torch.cat([self._search(each) for each in alone])
+            return torch.cat([self._search(item) for item in alone])
         foolbox = _import("foolbox", self)
         model = foolbox.PyTorchModel(_Scores(oracle), bounds=(0, 1), device=oracle.images.device)
         criterion = foolbox.TargetedMisclassification if self.targeted else foolbox.Misclassification
@@ -134,7 +134,7 @@ class CarliniWagner(_LibraryAttack):
             abort_early=self.abort_early,
         )
         points = attack.run(model, oracle.images, criterion(oracle.labels)).detach()
-        # foolbox stands for "nothing found" by a black image.
+        # foolbox returns a black image where it found nothing.
         found = oracle.judge(points).success
         points = torch.where(found.reshape(-1, *[1] * (points.ndim - 1)), points, oracle.images)
         return project(points, oracle.images, self.epsilon or math.inf, "l2")
@@ -148,11 +148,11 @@ class AutoAttack(_LibraryAttack):
         norm: ``"l2"`` or ``"linf"``.
         epsilon: Radius of the ball, in pixel units, > 0.
         version: ``"standard"`` (APGD-CE, APGD-T, FAB-T, Square), ``"plus"`` (more of them) or ``"rand"``
-            (for networks that are random by themselves: APGD averaged over 20 gradients). With fewer
-            than four classes always APGD-CE, FAB-T and Square: APGD-T compares four.
-        one_by_one: Attack each image on its own, so that its result does not depend on the batch, as
-            every other attack's does not; several times slower than a whole batch on small networks.
-        objective: See `Attack`, like everything that follows there; not `Stein`.
+            (for networks that are random inside: APGD averaged over 20 gradients). With fewer than four
+            classes always APGD-CE, FAB-T and Square, since APGD-T needs four.
+        one_by_one: Attack each image separately, so that results do not depend on the batch, as for all other
+            attacks; several times slower than a whole batch on small networks.
+        objective: See `Attack`, also for the other arguments; not `Stein`.
 
     Raises:
         ValueError: If a value is out of its range, or pyautoattack is not installed.

@@ -1,4 +1,4 @@
-"""What an attack climbs: the gradient half of "attack = optimizer x gradient".
+"""What an attack maximises: the gradient in "attack = optimizer x gradient".
 
 Every objective is a score per class and the gradient of one of them. The objectives that
 differentiate the network are one formula, the cross-entropy ``-score[label]``, and differ only in
@@ -38,8 +38,8 @@ class Objective(ABC):
     """A score per class for the classifier under attack, and its gradient.
 
     Attributes:
-        noise: Whether the objective looks at noisy copies of the image: never (``"none"``), also with
-            a sigma of 0 (``"optional"``), or only with one above (``"required"``).
+        noise: Whether the objective uses noisy copies of the image: never (``"none"``), with any sigma
+            including 0 (``"optional"``), or only with sigma > 0 (``"required"``).
     """
 
     noise: ClassVar[Literal["none", "optional", "required"]] = "optional"
@@ -50,7 +50,7 @@ class Objective(ABC):
 
         Args:
             network: The base classifier.
-            points: Where to look, ``(B, ...)``.
+            points: The points, ``(B, ...)``.
             noises: ``(m, B, ...)``, already scaled by sigma.
             copies_per_pass: Noisy copies per forward pass; None for all at once.
 
@@ -66,14 +66,14 @@ class Objective(ABC):
 
         Args:
             network: The base classifier.
-            points: Where to look, ``(B, ...)``.
+            points: The points, ``(B, ...)``.
             labels: ``(B,)`` int64.
             noises: ``(m, B, ...)``, already scaled by sigma.
             copies_per_pass: Noisy copies per forward and backward pass; None for all at once.
 
         Returns:
-            Scores ``(B, K)`` without a graph, and the gradient, shaped like `points`. Only the
-            gradient's direction means something.
+            Scores ``(B, K)`` without a graph, and the gradient, shaped like `points`. Only the direction of
+            the gradient is meaningful.
         """
 
 
@@ -86,7 +86,7 @@ class _Pooled(Objective):
 
     @abstractmethod
     def _merge(self, one: Tensor, other: Tensor) -> Tensor:
-        """Pool what two groups were pooled to."""
+        """Merge the pools of two groups."""
 
     @abstractmethod
     def _weight(self, part: Tensor, total: Tensor) -> Tensor:
@@ -141,8 +141,8 @@ class Expectation(_Pooled):
     """The mean of the noisy copies' log-softmaxes, hence the mean of their cross-entropies.
 
     The gradient of EPGD (Nemcovsky et al.), of SmoothAdv's eq. 4 and of HeatSmoothing's eq. 9. With
-    sigma = 0 it averages over the inner noise of a network that is random by itself; such a network
-    draws once per forward pass, so give it ``copies_per_pass=1``.
+    sigma = 0 it averages over the noise inside a random network; such a network draws once per forward pass,
+    so use ``copies_per_pass=1``.
     """
 
     def _pool(self, log_probabilities: Tensor) -> Tensor:
@@ -160,10 +160,10 @@ class Expectation(_Pooled):
 
 @dataclass(frozen=True)
 class Plain(Expectation):
-    """The base classifier itself, without noise, whatever noises the caller brings.
+    """The base classifier itself, without noise, even if the caller passes noises.
 
-    That makes "vanilla" adversarial training (SmoothAdv, Appendix C.1) a choice of objective: the
-    attack looks at f, the training step that follows at f under noise.
+    With it, "vanilla" adversarial training (SmoothAdv, Appendix C.1) is a choice of objective: the attack
+    uses f without noise, the training step that follows f under noise.
     """
 
     noise = "none"
@@ -198,15 +198,15 @@ class Stein(Objective):
     """Stein's estimator of the smoothed classifier's gradient, from forward passes alone (eq. 7).
 
     ``(1/m) sum_i (noise_i / sigma^2) F(x + noise_i)_y`` is an unbiased estimate of the gradient of
-    ``G(x)_y``, the Gaussian average of ``F_y``. It holds for a hard classifier too. Its variance is
-    high, and the paper finds the attack weak.
+    ``G(x)_y``, the Gaussian average of ``F_y``. It holds for a hard classifier too. Its variance is high, and
+    the paper reports a weak attack.
 
     The factor 1/sigma^2 is left out: it changes no direction, and the noises come already scaled.
 
     Args:
         hard: Use the one-hot vote of the base classifier for F, instead of its softmax.
         baseline: Subtract from each copy's F the mean over the other copies. The estimate stays
-            unbiased and its variance falls by much; not in the paper. Needs two copies or more.
+            unbiased and its variance is much smaller; not in the paper. Needs two copies or more.
     """
 
     noise = "required"

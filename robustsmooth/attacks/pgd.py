@@ -20,17 +20,17 @@ class PGD(Attack):
 
     Args:
         norm: ``"l2"`` or ``"linf"``.
-        epsilon: Radius of the ball, in pixel units, > 0; infinite for steps that only [0, 1] ends.
+        epsilon: Radius of the ball, in pixel units, > 0; infinite for no limit except [0, 1].
         steps: Gradients per restart.
         step_size: Length of a step, in pixel units. None: ``2 * epsilon / steps`` (SmoothAdv).
         random_start: Start at a random point of the ball, rather than at the image.
-        restarts: Runs per image, of which the best is kept; all but the first start at random.
+        restarts: Runs per image, of which the best is kept; all but the first start at a random point.
         direction: ``"normalized"``, the gradient at l2 length one, or ``"sign"``. None: the steepest
-            one in `norm`, normalised in l2 and signs in linf.
+            one in `norm`: normalised in l2, the sign in linf.
         keep: What is returned: the ``"last"`` point of a run, as in the papers; the ``"strongest"``
-            point on the way; or the ``"closest"`` successful one on the way (or else the strongest),
-            for adversarial distances. The latter two cost one forward pass more.
-        objective: See `Attack`, like everything that follows there.
+            point of all steps; or the ``"closest"`` successful point of all steps (otherwise the strongest),
+            for adversarial distances. The latter two cost one more forward pass.
+        objective: See `Attack`, also for the other arguments.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -74,7 +74,7 @@ class PGD(Attack):
         return best.points
 
     def _run(self, oracle: Oracle, restart: int, best: Incumbent | None) -> Tensor:
-        """One run; shows `best`, if any, every point that it takes a gradient at."""
+        """One run; offers to `best`, if given, every point at which a gradient is computed."""
         images = oracle.images
         step_size = 2 * self.epsilon / self.steps if self.step_size is None else self.step_size
         points = self._random_point(oracle, restart) if self.random_start or restart > 0 else images
@@ -90,7 +90,7 @@ class PGD(Attack):
         return unit(gradient) if direction == "normalized" else gradient.sign()
 
     def _random_point(self, oracle: Oracle, restart: int) -> Tensor:
-        """Uniform in the ball (cut off by the box)."""
+        """A uniform point in the ball, projected into the box."""
         images, randomness, draw = oracle.images, oracle.randomness, START_DRAW - 2 * restart
         if self.norm == "linf":
             delta = 2 * randomness.uniform(images, draw=draw)[0] - 1
@@ -103,13 +103,13 @@ class PGD(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class FGSM(PGD):
-    """One step to the edge of the ball (Goodfellow et al. 2015): signs in linf, the gradient in l2.
+    """One step to the edge of the ball (Goodfellow et al. 2015): the sign in linf, the gradient in l2.
 
     Args:
         norm: ``"l2"`` or ``"linf"``.
         epsilon: Radius of the ball, in pixel units, > 0.
         random_start: Start at a random point of the ball, rather than at the image.
-        objective: See `Attack` and `PGD`, like everything that follows there.
+        objective: See `Attack` and `PGD`, also for the other arguments.
 
     Raises:
         ValueError: If a value is out of its range.

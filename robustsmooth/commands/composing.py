@@ -14,14 +14,14 @@ __all__ = ["conf_dir", "register_resolvers"]
 
 
 def conf_dir() -> Path:
-    """The configs: inside the installed package, or beside it in a checkout."""
+    """The folder of the configs: inside the installed package, or beside it in a checkout."""
     package = Path(robustsmooth.__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def register_resolvers() -> None:
-    """The one place that knows our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
+    """Register our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
     OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
     OmegaConf.register_new_resolver("at_epoch", _at_epoch, replace=True)
     OmegaConf.register_new_resolver("slurm", slurm, replace=True)
@@ -30,9 +30,9 @@ def register_resolvers() -> None:
 
 
 def _multiply(*factors: Any) -> Any:
-    """``${multiply:${.epsilon},0.25}``; null if a factor is no number, which is refused at its own key."""
-    numbers = [read_fraction(each) for each in factors]
-    return math.prod(numbers) if all(isinstance(each, int | float) for each in numbers) else None
+    """``${multiply:${.epsilon},0.25}``; null if a factor is not a number, which is refused at its own key."""
+    numbers = [read_fraction(factor) for factor in factors]
+    return math.prod(numbers) if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def _epochs_within(most: int, minutes: float, rate: float, passes: float) -> int:

@@ -1,4 +1,4 @@
-"""What a run is, written beside its results: the resolved config, the versions, the commit."""
+"""The description of a run, written with its results: the resolved config, the versions, the commit."""
 
 import json
 import subprocess
@@ -15,32 +15,32 @@ from omegaconf import DictConfig, OmegaConf
 import robustsmooth
 from robustsmooth.cluster import check_launcher
 from robustsmooth.files import write_whole
+from robustsmooth.kinds import KINDS
 from robustsmooth.lock import hold
 from robustsmooth.processes import first_process
 
 __all__ = ["describe", "environment", "prepare", "write_description"]
 
 
-_LOGS = ("certify", "predict", "attack", "agreement", "timing", "smoothed_inference")
 _RECORDS: dict[str, tuple[str, ...]] = {
     "train": ("checkpoints",),
-    **{name: (f"{name}.tsv", f"{name}.settings.json", f"{name}.rank*.tsv") for name in _LOGS},
+    **{name: (f"{name}.tsv", f"{name}.settings.json", f"{name}.rank*.tsv") for name in KINDS},
     "export": ("model.safetensors", "model.onnx"),
     "report": ("report.html",),
 }
-"""By what in a run folder one knows which command it belongs to."""
+"""The files by which one sees to which command a run folder belongs."""
 
 
 def prepare(cfg: DictConfig, command: str, begin: bool = True) -> Path:
-    """Get the run folder ready, and keep other commands out of it until this one ends.
+    """Prepare the run folder, and lock it for other commands until this one ends.
 
     A run folder belongs to one command: each keeps its own ``.hydra/`` and ``summary.json`` there.
 
     Args:
         cfg: The command's composed config; ``cfg.run_dir`` says where it writes.
-        command: Its name; of a measurement the name of its log.
-        begin: Write at once what the run is. A command whose trainer may still refuse to go on in this
-            folder leaves that to the trainer (`robustsmooth.runtime.trainer_for`).
+        command: Its name; for a measurement the name of its log.
+        begin: Write the description now. A command whose trainer may still refuse to continue in this folder
+            leaves that to the trainer (`robustsmooth.runtime.trainer_for`).
 
     Returns:
         The run folder.
@@ -71,14 +71,14 @@ def _check_owner(folder: Path, command: str) -> None:
 
 
 def _timed() -> bool:
-    """Whether the run folder is named after the clock."""
+    """Whether the name of the run folder contains the time."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
         return False
     return "${now:" in str(OmegaConf.to_container(HydraConfig.get().run, resolve=False))
 
 
 def describe(cfg: DictConfig) -> dict[str, str]:
-    """What a run is, as files for its ``.hydra/``: the resolved config, the versions and the git commit.
+    """The description of a run, as files for ``.hydra/``: the resolved config, the versions, the git commit.
 
     Also Hydra's own ``hydra.yaml`` and ``overrides.yaml``, unless the command runs inside another one.
     """
@@ -94,14 +94,14 @@ def describe(cfg: DictConfig) -> dict[str, str]:
 
 
 def write_description(folder: Path, files: Mapping[str, str]) -> None:
-    """Write what `describe` found, in one of several processes."""
+    """Write what `describe` returned, in one of several processes."""
     if first_process():
         for name, text in files.items():
             write_whole(folder / ".hydra" / name, text)
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what the numbers depend on, and the commit of this checkout if it is one."""
+    """Versions of the packages that results depend on, and the commit if this is a checkout."""
     packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "scipy"]
     return {
         "robustsmooth": robustsmooth.__version__,

@@ -43,14 +43,14 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
     if isinstance(error, OSError):
         return _explain_os_error(error), FAILURE
     message = " ".join(str(error).split()) or type(error).__name__
-    if type(error).__name__ == "ProcessRaisedException":  # torch's: a spawned rank's traceback as text
+    if type(error).__name__ == "ProcessRaisedException":  # of torch: the traceback of a spawned rank, as text
         told = re.search(r"\nValueError: (.*)\Z", str(error).rstrip(), re.DOTALL)
         if told:
             return " ".join(told[1].split()), FAILURE
-    if "No supported gpu backend found" in message:  # Lightning's words
+    if "No supported gpu backend found" in message:  # the wording of Lightning
         return "there is no GPU here; choose trainer=default, trainer=cpu or trainer=ddp_cpu", FAILURE
     foreseen = isinstance(error, ValueError | HydraException | OmegaConfBaseException)
-    if foreseen or type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
+    if foreseen or type(error).__name__ == "MisconfigurationException":  # of Lightning
         return message, FAILURE
     if isinstance(error, ImportError) and (package := _missing_package(message)):
         extra = f"pip install 'robustsmooth[{_EXTRAS[package]}]'"
@@ -62,7 +62,7 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
 _EXTRAS = {"tensorboard": "tensorboard", "onnx": "onnx", "timm": "timm", "foolbox": "attacks"}
 _EXTRAS |= {"pyautoattack": "attacks", "huggingface_hub": "hub", "wandb_workspaces": "dashboard"}
 _PLUGINS = {"joblib": "sweeps", "submitit_local": "sweeps", "submitit_slurm": "sweeps", "optuna": "search"}
-"""Packages and Hydra plugins by the extra of ours that installs them."""
+"""Packages and Hydra plugins, with the extra of robustsmooth that installs them."""
 
 
 def _missing_package(message: str) -> str | None:
@@ -105,13 +105,13 @@ def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
 
 
 def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
-    """Name the keys that are there, composing the same command without its plain values."""
+    """List the keys that exist, by composing the same command without its plain values."""
     parent, _, leaf = key.rpartition(".")
     try:
         cfg = _without_values(name, argv)
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        known = sorted(str(each) for each in node if not str(each).startswith("_"))
-    except Exception:  # the sentence is still right without the list
+        known = sorted(str(part) for part in node if not str(part).startswith("_"))
+    except Exception:  # the sentence is correct without the list too
         return f"there is no setting `{key}`"
     if leaf in known:  # a mapping to which names are added
         return f"`{key}` takes new names with a plus, such as +{key}.NAME=..."
@@ -121,8 +121,8 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
         if parent
         else sorted(_paths_to(OmegaConf.to_container(cfg), leaf), key=lambda path: path.count("."))
     )
-    close = [".".join(filter(None, [parent, each])) for each in difflib.get_close_matches(leaf, known, n=1)]
-    guess = "".join(f"; did you mean {each}?" for each in [*deeper, *close][:1])
+    close = [".".join(filter(None, [parent, match])) for match in difflib.get_close_matches(leaf, known, n=1)]
+    guess = "".join(f"; did you mean {item}?" for item in [*deeper, *close][:1])
     group = key.partition(".")[0]
     if any(word.startswith(f"{group}=") and "," in word for word in argv):  # composed with the default first
         guess += f"; if every {group} of this sweep has it, write ++{key}=..."
@@ -135,7 +135,7 @@ def _without_values(name: str, argv: Sequence[str]) -> DictConfig:
     own = re.search(r"(?:--config-dir|-cd)[= ](\S+)", line)
     folders = [conf_dir(), *([Path(own[1]).expanduser().resolve()] if own else [])]
     choices = [word for word in argv if re.fullmatch(r"[\w/]+=[\w/,-]+", word) and "," not in word]
-    groups = [word for word in choices if any((each / word.split("=")[0]).is_dir() for each in folders)]
+    groups = [word for word in choices if any((folder / word.split("=")[0]).is_dir() for folder in folders)]
     search = [f"hydra.searchpath=[file://{folders[1]}]"] if own else []
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -143,7 +143,7 @@ def _without_values(name: str, argv: Sequence[str]) -> DictConfig:
 
 
 def _paths_to(node: Any, leaf: str, place: str = "") -> Iterator[str]:
-    """The full names of all settings that end so."""
+    """The full names of all settings that end with this name."""
     for key, value in node.items() if isinstance(node, dict) else ():
         path = f"{place}.{key}".lstrip(".")
         if key == leaf:

@@ -1,4 +1,4 @@
-"""Turn a function of a config into a command: Hydra in front, one readable sentence behind."""
+"""Turn a function of a config into a command: with Hydra, and with errors as one readable sentence."""
 
 import functools
 import logging
@@ -30,7 +30,7 @@ _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
 
 def _find_own_classes(argv: Sequence[str]) -> None:
-    """Find Python files beside the folder that ``--config-dir`` names, from any working directory."""
+    """Make the Python files beside the folder of ``--config-dir`` importable from any working directory."""
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         folder = (value if equals else following) if option in ("--config-dir", "-cd") else ""
@@ -65,7 +65,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 if HydraConfig.get().mode == RunMode.RUN:
                     _give_up(error, name)
                     raise
-                # A failed job of a sweep lets the others run; Hydra itself would tell of it at the very end.
+                # The other jobs of a sweep go on after a failed one; Hydra itself would report it at the very
+                # end.
                 sentence, _ = explain(error, name, sys.argv[1:])
                 _log.error("job %s failed: %s", HydraConfig.get().job.num, sentence)
                 raise
@@ -93,13 +94,13 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 
 def _say_where(cfg: DictConfig) -> None:
-    """The last line: the folder that the next command will be given."""
+    """The last line: the folder to give to the next command."""
     if first_process():
         print(f"The run is {cfg.run_dir}", flush=True)
 
 
 def _give_up(error: Exception, name: str) -> None:
-    """End the process with one sentence, unless the traceback was asked for."""
+    """End the process with one sentence, unless the traceback was requested."""
     if os.environ.get(_FULL_ERROR) == "1":
         return
     sentence, status = explain(error, name, sys.argv[1:])
@@ -119,13 +120,13 @@ def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[st
             ``checkpoint={run}/checkpoints/best.ckpt`` for another network than the last epoch's.
         checkpoint: The run folder that the command evaluates.
         folder: Where it writes.
-        trust: What the checkpoint's config may name, because this run's config has named it already.
+        trust: Constructors that the checkpoint's config may name, since this run's config names them too.
 
     Returns:
         A function that runs it and returns what the command's function returns.
 
     Raises:
-        ValueError: If the first word is no command.
+        ValueError: If the first word is not a command.
         ConfigCompositionException: If the command has no such setting.
     """
     name, *overrides = shlex.split(command_line)
@@ -135,7 +136,7 @@ def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[st
         )
     places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}", f"trust=[{','.join(trust)}]"]
     cfg = hydra.compose(
-        config_name=name, overrides=[*places, *(_placed(each, checkpoint) for each in overrides)]
+        config_name=name, overrides=[*places, *(_placed(override, checkpoint) for override in overrides)]
     )
     check_settings(cfg, name)
 
@@ -153,6 +154,6 @@ def _placed(override: str, run: Path) -> str:
 
 
 def _quoted(text: object) -> str:
-    """A text as Hydra reads it back, whatever signs are in it."""
+    """A text quoted for Hydra, whatever characters it contains."""
     escaped = str(text).replace("'", "\\'")
     return f"'{escaped}'"

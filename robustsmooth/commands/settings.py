@@ -1,4 +1,4 @@
-"""The types of the settings that are no constructor's arguments; the check of a command's whole config."""
+"""The types of settings that are not arguments of a constructor; the check of a command's whole config."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ DeviceList = Annotated[
 
 _COMMON = {"seed": Seed, "run_dir": str}
 _FROM_FILE = {**_COMMON, "checkpoint": str, "trust": Sequence[str], "unverified": bool}
-_EVALUATION = {**_FROM_FILE, "smoothing": Built, "trainer": Built, "logger": Mapping[str, Any]}
+_EVALUATION = {**_FROM_FILE, "smoothing": Mapping[str, Any], "trainer": Built, "logger": Mapping[str, Any]}
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "train": {
@@ -106,6 +106,7 @@ _LIMITS: Mapping[str, Any] = {
     "method.scheduler.gamma": Amount,
     "illustration.sigma": Annotated[float, Gt(0)],
     "illustration.time_steps": Count,
+    "smoothing.sigma": Amount,
     "trainer.max_epochs": Count | Literal[-1],
     "trainer.max_time": Duration | Mapping[str, int],
     "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu", "xpu"],
@@ -119,7 +120,7 @@ _LIMITS: Mapping[str, Any] = {
     "trainer.log_every_n_steps": Annotated[int, Ge(0)],
     "trainer.num_sanity_val_steps": Annotated[int, Ge(-1)],
 }
-"""Ranges that the annotations of the constructors do not say, for values that are there and not null."""
+"""Ranges that are not in the annotations of the constructors, for values that are given and not null."""
 
 
 def check_settings(cfg: DictConfig, name: str) -> None:

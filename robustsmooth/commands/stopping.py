@@ -1,4 +1,4 @@
-"""Where a command writes, and what it says when it is stopped."""
+"""Where a command writes, and what it prints when it is stopped."""
 
 import signal
 import time
@@ -29,15 +29,15 @@ RESUMABLE = ("train", "certify", "predict", "attack", "measure")
 
 
 class _Process:
-    """Of the command that this process was started for.
+    """The command for which this process was started.
 
     Attributes:
-        user: Whether the user has started it, or something that starts several with the same words; and not a
-            launcher of sweeps, which hands a job over.
-        follows: Whether it ends with its parent.
+        user: Whether it was started by the user, or by a program that starts several processes with the same
+            command line; false for a job of a sweep's launcher.
+        follows: Whether it ends when its parent process ends.
         folder: Where the command writes; None if it cannot be continued.
-        option: What to add to the same command so that it goes on there; None if nothing.
-        sweep: The config of a sweep that has begun and has not ended.
+        option: What to add to the command to continue in that folder; None if nothing.
+        sweep: The config of a sweep that is running.
     """
 
     user = follows = False
@@ -50,15 +50,15 @@ _this = _Process()
 
 
 class Announce(Callback):
-    """Says at the start where a run or a sweep writes."""
+    """Prints at the start where a run or a sweep writes."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A command begins; or a job of a sweep, whose folder is known already."""
+        """A command starts; or a job of a sweep, whose folder has been printed already."""
         if config.hydra.mode == RunMode.RUN:
             _announce(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A sweep begins."""
+        """A sweep starts."""
         _announce(config, "sweep")
         _this.sweep = config
 
@@ -78,15 +78,15 @@ def _announce(config: DictConfig, kind: str) -> None:
 
 
 def go_on() -> str:
-    """What is kept, and how to go on."""
+    """A sentence that says what is kept, and how to continue."""
     if _this.folder is None:
         return "start the same command again"
     how = f"start the same command with {_this.option}" if _this.option else "start the same command again"
-    return f"what is finished is kept in `{_this.folder}`: {how} to go on"
+    return f"what is finished is kept in `{_this.folder}`: {how} to continue"
 
 
 def end_sweep() -> None:
-    """After a failed job Hydra leaves out the end of a sweep, at which callbacks report on the other jobs."""
+    """Run the callbacks at the end of a sweep, such as its report, which Hydra skips after a failed job."""
     sweep = _this.sweep
     if sweep is not None and any(Path(sweep.hydra.sweep.dir).glob("**/summary.json")):
         Callbacks(sweep).on_multirun_end(config=sweep, config_name=None)
@@ -97,7 +97,7 @@ def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
 
     Args:
         run: The command.
-        say: Says the sentence.
+        say: Prints the sentence.
 
     Raises:
         SystemExit: With 130 after SIGINT (Ctrl-C) and 143 after SIGTERM.
@@ -119,17 +119,17 @@ def stopped_alike(run: Callable[[], None], say: Callable[[str], None]) -> None:
 
 
 def own_signal(error: Exception) -> None:
-    """If another process has ended, wait for the signal that may have ended it and is on its way here too.
+    """If another process has ended, wait for the signal that may have ended it and may still arrive here.
 
     Raises:
-        Stopped: If it comes.
+        Stopped: If it arrives.
     """
     if ended_process(error):
         time.sleep(2)
 
 
 def join_launcher() -> None:
-    """A job in a process of a launcher of sweeps ends with the sweep; submitit has handlers of its own."""
+    """A job in a process of a sweep's launcher ends with the sweep; submitit has its own handlers."""
     if _this.user:
         return
     _follow()

@@ -1,8 +1,8 @@
 """Augmentation of whole batches, addressed by (seed, epoch, image).
 
 The random numbers come from an integer hash that is computed on the tensor of indices itself, so
-that a batch costs a few tensor operations on any device, and an image's crop does not depend on
-its batch, its rank, or how the run got to this epoch.
+that a batch takes a few tensor operations on any device, and the crop of an image does not depend on its
+batch, its rank, or interruptions of the run.
 """
 
 from typing import Protocol
@@ -16,7 +16,7 @@ __all__ = ["Augmentation", "CropAndFlip", "augmentation_key", "random_integers"]
 
 
 def _signed(value: int) -> int:
-    """The same 64 bits as a signed integer, which is what torch has."""
+    """The same 64 bits as a signed integer, since torch has no unsigned ones."""
     return value - 2**64 if value >= 2**63 else value
 
 
@@ -27,7 +27,7 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(values: Tensor, bits: int) -> Tensor:
-    return (values >> bits) & (2 ** (64 - bits) - 1)  # torch shifts in copies of the sign
+    return (values >> bits) & (2 ** (64 - bits) - 1)  # torch's shift copies the sign bit
 
 
 def _mix(values: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def random_integers(key: int, indices: Tensor, draw: int, bound: int) -> Tensor:
     Args:
         key: See `augmentation_key`.
         indices: ``(B,)`` int64, any device.
-        draw: Which of the image's numbers; different draws are independent.
+        draw: Number of the draw; different draws are independent.
         bound: The integers are uniform in [0, bound), up to one part in 2**32.
 
     Returns:
@@ -58,7 +58,7 @@ def random_integers(key: int, indices: Tensor, draw: int, bound: int) -> Tensor:
 
 
 class Augmentation(Protocol):
-    """A random change of each image in a batch, addressed by the image."""
+    """A random change of each image in a batch, determined by the image's index."""
 
     def __call__(self, images: Tensor, indices: Tensor, key: int) -> Tensor:
         """Change `images` ``(B, C, H, W)`` uint8; see `random_integers` for `indices` and `key`."""

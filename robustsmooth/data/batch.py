@@ -1,4 +1,4 @@
-"""What every loader yields."""
+"""The batches of all loaders."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ __all__ = ["Batch"]
 
 
 class Batch(NamedTuple):
-    """Images with their labels and their place in the data set.
+    """Images with their labels and their index in the data set.
 
     Attributes:
-        images: ``(B, C, H, W)`` float32 in [0, 1] by the time a module or a callback sees them.
+        images: ``(B, C, H, W)`` float32 in [0, 1] when a module or a callback gets them.
         labels: ``(B,)`` int64.
-        indices: ``(B,)`` int64, the image's stable index in its split; logs name images by it.
+        indices: ``(B,)`` int64, the index of the image in its split, by which logs identify it.
     """
 
     images: Tensor

@@ -20,14 +20,14 @@ class CIFAR10DataModule(ImageDataModule):
 
     Two layouts are recognised in `root`:
 
-    * the official files, ``cifar-10-batches-py/`` (`root` may also be that folder), whose order is the
-      one that published logs refer to;
+    * the official files, ``cifar-10-batches-py/`` (`root` may also be that folder), in the order of published
+      logs;
     * class folders, ``train/<class>/*.png`` and ``test/<class>/*.png`` (or JPEG), sorted by class.
 
     Args:
         root: The folder of the data.
         download: Fetch the official files if the folder has neither layout.
-        augmentation: What is done to training images.
+        augmentation: Augmentation of training images; None for none.
         **settings: See `ImageDataModule`.
     """
 
@@ -69,7 +69,7 @@ class CIFAR10DataModule(ImageDataModule):
             file, key = self.meta
             content = load_arrays(official / file)
             if key not in content:
-                raise ValueError(f"`{official / file}` is no file of {self.folder}; fetch it again")
+                raise ValueError(f"`{official / file}` is not a valid file of {self.folder}; fetch it again")
             return [str(name) for name in content[key]]
         if self._has_class_folders():
             return class_folders(self.root / split)
@@ -101,9 +101,9 @@ class CIFAR10DataModule(ImageDataModule):
         try:
             images, labels = content["data"], np.asarray(content[self.labels_key], dtype=np.int64)
         except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"`{path}` is no file of {self.folder}; fetch it again") from error
+            raise ValueError(f"`{path}` is not a valid file of {self.folder}; fetch it again") from error
         if getattr(images, "dtype", None) != np.uint8 or images.shape != (len(labels), 3 * 32 * 32):
-            raise ValueError(f"`{path}` is no file of {self.folder}; fetch it again")
+            raise ValueError(f"`{path}` is not a valid file of {self.folder}; fetch it again")
         return images, labels
 
 

@@ -12,8 +12,8 @@ class DigitsDataModule(ImageDataModule):
     """1797 handwritten digits, 8x8 pixels, 10 classes (UCI, Alpaydin and Kaynak 1998).
 
     They have no official split. Here, of the images of each class in file order, every fifth is a test
-    image (364 in all) and the others are training images (1433), of which validation holds out some. The
-    stored grey values 0...16 become round(255 v / 16), so that images lie on the usual 8-bit grid.
+    image (364 in all) and the others are training images (1433), some of which are held out for validation.
+    The stored grey values 0...16 become round(255 v / 16), so that images lie on the usual 8-bit grid.
 
     See `ImageDataModule` for the arguments.
     """

@@ -41,7 +41,7 @@ def read_image(path: Path | str) -> Image.Image:
     """Decode an image file to RGB.
 
     Raises:
-        UnreadableImageError: If it is missing, truncated or no image.
+        UnreadableImageError: If it is missing, truncated or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -51,7 +51,7 @@ def read_image(path: Path | str) -> Image.Image:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The names of the class folders, sorted: a class's place is its label.
+    """The names of the class folders, sorted; the position of a class is its label.
 
     Raises:
         FileNotFoundError: If the folder is missing or has no class folder.

@@ -1,4 +1,4 @@
-"""Large images in class folders, decoded by worker processes: ImageNet and the like."""
+"""Large images in class folders, decoded by worker processes: ImageNet and similar data sets."""
 
 import json
 import math
@@ -57,7 +57,7 @@ class RandomResizedCrop:
         self.size, self.scale, self.ratio, self.flip = size, tuple(scale), tuple(ratio), flip
 
     def __call__(self, image: Image.Image, source: random.Random) -> Image.Image:
-        """Change an image with the numbers of `source`."""
+        """Change an image with random numbers from `source`."""
         box = self._box(*image.size, source)
         image = image.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR)
         if self.flip and source.random() < 0.5:
@@ -72,7 +72,7 @@ class RandomResizedCrop:
             if 0 < w <= width and 0 < h <= height:
                 left, top = source.randint(0, width - w), source.randint(0, height - h)
                 return left, top, left + w, top + h
-        # A very long image: as much of its centre as the ratio allows.
+        # For a very long image, the largest part of its centre that the ratio allows.
         w = min(width, round(height * self.ratio[1]))
         h = min(height, round(width / self.ratio[0]))
         left, top = (width - w) // 2, (height - h) // 2
@@ -99,7 +99,7 @@ class ImageFiles:
         transform: Callable[[Image.Image, int], Image.Image],
     ) -> None:
         self.folder, self.labels, self.transform = folder, labels, transform
-        # One array instead of a million strings: worker processes share it without copying.
+        # One array instead of a million strings, so that worker processes share it without copying.
         self.paths = (
             paths if isinstance(paths, np.ndarray) else np.array([os.fsencode(path) for path in paths])
         )
@@ -136,7 +136,7 @@ class _Centre:
 
 
 class _Augmented:
-    """The transform of training: addressed by (seed, epoch, position); the sampler knows the epoch."""
+    """The transform of training, addressed by (seed, epoch, position); the sampler has the epoch."""
 
     def __init__(self, augmentation: RandomResizedCrop, seed: int, sampler: TrainingSampler) -> None:
         self.augmentation, self.seed, self.sampler = augmentation, seed, sampler
@@ -147,7 +147,7 @@ class _Augmented:
 
 
 class ImageFolderDataModule(ImageDataModule):
-    """Any set of images in class folders, ``<root>/<split>/<class>/<image>``.
+    """Images in class folders, ``<root>/<split>/<class>/<image>``.
 
     Labels and indices are those of torchvision's ImageFolder: classes and files in sorted order.
     Test images are scaled and cut from the centre; training images are augmented in the workers.
@@ -155,14 +155,15 @@ class ImageFolderDataModule(ImageDataModule):
     Args:
         root: The folder of the splits.
         train_folder: The training split's folder in `root`.
-        test_folder: The test split's folder in `root`; ``val`` for ImageNet, whose public test is that.
-        classes: Which classes to keep: None for all, a number to choose so many at random, or names. The
+        test_folder: The test split's folder in `root`; ``val`` for ImageNet, whose test labels are not
+            public.
+        classes: Which classes to keep: None for all, a number of classes to choose at random, or names. The
             kept names are written to ``classes.json`` in the run folder.
-        class_seed: The seed of that choice, apart from the run's.
+        class_seed: The seed of that choice, independent of the run's seed.
         test_crop: Sides of the test images.
-        test_resize: What the shorter side is scaled to before that; the usual 256/224 of `test_crop` if
+        test_resize: Length to which the shorter side is scaled before; the usual 256/224 of `test_crop` if
             None.
-        augmentation: What is done to training images; None to treat them like test images.
+        augmentation: Augmentation of training images; None to treat them like test images.
         **settings: See `ImageDataModule`.
     """
 
@@ -242,6 +243,6 @@ class ImageFolderDataModule(ImageDataModule):
         unknown = sorted(set(self.classes) - set(names))
         if unknown:
             raise ValueError(
-                f"`data.classes` names {unknown[0]!r}, which is no class folder in `{self.root}`"
+                f"`data.classes` names {unknown[0]!r}, which is not a class folder in `{self.root}`"
             )
         return set(self.classes)

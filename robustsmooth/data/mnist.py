@@ -26,7 +26,7 @@ class MNISTDataModule(ImageDataModule):
         root: A folder with the official files (``train-images-idx3-ubyte`` and its three companions,
             packed with gzip or not), or one that has them in ``MNIST/raw/`` as torchvision stores them.
         download: Fetch the files if they are missing.
-        augmentation: What is done to training images.
+        augmentation: Augmentation of training images; None for none.
         **settings: See `ImageDataModule`.
     """
 
@@ -83,15 +83,15 @@ class MNISTDataModule(ImageDataModule):
         path = self._find(name)
         if path is None:
             raise FileNotFoundError(
-                f"`{self.root}` has no {name}, also not packed or in {self.folder}/raw/; set data.root to "
+                f"`{self.root}` has no {name}, neither packed nor in {self.folder}/raw/; set data.root to "
                 "the folder of the data, or data.download=true to fetch them"
             )
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             try:
                 header = [int.from_bytes(file.read(4), signed=True) for _ in range(1 + dimensions)]
                 shape, size = header[1:], math.prod(header[1:])
-                if header[0] != 0x0800 + dimensions:  # bytes, so many dimensions
-                    raise ValueError(f"`{path}` is no {name} file; fetch it again")
+                if header[0] != 0x0800 + dimensions:  # type (bytes) and number of dimensions
+                    raise ValueError(f"`{path}` is not a valid {name} file; fetch it again")
                 if min(shape) < 0 or size > _MOST_BYTES:
                     raise ValueError(
                         f"`{path}` says that it holds {' x '.join(map(str, shape))} bytes, more than any "

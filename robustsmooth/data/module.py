@@ -1,4 +1,4 @@
-"""The data modules' common base: splits, loaders, and the way from stored pixels to [0, 1]."""
+"""The base of the data modules: splits, loaders, and the conversion of stored pixels to [0, 1]."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -36,25 +36,25 @@ class Settings(TypedDict, total=False):
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
-    """Base of all data modules; a data set of its own defines `load` and `names`, and no more.
+    """Base of all data modules; a new data set defines `load` and `names` only.
 
     A data set has two splits, ``train`` and ``test``. Validation images are held out of ``train``,
-    stratified and always the same ones, so that no test image ever trains or selects. An image's index
-    is its position in its split. A split is opened when it is first needed.
+    stratified and always the same ones, so that test images are never used for training or selection. The
+    index of an image is its position in its split. A split is opened when it is first needed.
 
-    Loaders hand out stored pixels (uint8). The conversion to floats in [0, 1], and the augmentation
+    Loaders yield stored pixels (uint8). The conversion to floats in [0, 1], and the augmentation
     before it, happen in whole batches on the device.
 
     Args:
         num_classes: Number of classes, checked against the data; None to take it from the data.
         channels: Colour channels of the images, checked against the data.
-        normalization: ``mean`` and ``std`` per channel, for networks that start with them; kept as an
-            attribute only, images are not normalised here.
-        batch_size: Images per training step, *over all devices*: a run is the same run on more of them.
-        val_images: How many training images are held out for validation, or which share of them.
+        normalization: ``mean`` and ``std`` per channel, for the networks' first layer. It is stored as an
+            attribute only; images are not normalised here.
+        batch_size: Images per training step, *over all devices*: a run does not depend on their number.
+        val_images: How many training images are held out for validation, or what share of them.
         subset: Which images are evaluated; all of the test split by default.
-        augmentation: What is done to training images, such as `CropAndFlip`; None for nothing.
-        num_workers: Processes that load images; None for one per core. Sets in memory need none.
+        augmentation: Augmentation of training images, such as `CropAndFlip`; None for none.
+        num_workers: Processes that load images; None for one per core. Data in memory need none.
         extra: More training images, such as `UnlabeledImages` for self-training. They are mixed into the
             training batches; their indices follow those of the training split.
         seed: The run's seed, for order and augmentation.
@@ -97,7 +97,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """The classes of a split, in the order of their labels.
 
         Raises:
-            FileNotFoundError: If the data are not there; the message says where they should be.
+            FileNotFoundError: If the data are missing; the message says where they should be.
         """
 
     @abstractmethod
@@ -105,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Open a split.
 
         Raises:
-            FileNotFoundError: If the data are not there; the message says where they should be.
+            FileNotFoundError: If the data are missing; the message says where they should be.
             ValueError: If they are damaged; the message names the file.
         """
 
@@ -113,10 +113,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The classes' names in the order of the labels; the splits must agree, where both are there.
+        """The names of the classes in the order of the labels; if both splits exist, they must agree.
 
         Raises:
-            FileNotFoundError: If neither split is there.
+            FileNotFoundError: If both splits are missing.
             ValueError: If the splits disagree, or `num_classes` and the data do.
         """
         found, missing = [], []
@@ -146,17 +146,17 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of the images that networks see in evaluation; most sets know it unopened."""
+        """``(C, H, W)`` of the images in evaluation; for most data sets, known without opening them."""
         return self.part("test").shape
 
     @property
     def evaluated(self) -> Split:
-        """The split that the evaluated images come from."""
+        """The split of the evaluated images."""
         return "test" if self.subset.split == "test" else "train"
 
     @cached_property
     def test_indices(self) -> list[int]:
-        """The images that are evaluated, as positions in the split that they come from."""
+        """The images that are evaluated, as positions in their split."""
         if self.subset.split == "test":
             return self.subset.select(len(self.part("test")))
         if self.subset.split == "train":
@@ -169,7 +169,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @cached_property
     def train_positions(self) -> list[int]:
-        """The images of the training split that train."""
+        """The images of the training split that are trained on."""
         return self._split[0]
 
     @cached_property
@@ -184,7 +184,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def part(self, split: Split) -> Part:
         """A split, opened and checked on first use."""
         if split not in self._parts:
-            self.names(split)  # says what is missing where this split is not there
+            self.names(split)  # raises with what is missing
             classes = len(self.class_names)
             part = self.load(split)
             if part.shape[0] != self.channels:
@@ -216,7 +216,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             self.part(self.evaluated)
 
     def train_dataloader(self) -> DataLoader:
-        """Training images in an order of their own in each epoch; goes on where a resumed run stopped."""
+        """Training images, in another order in each epoch; continues where a resumed run stopped."""
         rank, ranks = self._rank()
         epoch, first_batch = self._progress()
         part, positions = self.part("train"), self.train_positions
@@ -237,7 +237,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader(self.training_view(part, sampler), sampler, drop_last=True)
 
     def training_view(self, part: Part, sampler: TrainingSampler) -> Part:
-        """The training images as the loader reads them; a place for augmentation before batches exist."""
+        """The training images as the loader reads them; override it to augment single images."""
         return part
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -255,7 +255,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.convert(batch, epoch=trainer.current_epoch if training else None)  # type: ignore[union-attr]
 
     def convert(self, batch: Batch, epoch: int | None = None) -> Batch:
-        """The batch as networks see it.
+        """The batch as networks get it.
 
         Args:
             batch: As a loader yields it, images ``(B, C, H, W)`` uint8.
@@ -272,13 +272,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return batch._replace(images=images.to(torch.float32).div_(255))
 
     def sample(self, count: int, split: Literal["val", "test"] = "test") -> Batch:
-        """Some images as networks see them, evenly spread over those that are evaluated.
+        """Some images as networks get them, evenly spread over those that are evaluated.
 
         Args:
-            count: How many; fewer if there are not so many.
+            count: How many; fewer if there are fewer images.
             split: ``val`` or ``test``.
         """
-        self.prepare_data()  # this look may come before Lightning's
+        self.prepare_data()  # may be called before Lightning does it
         if split == "val":
             part, places = self.part("train"), self.val_positions or self.train_positions
         else:
@@ -302,7 +302,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         rank, ranks = self._rank()
         part = self.part(split)
         sampler = UnrepeatedSampler(part, num_replicas=ranks, rank=rank, positions=positions)  # type: ignore[arg-type]
-        if positions and not len(sampler):  # without a batch, a rank would not join in
+        if positions and not len(sampler):  # every rank needs a batch: collective operations wait for all
             return DataLoader(part, batch_sampler=[[]], collate_fn=_as_is)  # type: ignore[arg-type]
         return self._loader(part, sampler, drop_last=False)
 
@@ -321,7 +321,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
 
 class _ResumableLoader(DataLoader):
-    """Tells Lightning that a resumed epoch goes on where it stopped: `TrainingSampler` sees to that."""
+    """Tells Lightning that a resumed epoch continues where it stopped, which `TrainingSampler` does."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}

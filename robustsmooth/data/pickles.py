@@ -11,7 +11,7 @@ __all__ = ["load_arrays"]
 
 
 class _Dtype:
-    """A number type as a pickle describes it; NumPy trusts the description, and crashes on a bad one."""
+    """A number type as a pickle describes it; checked, since NumPy crashes on an invalid description."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code, self.order = code, "="
@@ -27,7 +27,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array as a pickle describes it; `real` makes it, once all is read."""
+    """An array as a pickle describes it; `real` makes it when everything has been read."""
 
     def __init__(self, *_: Any) -> None:
         self.raw: Any = b""
@@ -83,10 +83,10 @@ def load_arrays(path: Path) -> dict[str, Any]:
         arrays = {key: _real(value) for key, value in content.items()} if isinstance(content, dict) else None
     except OSError:
         raise
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise ValueError(f"`{path}` is damaged or no data file ({error}); fetch it again") from error
+    except Exception as error:  # a damaged pickle may raise nearly any exception
+        raise ValueError(f"`{path}` is damaged or not a data file ({error}); fetch it again") from error
     if arrays is None:
-        raise ValueError(f"`{path}` is no data file: it holds a {type(content).__name__}; fetch it again")
+        raise ValueError(f"`{path}` is not a data file: it holds a {type(content).__name__}; fetch it again")
     return {str(key): value for key, value in arrays.items()}
 
 

@@ -15,12 +15,12 @@ __all__ = ["TrainingSampler", "UnrepeatedSampler"]
 
 
 class UnrepeatedSampler(DistributedSampler[int]):
-    """Deals out the examples like cards, without repeating any to even out the ranks.
+    """Distributes the examples over the ranks in turn, without repeating any.
 
     Ranks may hold different numbers of examples, so evaluation must not synchronise per batch.
 
     Args:
-        dataset: What is sampled from.
+        dataset: The data.
         num_replicas: Number of ranks.
         rank: This rank, in [0, num_replicas).
         positions: The positions in `dataset` to visit; all of them by default.
@@ -47,23 +47,23 @@ class UnrepeatedSampler(DistributedSampler[int]):
 class TrainingSampler(DistributedSampler[int]):
     """A fresh order in every epoch, addressed by (seed, epoch), cut into whole batches.
 
-    The order is cut into batches of `batch_size` images before the ranks share each batch out. The
-    images of a step are therefore the same on any number of ranks, and what does not fill a batch
-    is left out of this epoch.
+    The order is cut into batches of `batch_size` images, and each batch is then divided among the ranks. The
+    images of a step are therefore the same on any number of ranks. Images that do not fill a batch are left
+    out of this epoch.
 
     Args:
-        dataset: What is sampled from.
+        dataset: The data.
         batch_size: Images per step, over all ranks; a multiple of `num_replicas`.
         seed: The run's seed.
         positions: The positions in `dataset` to draw from; all of them by default.
         num_replicas: Number of ranks.
         rank: This rank, in [0, num_replicas).
-        epoch: The epoch to begin with, after a resume.
-        first_batch: How many batches of that first epoch to leave out, after a resume in its middle;
-            a whole epoch's count belongs to the epoch before and leaves out none.
-        weights: Asked at the beginning of every epoch, on all ranks, how often to draw each position:
-            ``(len(positions),)``. The epoch's images are then drawn with replacement, as many as there are
-            positions; None for each image once.
+        epoch: The first epoch, after a resume.
+        first_batch: How many batches of that epoch to skip, after a resume within an epoch; the count of a
+            whole epoch belongs to the epoch before, and nothing is skipped.
+        weights: Called at the beginning of every epoch, on all ranks; returns how often to draw each
+            position, ``(len(positions),)``. The images of the epoch are then drawn with replacement, as many
+            as there are positions. If it returns None, each image is used once.
 
     Raises:
         ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
@@ -111,10 +111,10 @@ class TrainingSampler(DistributedSampler[int]):
         weights = None if self.weights is None else self.weights(self.epoch)
         if weights is None:
             return torch.randperm(len(self.positions), generator=source)
-        # By inversion in float64: torch.multinomial refuses more than 2^24 images and works in float32.
+        # By inversion in float64: torch.multinomial takes at most 2^24 images and computes in float32.
         heights = weights.double().cumsum(0)
         drawn = torch.rand(len(self.positions), dtype=torch.float64, generator=source) * heights[-1]
-        last = int(weights.nonzero()[-1])  # rounding may reach the very end
+        last = int(weights.nonzero()[-1])  # by rounding, a draw may be behind the last one
         return torch.searchsorted(heights, drawn, right=True).clamp(max=last)
 
     def __len__(self) -> int:

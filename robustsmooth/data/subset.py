@@ -11,7 +11,7 @@ from robustsmooth.smoothing.addressing import generator
 
 __all__ = ["Subset", "stratified_split"]
 
-_SPLIT_SEED = 0  # fixed on purpose: runs of different seeds are selected on the same images
+_SPLIT_SEED = 0  # fixed on purpose: runs of different seeds use the same validation images
 
 
 Evaluated = Literal["test", "val", "train"]
@@ -22,15 +22,15 @@ class Subset:
     """The images that are evaluated.
 
     Args:
-        split: ``test``, the test split; ``val``, the validation images, which were held out of the
-            training split, to choose settings by; or ``train``, the images that train, without augmentation.
-            An index is a position in the split that the image is from.
+        split: ``test``, the test split; ``val``, the validation images, which were held out of the training
+            split, for choosing settings; or ``train``, the training images, without augmentation. An index is
+            a position in the original split.
         every: Keep the images 0, `every`, 2 `every`...: 20 for CIFAR-10 and 100 for ImageNet in most
             papers.
-        max: Keep at most so many of those, evenly spread. (Not the first ones: in a set that is
-            stored in class folders they would be of one class.)
+        max: Keep at most this many of those, evenly spread. (Not the first ones, which in class folders would
+            all be of one class.)
         indices: Keep exactly these: a list, or a range as text such as ``"0:1000"`` or ``"0:1000:5"``.
-            Wins over `every` and `max`. Of validation images, their number among them.
+            Overrides `every` and `max`. For validation images, positions among them.
 
     Raises:
         ValueError: If a number is not positive, or the split unknown.
@@ -50,10 +50,10 @@ class Subset:
             raise ValueError(f"`subset.max` must be at least 1, or null for no limit, got {self.max}")
 
     def select(self, length: int) -> list[int]:
-        """The selected places among `length` images, in rising order.
+        """The selected positions among `length` images, in ascending order.
 
         Raises:
-            ValueError: If a place is outside of them, or named twice.
+            ValueError: If a position is outside of them, or named twice.
         """
         if self.indices is not None:
             return self._named(length)
@@ -88,14 +88,14 @@ class Subset:
 
 
 def stratified_split(labels: Tensor, held_out: int | float) -> tuple[list[int], list[int]]:
-    """Hold out images of every class, in proportion; always the same ones.
+    """Hold out images of every class, in proportion to its size; always the same ones.
 
     Args:
         labels: ``(N,)`` int64, the classes of the training split.
-        held_out: How many images to hold out, in [0, N); or which share of them, in (0, 1).
+        held_out: How many images to hold out, in [0, N); or what share of them, in (0, 1).
 
     Returns:
-        The positions that stay, and those held out, each in rising order.
+        The positions that are kept, and those held out, both in ascending order.
 
     Raises:
         ValueError: If `held_out` is out of range.
@@ -110,7 +110,7 @@ def stratified_split(labels: Tensor, held_out: int | float) -> tuple[list[int], 
     held_out = int(held_out)
     shuffled = torch.randperm(len(labels), generator=generator(_SPLIT_SEED, "validation split"))
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    # Each class is a run in `by_class`; evenly spaced places take from every run in proportion.
+    # `by_class` is sorted by class, so evenly spaced positions take a share of every class.
     places = torch.tensor([(2 * place + 1) * len(labels) // (2 * held_out) for place in range(held_out)])
     chosen = by_class[places.long()]
     stays = torch.ones(len(labels), dtype=torch.bool)

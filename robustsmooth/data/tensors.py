@@ -1,4 +1,4 @@
-"""A split of a data set, and the kinds that live in memory."""
+"""A split of a data set, and those that are kept in memory."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ __all__ = ["ImageTensors", "JoinedParts", "Part"]
 
 
 class Part(Protocol):
-    """One split of a data set, such as `ImageTensors`: labels at once, images by the batch."""
+    """One split of a data set, such as `ImageTensors`: all labels, and images in batches."""
 
     labels: Tensor
     shape: tuple[int, int, int]
@@ -25,7 +25,7 @@ class Part(Protocol):
 
 
 class ImageTensors:
-    """A split in memory, fetched a batch at a time: one gather, no work per image.
+    """A split in memory; a batch is one indexing operation, without work per image.
 
     Args:
         images: ``(N, C, H, W)`` uint8.
@@ -49,7 +49,7 @@ class ImageTensors:
 
 
 class JoinedParts:
-    """Two parts as one, the positions of the second after those of the first.
+    """Two parts joined: the positions of the second follow those of the first.
 
     Args:
         first: Keeps its positions.

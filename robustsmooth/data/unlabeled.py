@@ -1,4 +1,4 @@
-"""Extra training images without labels, or with somebody's pseudo-labels."""
+"""Extra training images without labels, or with pseudo-labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -50,10 +50,10 @@ class _Extra(ABC):
 
 
 class WithoutLabels(_Extra):
-    """The training images of a data set as extra images, their labels left out.
+    """The training images of a data set as extra images, without their labels.
 
     Args:
-        data: The data set; what it holds out for validation is no part of it.
+        data: The data set; without its validation images.
     """
 
     def __init__(self, data: ImageDataModule) -> None:
@@ -68,15 +68,15 @@ class WithoutLabels(_Extra):
 class UnlabeledImages(_Extra):
     """Extra images for self-training (Carmon et al. 2019), read into memory when they are first needed.
 
-    Recognised are a folder of images, an ``.npz`` with ``image`` and maybe ``label`` (Gowal et al. 2021), an
-    ``.npy``, and a pickle with ``data`` and maybe ``extrapolated_targets`` (the 500 000 pseudo-labelled
-    tiny images of Carmon et al.). Arrays hold ``(N, H, W, C)`` uint8.
+    These are recognised: a folder of images, an ``.npz`` with ``image`` and optionally ``label`` (Gowal et
+    al. 2021), an ``.npy``, and a pickle with ``data`` and optionally ``extrapolated_targets`` (the 500 000
+    pseudo-labelled tiny images of Carmon et al.). Arrays hold ``(N, H, W, C)`` uint8.
 
     Args:
         path: The folder or file.
         keep_labels: Use the pseudo-labels in the file; otherwise every label is `UNLABELED`, and the method
             labels the images itself.
-        max: Take at most so many images, evenly spread.
+        max: Take at most this many images, evenly spread.
         side: Sides of the images in a folder.
     """
 
@@ -115,8 +115,8 @@ class UnlabeledImages(_Extra):
                     content = {"data": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
             except PermissionError:
                 raise
-            except Exception as error:  # NumPy, zipfile and zlib each have their own
-                raise ValueError(f"`{self.path}` is damaged or no array file; fetch it again") from error
+            except Exception as error:  # NumPy, zipfile and zlib have their own exceptions
+                raise ValueError(f"`{self.path}` is damaged or not an array file; fetch it again") from error
         else:
             content = load_arrays(self.path)
         images = next((content[key] for key in self._IMAGES if key in content), None)
@@ -130,5 +130,7 @@ class UnlabeledImages(_Extra):
             return tensor, torch.full((len(tensor),), UNLABELED)
         labels = next((content[key] for key in self._LABELS if key in content), None)
         if labels is None or len(labels) != len(images):
-            raise ValueError(f"`{self.path}` has no label for each image; set data.extra.keep_labels=false")
+            raise ValueError(
+                f"`{self.path}` does not have one label per image; set data.extra.keep_labels=false"
+            )
         return tensor, torch.from_numpy(np.asarray(labels)[places].astype(np.int64))

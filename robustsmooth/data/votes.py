@@ -1,4 +1,4 @@
-"""Votes on training images that an evaluation wrote down, as soft targets."""
+"""Votes on training images from a log of ``predict``, as soft targets."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ __all__ = ["VoteTable"]
 class VoteTable:
     """Shares of votes per class for the images of a split, by index.
 
-    Kept sparse: of ImageNet's thousand classes an image has votes for a few.
+    Stored sparsely: of ImageNet's thousand classes, an image has votes for a few.
 
     Args:
-        votes: For each image's index, its votes: ``(class, number)`` pairs.
+        votes: By image index, ``(class, number)`` pairs.
         num_classes: Number of classes.
 
     Raises:
-        ValueError: If an image has no votes, or votes for a class that there is not.
+        ValueError: If an image has no votes, or votes for a class that does not exist.
     """
 
     def __init__(self, votes: dict[int, list[tuple[int, int]]], num_classes: int) -> None:
@@ -48,7 +48,7 @@ class VoteTable:
             num_classes: Number of classes.
 
         Raises:
-            ValueError: If there is no finished ``predict.tsv``, or it is not of training images.
+            ValueError: If there is no finished ``predict.tsv``, or it is not about training images.
         """
         path = Path(folder).expanduser() / "predict.tsv"
         if not path.is_file():
@@ -65,13 +65,13 @@ class VoteTable:
         return cls(votes, num_classes)
 
     def missing(self, indices: Tensor) -> Tensor:
-        """Those of the indices that the table has no votes for."""
+        """The indices for which the table has no votes."""
         known = indices < len(self._rows)
         rows = self._rows[indices.clamp(max=len(self._rows) - 1)] if len(self._rows) else indices * 0 - 1
         return indices[~known | (rows < 0)]
 
     def shares(self, indices: Tensor) -> Tensor:
-        """The images' shares of votes, ``(B, K)`` float32, on the device of `indices`.
+        """The shares of votes of the images, ``(B, K)`` float32, on the device of `indices`.
 
         Raises:
             ValueError: If an image has none.
@@ -81,7 +81,7 @@ class VoteTable:
         if len(absent):
             raise ValueError(
                 f"`method.targets` has no votes for {len(absent)} of the training images, such as number "
-                f"{int(absent[0])}: let predict finish, with data.subset.split=train and this data.val_images"
+                f"{int(absent[0])}: finish predict, with data.subset.split=train and this data.val_images"
             )
         rows = self._rows[here]
         dense = torch.zeros(len(here), self.num_classes)

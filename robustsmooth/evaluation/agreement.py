@@ -1,4 +1,4 @@
-"""How often one pass of a network says what its stochastic vote says (HeatSmoothing, Figure 3)."""
+"""How often a single pass of a network agrees with the vote over noisy copies (HeatSmoothing, Figure 3)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,36 +12,36 @@ from torch import nn
 from robustsmooth import statistics
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.base import Evaluation
-from robustsmooth.evaluation.context import precision_settings
+from robustsmooth.evaluation.context import noise_levels, precision_settings
+from robustsmooth.kinds import AGREEMENT, LogKind
 from robustsmooth.smoothing import HardVote, ImageRandomness, Predict, running_votes
 
 __all__ = ["Agreement"]
 
 
 class Agreement(Evaluation):
-    """Write per image and noise level what a clean pass and what PREDICT say, to ``agreement.tsv``.
+    """For each image and noise level, write the answers of a clean pass and of PREDICT to ``agreement.tsv``.
 
-    The share of equal answers is taken over the images that the single pass has right, as in
-    the paper; from two runs on the same images the report compares one network's pass with the other's vote.
-    PREDICT may abstain; an abstention agrees with nothing. Logged for each level: ``test/agreement@<sigma>``.
+    Agreement is the share of equal answers among the images that the single pass classifies correctly, as in
+    the paper. An abstention of PREDICT counts as disagreement. From two runs on the same images the report
+    compares the pass of one network with the vote of the other. Logged for each level:
+    ``test/agreement@<sigma>``.
 
     Args:
         folder: The run folder.
-        sigmas: Noise levels, at least 0; all see the same normal numbers.
+        sigmas: Noise levels, at least 0; all use the same normal random numbers.
         n: Votes per image and level; the paper takes 100.
-        alpha: Of PREDICT, in (0, 1).
+        alpha: Failure probability of PREDICT, in (0, 1).
         seed: The run's seed.
         settings: What else the rows depend on, such as the data set.
-        progress: Show a bar, and a table after.
+        progress: Show a progress bar, and a table at the end.
 
     Raises:
         ValueError: If a noise level, `n` or `alpha` is not allowed.
     """
 
-    name: ClassVar[str] = "agreement"
+    kind: ClassVar[LogKind] = AGREEMENT
     verb: ClassVar[str] = "comparing a pass with the vote on"
-    columns: ClassVar[list[str]] = ["idx", "label", "sigma", "single", "vote", "top_votes", "n"]
-    key: ClassVar[list[str]] = ["idx", "sigma"]
 
     def __init__(
         self,
@@ -54,9 +54,7 @@ class Agreement(Evaluation):
         progress: bool = True,
     ) -> None:
         super().__init__(folder, seed=seed, settings=settings, progress=progress)
-        if not sigmas or any(not 0 <= sigma < float("inf") for sigma in sigmas):
-            raise ValueError(f"`sigmas` must be one or more numbers of at least 0, got {list(sigmas)}")
-        self.sigmas, self.predict = [float(sigma) for sigma in sigmas], Predict(n=n, alpha=alpha)
+        self.sigmas, self.predict = noise_levels(sigmas), Predict(n=n, alpha=alpha)
 
     def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
         """See `Evaluation.begin`."""
@@ -99,8 +97,8 @@ class Agreement(Evaluation):
             for place, (index, label) in enumerate(zip(indices.tolist(), labels.tolist(), strict=True)):
                 answer = self.predict.decide(counts[place].numpy(), sigma).prediction
                 row = (index, label, sigma, single[place], answer, int(counts[place].max()), self.predict.n)
-                self.write(dict(zip(self.columns, row, strict=True)))
-            self.heed(len(images) * self.predict.n, len(images) if sigma == self.sigmas[-1] else 0)
+                self.write(dict(zip(self.kind.columns, row, strict=True)))
+            self.advance(len(images) * self.predict.n, len(images) if sigma == self.sigmas[-1] else 0)
 
     def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
         """See `Evaluation.summarize`."""

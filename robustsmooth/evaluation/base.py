@@ -1,8 +1,8 @@
-"""The life of an evaluation inside ``trainer.test``: resumable, on any number of ranks, one row per image.
+"""Evaluations inside ``trainer.test``: resumable, on any number of ranks, one row per image.
 
-Every evaluation is an `Evaluation`. It says what its rows depend on, computes the rows of a batch, and says
-what all rows together mean. The base does the rest: it opens the log, refuses rows of other settings or of
-other images, leaves finished images out, merges the ranks' rows, writes ``summary.json`` and prints it.
+A subclass of `Evaluation` says what its rows depend on, computes the rows of a batch, and summarises all
+rows. The base class does the rest: it opens the log, refuses rows of other settings or of other images, skips
+finished images, merges the rows of all ranks, writes ``summary.json`` and prints it.
 """
 
 import json
@@ -26,43 +26,40 @@ from robustsmooth.evaluation.context import (
     images_here,
     network_of,
 )
-from robustsmooth.evaluation.progress import EvaluationProgress
+from robustsmooth.evaluation.evaluation_progress import EvaluationProgress
 from robustsmooth.evaluation.records import Extension, RecordLog
 from robustsmooth.files import write_whole
+from robustsmooth.kinds import LogKind
 from robustsmooth.terminal import Terminal, say
 
 __all__ = ["Evaluation"]
 
-_LOOKS = 64
-"""Rows whose images are compared before anything is computed; the others when their batch comes."""
+_COMPARED = 64
+"""How many finished rows are checked against their images at the start; the others when their batch comes."""
 
 
 class Evaluation(Callback):
-    """What certifies, attacks and measures during a test; writes ``<name>.tsv`` and ``summary.json``.
+    """Base of the callbacks that certify, attack or measure; writes ``<name>.tsv`` and ``summary.json``.
 
     Works with any module whose ``network`` (or itself) maps images in [0, 1] to logits and any test
-    loader that yields `Batch`. Started again in the same folder it goes on where it stopped.
+    loader that yields `Batch`. Started again in the same folder, it continues where it stopped.
 
     Args:
         folder: Where the rows and the summary are written.
         seed: Addresses all randomness.
-        settings: What else the rows depend on, as plain values (the data set, say).
-        progress: Show a bar and a table after.
+        settings: What else the rows depend on, as plain values, such as the data set.
+        progress: Show a progress bar, and a table at the end.
 
     Attributes:
         summary: What ``summary.json`` holds, once the test is over.
     """
 
-    name: ClassVar[str]
-    """Of the log."""
+    kind: ClassVar[LogKind]
+    """The log that it writes; the base adds the column ``image``."""
     verb: ClassVar[str]
     """What is being done, for the progress bar."""
-    columns: ClassVar[list[str]]
-    """Of the log; the last one, ``image``, is the base's."""
-    key: ClassVar[list[str]] = ["idx"]
-    """The columns that identify a row; the first is ``idx``."""
     unit: ClassVar[str] = "passes"
-    """What `heed` counts."""
+    """What `advance` counts."""
 
     def __init__(
         self,
@@ -79,23 +76,23 @@ class Evaluation(Callback):
         self._log: RecordLog | None = None
         self._bar: EvaluationProgress | None = None
 
-    # ------------------------------------------------------------------ what a subclass says
+    # ------------------------------------------------------------------ what a subclass defines
 
     @abstractmethod
     def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
-        """Get ready. All checks belong here: nothing has been written.
+        """Prepare the evaluation. All checks belong here: nothing has been written yet.
 
         Args:
             trainer: The trainer, about to test.
             network: Maps images in [0, 1] to logits.
 
         Returns:
-            What the rows depend on, as plain values; the base adds the network and `settings`.
+            What the rows depend on, as plain values; the base class adds the network and `settings`.
         """
 
     @abstractmethod
     def evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch) -> None:
-        """Compute the rows of a batch, or keep it for later; leave out what `is_finished`. See `write`."""
+        """Compute and `write` the rows of a batch, without finished images; or keep it for `finish`."""
 
     @abstractmethod
     def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
@@ -106,15 +103,15 @@ class Evaluation(Callback):
         """What is printed at the end: tables and lines."""
 
     def variants(self) -> list[tuple[Any, ...]]:
-        """The rows of one image: values of the key's columns after ``idx``. One row by default."""
+        """The rows of one image, by the values of the key columns after ``idx``. One row by default."""
         return [()]
 
     def may_change(self) -> Collection[str]:
-        """Settings, with dotted names, that may be others when rows are continued."""
+        """Settings (dotted names) that may differ when a log is continued."""
         return ()
 
     def extension(self) -> Extension | None:
-        """Which finished rows are continued; none by default."""
+        """Which finished rows are extended; none by default."""
         return None
 
     def wants(self, place: int) -> bool:
@@ -125,10 +122,10 @@ class Evaluation(Callback):
         """Compute the rows that were kept for later."""
 
     def after_merge(self, trainer: pl.Trainer) -> None:
-        """On rank 0, once all rows are there."""
+        """Called on rank 0 when all rows are written."""
 
     def most_passes(self) -> int | None:
-        """Passes (see `unit`) that an image takes at most; None if nobody knows."""
+        """The most passes (see `unit`) that an image can take; None if unknown."""
         return None
 
     def opening(self, images: int, finished: int) -> Iterable[str]:
@@ -136,53 +133,53 @@ class Evaluation(Callback):
 
         Args:
             images: How many there are.
-            finished: How many rows are there already.
+            finished: How many images are finished already.
         """
         return ()
 
     # ------------------------------------------------------------------ what a subclass uses
 
     def is_finished(self, index: int) -> bool:
-        """Whether all rows of an image are there."""
+        """Whether all rows of an image have been written."""
         assert self._log is not None
         return all((index, *variant) in self._log for variant in self.variants())
 
     def begun_row(self, index: int) -> dict[str, str] | None:
-        """The row of an image that is to be continued (see `extension`); None if there is none."""
+        """The row of an image that is to be extended (see `extension`); None if there is none."""
         assert self._log is not None
         return self._log.begun.get((str(index),))
 
     def has(self, index: int, *variant: Any) -> bool:
-        """Whether a row is there."""
+        """Whether a row has been written."""
         assert self._log is not None
         return (index, *variant) in self._log
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row to the log, unless it is there."""
+        """Add a row to the log, unless it is there already."""
         assert self._log is not None
-        if tuple(row[name] for name in self.key) not in self._log:
+        if tuple(row[name] for name in self.kind.key) not in self._log:
             self._log.append({**row, "image": self._names[row["idx"]]})
 
-    def heed(self, passes: int = 0, images: int = 0, of_images: int | None = None) -> None:
-        """Between two passes: move the bar.
+    def advance(self, passes: int = 0, images: int = 0, of_images: int | None = None) -> None:
+        """Called between two passes: move the progress bar.
 
         Args:
-            passes: How many there were since the last call.
+            passes: How many since the last call.
             images: How many images were finished since then.
-            of_images: The passes of these; all passes so far belong to finished images if None.
+            of_images: How many passes those images took; if None, all passes so far belong to finished
+                images.
         """
         if self._bar is not None:
             self._bar.advance(passes, images, of_images)
 
-    @staticmethod
-    def written_settings(folder: Path | str, name: str) -> dict[str, Any]:
-        """The settings of rows that are there already, to go on alike; empty if there are none."""
-        return RecordLog.written_settings(folder, name)
+    def written_settings(self) -> dict[str, Any]:
+        """The settings of the rows that are there already, to continue with them; empty if there are none."""
+        return RecordLog.written_settings(self.folder, self.kind.name)
 
     # ------------------------------------------------------------------ the test
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check everything, open the log, and say what to expect."""
+        """Check everything, open the log, and print what to expect."""
         self._names: dict[int, str] = {}
         self._places = 0
         self._seen: list[int] = []
@@ -193,12 +190,12 @@ class Evaluation(Callback):
             **self.begin(trainer, network),
             **self.settings,
         }
-        columns = [*self.columns, "image"]
+        columns = [*self.kind.columns, "image"]
         self._log = RecordLog(
             self.folder,
-            self.name,
+            self.kind.name,
             columns,
-            self.key,
+            self.kind.key,
             settings,
             trainer.global_rank,
             self.may_change(),
@@ -223,7 +220,7 @@ class Evaluation(Callback):
             self.evaluate(trainer, pl_module, batch)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finish all images; merge the ranks' rows; log the metrics."""
+        """Finish all images, merge the rows of all ranks, log the metrics."""
         assert self._log is not None
         self.finish(trainer)
         self._close()
@@ -234,34 +231,34 @@ class Evaluation(Callback):
             self.after_merge(trainer)
         trainer.strategy.barrier()
         wanted = set(keys)
-        rows = [row for row in self._log.rows() if tuple(row[name] for name in self.key) in wanted]
+        rows = [row for row in self._log.rows() if tuple(row[name] for name in self.kind.key) in wanted]
         self._metrics, facts = self._summarize(rows)
         self.summary = {"images": len(images), **facts, "settings": self._log.settings}
         finite = {key: value for key, value in self._metrics.items() if value is not None}
         pl_module.log_dict(finite, sync_dist=trainer.world_size > 1)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``summary.json`` and print what was found."""
+        """Write ``summary.json`` and print the results."""
         logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        metrics = dict(sorted({**logged, **self._metrics}.items()))  # ours in full precision
+        metrics = dict(sorted({**logged, **self._metrics}.items()))  # those of the summary in full precision
         self.summary = {"metrics": metrics, **self.summary}
         if not trainer.is_global_zero:
             return
         write_whole(self.folder / "summary.json", json.dumps(self.summary, indent=2) + "\n")
         if self.progress:
-            for each in self.report(self.summary):
-                self._print(each)
+            for item in self.report(self.summary):
+                self._print(item)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Leave file and terminal in order; finished rows stay."""
+        """Close the file and the progress bar; finished rows stay."""
         self._close()
 
-    # ------------------------------------------------------------------ parts of it
+    # ------------------------------------------------------------------ helpers
 
     def _check_images(self, trainer: pl.Trainer) -> None:
-        """Refuse rows of images that are not those of now, before anything is computed."""
+        """Refuse rows of images that are not part of the data now, before anything is computed."""
         assert self._log is not None
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule) or not self._log.known:
@@ -270,30 +267,32 @@ class Evaluation(Callback):
         stray = sorted(self._log.known.keys() - {str(index) for index in now})
         if stray and trainer.limit_test_batches == 1.0:
             raise ValueError(
-                f"`{self.folder}` holds {self.name} rows of images that are not evaluated now, the first is "
-                f"{stray[0]}: the data set has changed; {_WAY_OUT}"
+                f"`{self.folder}` holds {self.kind.name} rows of images that are not evaluated now, the "
+                f"first is {stray[0]}: the data set has changed; {_WAY_OUT}"
             )
         done = [index for index in now if str(index) in self._log.known]
         chosen = (
-            sorted({done[place * (len(done) - 1) // _LOOKS] for place in range(_LOOKS + 1)}) if done else []
+            sorted({done[place * (len(done) - 1) // _COMPARED] for place in range(_COMPARED + 1)})
+            if done
+            else []
         )
         if chosen:
             batch = data.convert(data.part(data.evaluated).__getitems__(chosen))
             self._compare(chosen, batch.labels.tolist(), image_names(batch.images))
 
     def _compare(self, indices: Sequence[int], labels: Sequence[int], names: Sequence[str]) -> None:
-        """Refuse an image that is not the one its row is of."""
+        """Refuse an image that differs from the one in its row."""
         assert self._log is not None
         for index, label, name in zip(indices, labels, names, strict=True):
             then = self._log.known.get(str(index), {})
             if then.get("label", str(label)) != str(label) or then.get("image", name) not in (name, "-"):
                 raise ValueError(
-                    f"`{self.folder}` holds a {self.name} row of another image {index}: the data set has "
-                    f"changed since; {_WAY_OUT}"
+                    f"`{self.folder}` holds a {self.kind.name} row of another image {index}: the data set "
+                    f"has changed since; {_WAY_OUT}"
                 )
 
     def _speak(self, trainer: pl.Trainer) -> None:
-        """Say what is going to happen, and show a bar."""
+        """Print what is about to happen, and show a progress bar."""
         assert self._log is not None
         here, shown = images_here(trainer), self.progress and trainer.is_global_zero
         here = sum(self.wants(place) for place in range(here))

@@ -17,6 +17,7 @@ from robustsmooth.evaluation.context import network_of
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
 from robustsmooth.evaluation.records import Extension
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text, counts_from_text
+from robustsmooth.kinds import CERTIFY, LogKind
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import (
     Begun,
@@ -49,7 +50,7 @@ __all__ = ["Certification", "ValidationCertification", "default_radii"]
 
 
 def default_radii(certificate: Certificate, smoothing: Noise, num_classes: int = 10) -> list[float]:
-    """Radii to report: 0, 0.25, 0.5... up to the largest that the setting can certify.
+    """Radii to report: 0, 0.25, 0.5... up to the largest radius that the setting can certify.
 
     Args:
         certificate: The certificate; some know only radii of their own (`Certificate.only_radii`).
@@ -63,10 +64,10 @@ def default_radii(certificate: Certificate, smoothing: Noise, num_classes: int =
 class Certification(VotingCallback):
     """Certifies every test image; writes ``certify.tsv`` and ``summary.json``.
 
-    The table starts with the field's columns, ``idx label predict radius correct time``. ``time`` is the
-    image's share of the seconds that the votes took. Logged: ``test/acr``, ``test/certified_acc@r`` for each
-    radius, ``test/abstention``, ``test/largest_radius`` (that the setting can certify), and
-    ``test/votes_per_image`` and ``test/seconds_per_image``.
+    The table starts with the columns of Cohen et al.'s log, ``idx label predict radius correct time``.
+    ``time`` is the image's share of the seconds that the votes took. Logged: ``test/acr``,
+    ``test/certified_acc@r`` for each radius, ``test/abstention``, ``test/largest_radius`` (what the setting
+    can certify at most), and ``test/votes_per_image`` and ``test/seconds_per_image``.
 
     Args:
         certificate: What is asked of each image, such as `robustsmooth.smoothing.Cohen`.
@@ -75,16 +76,12 @@ class Certification(VotingCallback):
         numerics: Precision, memory format, compilation.
         seed: Addresses all noise.
         radii: Radii of the certified accuracies; 0, 0.25, 0.5... by default.
-        settings: What else the rows depend on, as plain values (the data set, say).
-        progress: Show a bar, a sentence before and a table after.
+        settings: What else the rows depend on, as plain values, such as the data set.
+        progress: Show what to expect, a progress bar, and a table at the end.
     """
 
-    name: ClassVar[str] = "certify"
+    kind: ClassVar[LogKind] = CERTIFY
     verb: ClassVar[str] = "certifying"
-    columns: ClassVar[list[str]] = [
-        *["idx", "label", "predict", "radius", "correct", "time"],
-        *["outcome", "candidate", "p_a_lower", "p_b_upper", "votes", "counts", "uniform", "guarantee"],
-    ]
     procedure: Certificate
 
     def __init__(
@@ -113,11 +110,11 @@ class Certification(VotingCallback):
         self.radii = None if radii is None else [float(radius) for radius in radii]
 
     def opening(self, images: int, finished: int) -> Iterable[str]:
-        """See `Evaluation.opening`; names the cheaper certificate where there is one."""
+        """See `Evaluation.opening`; mentions a cheaper certificate where there is one."""
         yield from super().opening(images, finished)
         most, typical = self.procedure.max_votes, typical_votes(self.procedure, self.noise, self.num_classes)
         if typical < 0.9 * most:
-            yield f"about {typical:,.0f} votes on average for images like those of CIFAR-10"
+            yield f"about {typical:,.0f} votes per image on average, if the images are like those of CIFAR-10"
         if type(self.procedure) is Cohen and most >= _MANY_VOTES and self.noise.probability(0.0) < 1:
             given = {name: getattr(self.procedure, name) for name in ("n", "n0", "alpha", "candidate")}
             table = typical_votes(RadiusGrid(**given), self.noise, self.num_classes)
@@ -127,7 +124,7 @@ class Certification(VotingCallback):
             )
 
     def extension(self) -> Extension | None:
-        """See `Evaluation.extension`: some certificates go on from the votes of finished rows."""
+        """See `Evaluation.extension`: some certificates continue from the votes of finished rows."""
         if "n" not in self.procedure.may_change:
             return None
         return Extension("votes", lambda row: self.procedure.goes_on(self._begun(row), self.noise))
@@ -164,7 +161,7 @@ class Certification(VotingCallback):
 
     @property
     def _claim(self) -> str:
-        """What is said of the radii."""
+        """What the radii are called."""
         return "estimated" if self.procedure.is_estimate else "certified"
 
     def weakness(self) -> str | None:
@@ -193,7 +190,7 @@ class Certification(VotingCallback):
         metrics["test/abstention"] = abstention_rate(prediction)
         largest = largest_radius(self.procedure, self.noise, self.num_classes)
         metrics["test/largest_radius"] = largest
-        if self.procedure.only_radii(self.noise) is None:  # the mean of given radii is no ACR
+        if self.procedure.only_radii(self.noise) is None:  # the mean over a grid of radii is not the ACR
             metrics["test/acr"] = acr(correct, radius)
         lows, highs = interval(counts, len(rows))
         curve = [
@@ -242,13 +239,14 @@ class ValidationCertification(Callback):
     """Certifies some validation images while a network trains.
 
     Logs ``val/acr``, ``val/certified_acc@r`` and ``val/abstention``, so that checkpoints can be chosen
-    by them (``monitor=val/acr``). Its noise is addressed apart from that of any test, which therefore
-    stays unseen by the classifier that was chosen. Between two certifications the last values stand.
+    by them (``monitor=val/acr``). Its noise is addressed separately from that of any test, so choosing a
+    checkpoint by it does not use the test's noise. Between two certifications the last values are logged
+    again.
 
     Args:
-        certificate: What is asked of each image; few votes do, such as ``Cohen(n0=20, n=500)``.
+        certificate: What is asked of each image; few votes are enough, such as ``Cohen(n0=20, n=500)``.
         smoothing: The noise.
-        images: How many validation images, the first ones over all ranks.
+        images: How many validation images: the first ones, over all ranks.
         every: Certify in epochs 0, `every`, 2 `every`... and in the last one.
         radii: Radii of the certified accuracies; 0, 0.25, 0.5... by default.
         numerics: Precision and memory format. Compilation is refused: it would freeze the weights.
@@ -278,7 +276,7 @@ class ValidationCertification(Callback):
         self._last: dict[str, Tensor] = {}
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Decide whether this is an epoch to certify in."""
+        """Decide whether to certify in this epoch."""
         last = trainer.current_epoch + 1 == trainer.max_epochs
         due = last or trainer.current_epoch % self.every == 0
         self._active = due and not trainer.sanity_checking
@@ -322,7 +320,7 @@ class ValidationCertification(Callback):
         pl_module.log_dict(dict(self._last), sync_dist=trainer.world_size > 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last values, which stand until the next certification, also after a resume."""
+        """The last values, which are logged until the next certification, also after a resume."""
         return {"last": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
-"""What a callback asks of the trainer it runs in: the network, its images, the other ranks."""
+"""What an evaluation needs from its trainer: the network, the images, the other ranks, the vote engine."""
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import generator
+from robustsmooth.smoothing import Noise, Numerics, Procedure, Tuning, VoteEngine, generator, tune
 
 __all__ = [
     "answers_of",
@@ -19,8 +21,12 @@ __all__ = [
     "image_names",
     "image_shape",
     "images_here",
+    "named",
     "network_of",
+    "noise_levels",
+    "numerics_settings",
     "precision_settings",
+    "vote_engine",
 ]
 
 
@@ -31,7 +37,7 @@ def network_of(module: pl.LightningModule) -> nn.Module:
 
 
 _FREE = {"root", "batch_size", "num_workers", "download", "augmentation", "val_images", "extra", "seed"}
-"""Of a data config: what test images do not depend on."""
+"""Keys of a data config on which the test images do not depend."""
 
 
 def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def _plain(value: Any) -> Any:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A short hash of all weights and buffers: tells classifiers apart wherever their files lie."""
+    """A short hash of all weights and buffers, which identifies a classifier wherever its file is."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(network.state_dict().items()):
         if isinstance(value, torch.Tensor):
@@ -59,7 +65,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> dict[str, list[float]]:
-    """The logits on two fixed images: tells networks apart that differ in their code, not in their weights.
+    """The logits on two fixed images: they differ for networks with equal weights and different code.
 
     Args:
         network: Maps images in [0, 1] to logits.
@@ -67,8 +73,8 @@ def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device)
         device: Where it is.
 
     Returns:
-        The numbers under a name that says with which others they compare: those of a network that is random
-        inside only with numbers of the same kind of device, whose generator is the same.
+        The logits, under a name. Only logits of the same name are compared: a network that is random inside
+        draws other numbers on another kind of device.
     """
     images = torch.rand((2, *shape), generator=generator(0, "answers")).to(device)
     devices = [device] if device.type == "cuda" else []
@@ -83,21 +89,92 @@ _MOST_LOGITS = 20
 
 
 def image_names(images: Tensor) -> list[str]:
-    """A name for each image that depends on its pixels only, wherever the image lies.
+    """A name for each image that depends on its pixels only, not on its place in the data.
 
     Args:
-        images: ``(B, C, H, W)`` float in [0, 1]; steps of 1/65535 are told apart.
+        images: ``(B, C, H, W)`` float in [0, 1]; differences of 1/65535 count.
 
     Returns:
-        A hash of each image, 16 letters.
+        A hash of each image, 16 characters.
     """
     pixels = (images.detach().float() * 65535).round().nan_to_num().to(torch.int32).cpu().contiguous().numpy()
-    return [hashlib.blake2b(each.tobytes(), digest_size=8).hexdigest() for each in pixels]
+    return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels]
 
 
 def precision_settings(trainer: pl.Trainer) -> dict[str, Any]:
-    """The trainer's precision as a setting that rows depend on; none at its default, which needs no name."""
+    """The trainer's precision as a setting that rows depend on; nothing for the default."""
     return {} if trainer.precision == "32-true" else {"precision": str(trainer.precision)}
+
+
+def named(value: Any) -> dict[str, Any]:
+    """A dataclass as plain values, with the name of its class."""
+    return {"name": type(value).__name__, **asdict(value)}
+
+
+def noise_levels(sigmas: Sequence[float]) -> list[float]:
+    """The noise levels of a measurement.
+
+    Raises:
+        ValueError: If there is none, or one is not a finite number of at least 0.
+    """
+    if not sigmas or any(not 0 <= sigma < math.inf for sigma in sigmas):
+        raise ValueError(f"`sigmas` must be one or more numbers of at least 0, got {list(sigmas)}")
+    return [float(sigma) for sigma in sigmas]
+
+
+def vote_engine(
+    trainer: pl.Trainer,
+    network: nn.Module,
+    noise: Noise,
+    procedure: Procedure,
+    *,
+    numerics: Numerics,
+    seed: int,
+    then: Mapping[str, Any],
+    images: int,
+) -> VoteEngine:
+    """The engine of an evaluation. Rank 0 chooses batch size and memory format for all ranks.
+
+    Args:
+        trainer: The trainer, about to test.
+        network: Maps images in [0, 1] to logits.
+        noise: The smoothing noise.
+        procedure: What is asked of each image.
+        numerics: Precision, memory format, compilation.
+        seed: Addresses all noise.
+        then: The numerics of the rows that are there already; their choices are kept.
+        images: How many images are about to be voted on here, to bound the search by.
+    """
+    tuning: Tuning | None = None
+    if trainer.is_global_zero:
+        batch_size = procedure.batch_size
+        if batch_size == "auto":
+            batch_size = then.get("batch_size", batch_size)
+        if numerics.channels_last == "auto" and "channels_last" in then:
+            numerics = replace(numerics, channels_last=then["channels_last"])
+        tuning = tune(
+            network,
+            image_shape(trainer),
+            trainer.strategy.root_device,
+            batch_size,
+            numerics,
+            random_inside=is_random(network),
+            votes=images * procedure.max_votes,
+        )
+    return VoteEngine(
+        network,
+        noise,
+        procedure,
+        seed=seed,
+        random_inside=True if is_random(network) else None,
+        tuning=trainer.strategy.broadcast(tuning),
+    )
+
+
+def numerics_settings(tuning: Tuning, device: torch.device) -> dict[str, Any]:
+    """How votes are computed, as settings that rows depend on."""
+    facts = tuning.numerics.described(device)
+    return {**facts, "batch_size": tuning.batch_size, "torch": torch.__version__}
 
 
 def image_shape(trainer: pl.Trainer) -> tuple[int, ...]:
@@ -125,7 +202,7 @@ def images_here(trainer: pl.Trainer) -> int:
 
 
 def gather(indices: list[int]) -> list[int]:
-    """The indices that all ranks have seen."""
+    """The indices of all ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return indices
     parts: list[list[int]] = [[] for _ in range(torch.distributed.get_world_size())]

@@ -1,4 +1,4 @@
-"""Statistics over images as metrics, which add up over batches and processes."""
+"""Statistics over images as metrics that are accumulated over batches and processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def _host(values: Tensor) -> np.ndarray:
 
 
 class _Mean(Metric):
-    """A mean over images whose mean over a batch `robustsmooth.statistics` gives."""
+    """A mean over images, accumulated from the means of batches in `robustsmooth.statistics`."""
 
     is_differentiable = False
     higher_is_better = True
@@ -46,7 +46,7 @@ class CertifiedAccuracy(_Mean):
     """Share of all images correct with at least a certified radius; `statistics.certified_accuracy`.
 
     Args:
-        radii: The radii in question.
+        radii: The radii.
         **kwargs: See `torchmetrics.Metric`.
     """
 

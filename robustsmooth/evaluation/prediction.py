@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text
+from robustsmooth.kinds import PREDICT, LogKind
 from robustsmooth.smoothing import ABSTAIN, Finished, Predict, Predicted, unanimous
 from robustsmooth.statistics import abstention_rate, interval
 
@@ -19,21 +20,17 @@ class Prediction(VotingCallback):
     Logged: ``test/smoothed_top1`` (abstentions count as wrong) and ``test/abstention``.
 
     Args:
-        procedure: Number of votes and level.
+        procedure: The number of votes and alpha.
         smoothing: The noise.
         folder: Where the rows and the summary are written.
         numerics: Precision, memory format, compilation.
         seed: Addresses all noise.
-        settings: What else the rows depend on, as plain values (the data set, say).
-        progress: Show a bar, a sentence before and a table after.
+        settings: What else the rows depend on, as plain values, such as the data set.
+        progress: Show what to expect, a progress bar, and a table at the end.
     """
 
-    name: ClassVar[str] = "predict"
+    kind: ClassVar[LogKind] = PREDICT
     verb: ClassVar[str] = "predicting"
-    columns: ClassVar[list[str]] = [
-        *["idx", "label", "predict", "correct", "time"],
-        *["p_value", "votes", "counts"],
-    ]
     procedure: Predict
 
     def row(self, finished: Finished) -> dict[str, Any]:

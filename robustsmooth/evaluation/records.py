@@ -1,10 +1,10 @@
-"""The record log: one row per example, written as it goes, continued after an interruption.
+"""The record log: one row per example, written image by image, continued after an interruption.
 
 While an evaluation runs, each rank appends to its own ``<name>.rank<r>.tsv`` and flushes every
 row, so that a killed job has lost at most the row it was writing. At the end the parts are merged,
 sorted by key and checked, into ``<name>.tsv``. On restart the finished keys of all parts are read
 and not computed again. Beside the rows, ``<name>.settings.json`` holds what the rows depend on; a
-restart with other settings is refused rather than mixed in. Nothing is written before the first row.
+restart with other settings is refused. Nothing is written before the first row.
 """
 
 import json
@@ -25,12 +25,12 @@ _ADDED = ("image",)
 """Columns that logs of earlier versions do not have; their rows hold `_UNKNOWN` there."""
 _UNKNOWN = "-"
 _NUMBERS = "answers."
-"""Settings of this prefix are numbers: other processors round them otherwise, earlier versions lack them."""
+"""Settings with this prefix are lists of numbers, compared up to rounding; earlier versions lack them."""
 _CLOSE = 0.02
 
 
 def _read_rows(path: Path) -> list[list[str]]:
-    """All complete rows of a part; a torn last line is left out.
+    """All complete rows of a part; an incomplete last line is left out.
 
     Raises:
         ValueError: If the file does not hold text.
@@ -47,11 +47,11 @@ def _read_rows(path: Path) -> list[list[str]]:
 
 
 class Extension(NamedTuple):
-    """Rows that a restart replaces by longer ones.
+    """Rows that a restart replaces by rows with more votes.
 
     Attributes:
-        column: A count that tells them apart: of two rows with one key the larger one stands.
-        goes_on: Whether a row, as text by column, is to be replaced.
+        column: A count: of two rows with the same key, the one with the larger count is kept.
+        goes_on: Whether a row (text by column) is to be replaced.
     """
 
     column: str
@@ -70,12 +70,12 @@ class RecordLog:
         settings: Everything that the rows depend on, as plain values. Compared on restart.
         rank: This process's rank.
         may_change: Settings, with dotted names, that a restart may change.
-        extension: Which rows a restart goes on with, if any.
+        extension: Which rows a restart extends, if any.
 
     Attributes:
-        finished: Keys of the rows that are already there (as text), those to go on with left out.
-        begun: By key, the rows to go on with, as text by column.
-        known: By the first column of the key: what the rows say of the image itself, ``label`` and ``image``.
+        finished: Keys of the rows that are finished (as text), without those that are extended.
+        begun: The rows to extend, by key, as text by column.
+        known: ``label`` and ``image`` of every row, by the first column of the key.
 
     Raises:
         ValueError: If the folder holds rows that were written under other settings or columns, or whose
@@ -133,7 +133,7 @@ class RecordLog:
 
     @property
     def path(self) -> Path:
-        """Where the merged table lands."""
+        """The path of the merged table."""
         return self.folder / f"{self.name}.tsv"
 
     def __contains__(self, key: object) -> bool:
@@ -207,7 +207,7 @@ class RecordLog:
         return tuple(row[at] for at in self._key_at)
 
     def _all_rows(self) -> list[list[str]]:
-        """The rows of the table and of all parts. A line of too few or too many cells is computed again."""
+        """The rows of the table and of all parts. A line with too few or too many cells is computed again."""
         rows: list[list[str]] = []
         for path in [self.path, *self._parts()]:
             if path.exists():
@@ -215,7 +215,7 @@ class RecordLog:
         return rows
 
     def _longest_rows(self) -> dict[Key, list[str]]:
-        """One row for each key: the first one, or the one that is extended furthest."""
+        """One row for each key: the first one, or the one with the most votes."""
         rows: dict[Key, list[str]] = {}
         for row in self._all_rows():
             kept = rows.setdefault(self._key_of(row), row)
@@ -232,7 +232,9 @@ class RecordLog:
         return {key: row for key, row in rows.items() if self._extension.goes_on(row)}
 
     def _read(self, path: Path) -> list[list[str]]:
-        header, *body = _read_rows(path) or [self.columns]  # a part may be killed before its header
+        header, *body = _read_rows(path) or [
+            self.columns
+        ]  # the process may have been killed before the header was written
         before = [column for column in self.columns if column not in _ADDED]
         if header == self.columns:
             return [row for row in body if len(row) == len(header)]
@@ -249,7 +251,7 @@ class RecordLog:
         )
 
     def _key(self, name: str) -> str:
-        """A setting's name as the user types it."""
+        """The name of a setting as the user types it."""
         group, dot, rest = name.partition(".")
         procedure = "prediction" if self.name == "predict" else "certificate"
         return {"procedure": procedure, "noise": "smoothing"}.get(group, group) + dot + rest
@@ -272,7 +274,7 @@ class RecordLog:
         if self.finished and different:
             raise ValueError(
                 f"{self.folder} holds {self.name} rows of other settings ({'; '.join(different)}); "
-                "choose another folder with hydra.run.dir=..., or go on with the old settings"
+                "choose another folder with hydra.run.dir=..., or continue with the old settings"
             )
         answers = [name for name in then.keys() & now.keys() if name.startswith(_NUMBERS)]
         if self.finished and not all(same_numbers(then[name], now[name]) for name in answers):
@@ -282,7 +284,7 @@ class RecordLog:
             )
 
     def _write_settings(self) -> None:
-        """Write the settings before the first row; any rank may be the first."""
+        """Write the settings before the first row, on whichever rank comes first."""
         if (self.finished and not self.begun) or self._written() == self.settings:
             return
         own = self.folder / f"{self.name}.rank{self.rank}.settings.json"
@@ -293,7 +295,7 @@ class RecordLog:
         return self.written_settings(self.folder, self.name)
 
     def _begin(self) -> BinaryIO:
-        """Open this rank's part for appending, without the torn line that a kill may have left."""
+        """Open this rank's part for appending, without an incomplete last line."""
         self._write_settings()
         rows = [self.columns, *self._read(self._part)] if self._part.exists() else [self.columns]
         write_whole(self._part, "".join("\t".join(row) + "\n" for row in rows))
@@ -305,7 +307,9 @@ class RecordLog:
         line, before = ("\t".join(values) + "\n").encode(), self._file.tell()
         try:
             written = self._file.write(line)
-            if written != len(line):  # the disk took a part of the line; say why
+            if written != len(
+                line
+            ):  # a full disk takes a part of the line; the second write raises the reason
                 self._file.write(line[written:])
         except OSError:
             os.truncate(self._part, before)
@@ -317,7 +321,7 @@ def _as_key(key: object) -> Key:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dotted names, to tell precisely what differs."""
+    """Nested settings with dotted names, to name precisely what differs."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
@@ -325,11 +329,11 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def same_numbers(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two lists of numbers agree but for rounding, which is relative to the largest of them.
+    """Whether two lists of numbers agree up to rounding, relative to the largest of them.
 
     Args:
         one: Logits, say; NaN equals NaN.
-        other: The same, computed on another day.
+        other: The same logits, computed again.
     """
     if len(one) != len(other):
         return False

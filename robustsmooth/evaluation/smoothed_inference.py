@@ -1,4 +1,4 @@
-"""Accuracy of smoothed inference over noise levels and numbers of looks (Nemcovsky et al., section 5)."""
+"""Accuracy of smoothed inference over noise levels and numbers of votes (Nemcovsky et al., section 5)."""
 
 import dataclasses
 from collections import defaultdict
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.base import Evaluation
-from robustsmooth.evaluation.context import fingerprint, network_of
+from robustsmooth.evaluation.context import fingerprint, network_of, noise_levels
+from robustsmooth.kinds import SMOOTHED_INFERENCE, LogKind
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import ABSTAIN, Ballot, ImageRandomness, running_votes
 
@@ -22,36 +23,34 @@ __all__ = ["Accuracy", "InferenceSweep", "inference_accuracy"]
 
 
 class InferenceSweep(Evaluation):
-    """Write each image's answer for each noise level, rule of voting and number of looks.
+    """Write the answer to each image for each noise level, voting rule and number of votes.
 
-    One pass over the data fills ``smoothed_inference.tsv``: all numbers of looks and all rules come from the
-    same looks, and all levels from the same normal numbers. With an attack the images are attacked first,
-    once for each level: an attack that averages over noise looks at that level, and passes copies one by
-    one through a network that is random inside. The attack's noise is never that of the vote.
+    One pass over the data fills ``smoothed_inference.tsv``: all numbers of votes and all voting rules use the
+    same noisy copies, and all levels the same normal random numbers. With an attack, the images are attacked
+    first, once for each level. An attack that averages over noise uses that level, and passes its copies one
+    by one through a network that is random inside. The vote uses noise that the attack has not seen.
 
-    Answers do not depend on the loader's batch or the number of devices, except where the network is random
-    inside and is attacked or has noise on its activations: what it draws then goes by the batch. Started
-    again in the same folder, with more levels too, finished rows are kept.
+    Answers do not depend on the loader's batch size or the number of devices. Exception: a network that is
+    random inside and is attacked, or has noise on its activations, draws once per batch. Started again in the
+    same folder, also with more levels, finished rows are kept.
 
     Args:
         folder: The run folder.
         sigmas: Noise levels in pixel units; 0 for the network's own noise only.
-        samples: Numbers of looks, ascending.
-        ballots: Rules of voting, by name.
-        attack: What the images go through first; None for clean images.
-        source: The network that the attack looks at, for attacks that transfer; the tested one if None.
+        samples: Numbers of votes, ascending.
+        ballots: Voting rules, by name.
+        attack: The attack on the images; None for clean images.
+        source: The network that is attacked, for transfer attacks; the tested one if None.
         seed: The run's seed.
         settings: What else the rows depend on, such as the data set.
-        progress: Show a bar, and tables after.
+        progress: Show a progress bar, and tables at the end.
 
     Raises:
         ValueError: If `sigmas` or `ballots` is empty, a level is negative, or `samples` do not ascend.
     """
 
-    name: ClassVar[str] = "smoothed_inference"
+    kind: ClassVar[LogKind] = SMOOTHED_INFERENCE
     verb: ClassVar[str] = "smoothed inference on"
-    columns: ClassVar[list[str]] = ["idx", "label", "sigma", "voting", "samples", "predict", "correct"]
-    key: ClassVar[list[str]] = ["idx", "sigma", "voting", "samples"]
 
     def __init__(
         self,
@@ -66,15 +65,13 @@ class InferenceSweep(Evaluation):
         progress: bool = True,
     ) -> None:
         super().__init__(folder, seed=seed, settings=settings, progress=progress)
-        if not sigmas or any(not 0 <= sigma < float("inf") for sigma in sigmas):
-            raise ValueError(f"`sigmas` must be one or more numbers of at least 0, got {list(sigmas)}")
         if not samples or min(samples) < 1 or list(samples) != sorted(set(samples)):
             raise ValueError(f"`samples` must be ascending counts of at least 1, got {list(samples)}")
         if not ballots or not all(callable(ballot) for ballot in ballots.values()):
-            raise ValueError(f"`ballots` must be one or more rules of voting by name, got {dict(ballots)}")
+            raise ValueError(f"`ballots` must be one or more voting rules by name, got {dict(ballots)}")
         if source is not None and attack is None:
             raise ValueError("`source` says what is attacked, but there is no attack: give `attack` too")
-        self.sigmas, self.samples = [float(sigma) for sigma in sigmas], list(samples)
+        self.sigmas, self.samples = noise_levels(sigmas), list(samples)
         self.ballots, self.attack, self.source = dict(ballots), attack, source
 
     def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
@@ -90,7 +87,7 @@ class InferenceSweep(Evaluation):
         }
 
     def variants(self) -> list[tuple[Any, ...]]:
-        """See `Evaluation.variants`: a row for each level, rule and number of looks."""
+        """See `Evaluation.variants`: a row for each level, rule and number of votes."""
         return [
             (sigma, name, count) for sigma in self.sigmas for name in self.ballots for count in self.samples
         ]
@@ -103,7 +100,7 @@ class InferenceSweep(Evaluation):
         """See `Evaluation.evaluate`: vote on the batch at every level of which a row is missing."""
         network = network_of(module)
         for sigma in self.sigmas:
-            # Always the whole batch, so that a restart draws what the first start would have drawn.
+            # Always the whole batch, so that a restart draws the same random numbers.
             if not all(
                 self.has(index, *variant)
                 for index in batch.indices.tolist()
@@ -115,20 +112,20 @@ class InferenceSweep(Evaluation):
                     answers = self._answers(network, images, batch.indices, sigma)
                 self._write(batch, sigma, answers)
             last = sigma == self.sigmas[-1]
-            self.heed(len(batch.images) * self.samples[-1], len(batch.images) if last else 0)
+            self.advance(len(batch.images) * self.samples[-1], len(batch.images) if last else 0)
 
     def summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
         """See `Evaluation.summarize`."""
-        return {}, {"smoothed_inference": [each._asdict() for each in inference_accuracy(rows)]}
+        return {}, {"smoothed_inference": [accuracy._asdict() for accuracy in inference_accuracy(rows)]}
 
     def report(self, summary: Mapping[str, Any]) -> Iterator[Table]:
-        """See `Evaluation.report`: one table per rule of voting, levels down, looks across."""
-        accuracies = [Accuracy(**each) for each in summary["smoothed_inference"]]
-        shares = {each[:3]: each.accuracy for each in accuracies}
-        samples = sorted({each.samples for each in accuracies})
-        for voting in sorted({each.voting for each in accuracies}):
+        """See `Evaluation.report`: a table per voting rule; rows are levels, columns numbers of votes."""
+        accuracies = [Accuracy(**item) for item in summary["smoothed_inference"]]
+        shares = {accuracy[:3]: accuracy.accuracy for accuracy in accuracies}
+        samples = sorted({accuracy.samples for accuracy in accuracies})
+        for voting in sorted({accuracy.voting for accuracy in accuracies}):
             table = Table("sigma", *map(str, samples), title=f"{voting}, top-1 (%)")
-            for sigma in sorted({each.sigma for each in accuracies}):
+            for sigma in sorted({accuracy.sigma for accuracy in accuracies}):
                 cells = [shares.get((sigma, voting, count)) for count in samples]
                 table.add_row(f"{sigma:g}", *("" if cell is None else f"{100 * cell:.1f}" for cell in cells))
             yield table
@@ -136,10 +133,10 @@ class InferenceSweep(Evaluation):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the summary, and log a point for each level."""
         super().on_test_end(trainer, pl_module)
-        accuracies = [Accuracy(**each) for each in self.summary["smoothed_inference"]]
-        for step, sigma in enumerate(sorted({each.sigma for each in accuracies})):
-            rows = [each for each in accuracies if each.sigma == sigma]
-            metrics = {f"test/{each.voting}_top1@{each.samples}": each.accuracy for each in rows}
+        accuracies = [Accuracy(**item) for item in self.summary["smoothed_inference"]]
+        for step, sigma in enumerate(sorted({accuracy.sigma for accuracy in accuracies})):
+            rows = [accuracy for accuracy in accuracies if accuracy.sigma == sigma]
+            metrics = {f"test/{row.voting}_top1@{row.samples}": row.accuracy for row in rows}
             for logger in trainer.loggers:
                 logger.log_metrics({"test/sigma": sigma, **metrics}, step=step)
 
@@ -159,9 +156,9 @@ class InferenceSweep(Evaluation):
     def _answers(
         self, network: nn.Module, images: Tensor, indices: Tensor, sigma: float
     ) -> dict[str, Tensor]:
-        """Answers ``(len(samples), B)`` by rule; one look is enough where all looks are the same."""
+        """Answers ``(len(samples), B)`` by rule; one vote is enough where all votes are the same."""
         identical = sigma == 0 and not is_random(network)
-        looks = running_votes(
+        counts = running_votes(
             network,
             images,
             sigma=sigma,
@@ -170,8 +167,8 @@ class InferenceSweep(Evaluation):
             randomness=ImageRandomness(self.seed, "inference/noise", indices),
             seed=self.seed,
         )
-        votes = {name: each.expand(len(self.samples), -1, -1) for name, each in looks.items()}
-        return {name: torch.where(each.any(2), each.argmax(2), ABSTAIN).cpu() for name, each in votes.items()}
+        votes = {name: item.expand(len(self.samples), -1, -1) for name, item in counts.items()}
+        return {name: torch.where(item.any(2), item.argmax(2), ABSTAIN).cpu() for name, item in votes.items()}
 
     def _write(self, batch: Batch, sigma: float, answers: Mapping[str, Tensor]) -> None:
         facts = zip(batch.indices.tolist(), batch.labels.tolist(), strict=True)
@@ -180,11 +177,11 @@ class InferenceSweep(Evaluation):
                 for position, count in enumerate(self.samples):
                     answer = int(predictions[position, place])
                     row = (index, label, sigma, name, count, answer, int(answer == label))
-                    self.write(dict(zip(self.columns, row, strict=True)))
+                    self.write(dict(zip(self.kind.columns, row, strict=True)))
 
 
 class Accuracy(NamedTuple):
-    """Share of right answers at one noise level, rule of voting and number of looks."""
+    """Share of correct answers at one noise level, voting rule and number of votes."""
 
     sigma: float
     voting: str

@@ -1,4 +1,4 @@
-"""What an answer costs: one pass of the network, or the vote of n noisy ones (HeatSmoothing, Table 2)."""
+"""The time of an answer: of a single pass, and of a vote over n noisy copies (HeatSmoothing, Table 2)."""
 
 import platform
 import time
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.context import precision_settings
+from robustsmooth.kinds import TIMING, LogKind
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import GaussianNoise, NoNoise, Numerics, Predict, Tuning, VoteEngine
 from robustsmooth.smoothing.numerics import Precision
@@ -23,12 +24,12 @@ __all__ = ["InferenceTime", "seconds_of"]
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The quickest of several runs of `work`, waiting for the device before and after.
+    """The shortest time of several runs of `work`; waits for the device before and after.
 
     Args:
         work: What to time.
         device: Where it runs.
-        repeats: How often, at least 1; other work on the machine only ever adds time.
+        repeats: Number of runs, at least 1. The shortest one counts, since other processes only add time.
     """
     quickest = float("inf")
     for _ in range(repeats):
@@ -48,27 +49,26 @@ def _wait(device: torch.device) -> None:
 class InferenceTime(Evaluation):
     """Write, per image, the seconds of a single pass and of a vote to ``timing.tsv``.
 
-    One image at a time, as an answer is given in use. The vote is PREDICT's: its n copies go through the
-    network in batches of `batch_size`; drawing the noise and counting are part of it. Logged:
+    One image at a time, as in use. The vote is that of PREDICT: its n copies go through the network in
+    batches of `batch_size`; drawing the noise and counting the votes are included. Logged:
     ``test/single_seconds`` and ``test/vote_seconds``, the medians over the images.
 
     Args:
         folder: The run folder.
         sigma: Noise level of the vote, in pixel units.
         n: Votes per answer, at least 1.
-        images: How many images are timed, the first ones over all ranks.
-        repeats: Runs per image, the quickest counts.
+        images: How many images are timed: the first ones, over all ranks.
+        repeats: Runs per image; the shortest counts.
         batch_size: Of the vote's passes.
         settings: What else the rows depend on, such as the data set.
-        progress: Show a bar, and a table after.
+        progress: Show a progress bar, and a table at the end.
 
     Raises:
         ValueError: If a count is not positive or `sigma` is negative.
     """
 
-    name: ClassVar[str] = "timing"
+    kind: ClassVar[LogKind] = TIMING
     verb: ClassVar[str] = "timing"
-    columns: ClassVar[list[str]] = ["idx", "label", "single_seconds", "vote_seconds", "n", "device"]
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class InferenceTime(Evaluation):
         self.repeats, self.batch_size = repeats, batch_size
 
     def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
-        """See `Evaluation.begin`; the device belongs to what the numbers depend on."""
+        """See `Evaluation.begin`; the times depend on the device."""
         device = trainer.strategy.root_device
         self._here = len(range(trainer.global_rank, self.images, trainer.world_size))
         numerics = Numerics(cast(Precision, str(trainer.precision)), channels_last=False)
@@ -126,14 +126,14 @@ class InferenceTime(Evaluation):
             if self.is_finished(index):
                 continue
             with trainer.precision_plugin.forward_context():
-                if not self._warm:  # the first passes also choose kernels and allocate
+                if not self._warm:  # the first passes also choose kernels and allocate memory
                     self._vote(image, index)
                     self._warm = True
                 single = seconds_of(partial(module, image[None]), image.device, self.repeats)
             vote = seconds_of(partial(self._vote, image, index), image.device, self.repeats)
             row = (index, label, single, vote, self.n, _name(image.device))
-            self.write(dict(zip(self.columns, row, strict=True)))
-            self.heed((self.n + 1) * self.repeats, 1)
+            self.write(dict(zip(self.kind.columns, row, strict=True)))
+            self.advance((self.n + 1) * self.repeats, 1)
 
     def _vote(self, image: Tensor, index: int) -> None:
         self._engine.submit(image[None], torch.tensor([index]))
@@ -156,7 +156,7 @@ class InferenceTime(Evaluation):
 
 
 def _name(device: torch.device) -> str:
-    """The device in words, without tabs."""
+    """A name of the device, without tabs."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU"

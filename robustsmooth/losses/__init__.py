@@ -7,9 +7,9 @@ from robustsmooth.losses.copies import CopiesLoss, CrossEntropy, Terms, mean_ter
 from robustsmooth.losses.heat import HeatLoss, directions, fidelity, gaussian_probes, jacobian_penalty
 from robustsmooth.losses.heat_line import boundary_distance, heat_steps
 from robustsmooth.losses.macer import MACERLoss, radius_hinge
-from robustsmooth.losses.mappings import DynamicMapping, SoftmaxMapping, ZeroOneMapping
+from robustsmooth.losses.mappings import DynamicMapping, SoftmaxMapping
 from robustsmooth.losses.smoothmix import mixing_divergence
-from robustsmooth.losses.sodm import SODMLoss, radius_slope, softmax_radius_slope
+from robustsmooth.losses.sodm import SODMLoss
 from robustsmooth.losses.stability import Stability
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "SoftmaxMapping",
     "Stability",
     "Terms",
-    "ZeroOneMapping",
     "at_least_float32",
     "bottom_cross_entropy",
     "boundary_distance",
@@ -37,7 +36,5 @@ __all__ = [
     "mean_terms",
     "mixing_divergence",
     "radius_hinge",
-    "radius_slope",
-    "softmax_radius_slope",
     "worst_divergence",
 ]

@@ -10,7 +10,7 @@ __all__ = ["at_least_float32", "log_average", "log_mean_exp"]
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Losses are computed in float32 or better, whatever autocast made of the network."""
+    """Convert to float32 at least: losses are computed in float32 or better, also under autocast."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -19,8 +19,8 @@ class Consistency:
     .. math:: \lambda \frac{1}{m} \sum_i KL(\bar p \,\|\, p_i) + \eta H(\bar p)
 
     (Jeong & Shin 2020, eq. 9). The gradient flows through :math:`\bar p` too, as in the published code.
-    Logarithms are computed as logarithms, so nothing has to be clamped; the code clamps :math:`\bar p`
-    at 1e-20 in H.
+    Everything is computed in log space, so nothing has to be clamped; the published code clamps :math:`\bar
+    p` at 1e-20 in H.
 
     Args:
         weight: The paper's lambda.

@@ -16,12 +16,12 @@ __all__ = ["CopiesLoss", "CrossEntropy", "Terms", "mean_terms"]
 class CopiesLoss(Protocol):
     """A loss of the network's output on noisy copies of a batch, one number per image and term.
 
-    It does not know where the images come from: they may be the training images, or what an attack
-    made of them. Losses of this kind can be added up; see `Terms`.
+    It does not depend on where the images come from: training images or attacked ones. Losses of this kind
+    can be added; see `Terms`.
 
     Attributes:
-        needs_clean: Whether it looks at the images without noise too, which costs one more pass.
-        min_copies: How many noisy copies it needs at least.
+        needs_clean: Whether it also needs the output on the images without noise, which costs one more pass.
+        min_copies: The smallest number of noisy copies.
     """
 
     @property
@@ -48,11 +48,11 @@ class CopiesLoss(Protocol):
 
 
 def mean_terms(terms: Mapping[str, Tensor], weights: Tensor | None = None) -> dict[str, Tensor]:
-    """Average the terms over the images and add them up.
+    """Average the terms over the images and add them.
 
     Args:
         terms: What a `CopiesLoss` returns, ``(B,)`` each.
-        weights: ``(B,)``, how much each image counts; all alike if None.
+        weights: ``(B,)``, the weight of each image; equal weights if None.
 
     Returns:
         ``loss``, a scalar; and, if there are several terms, their means by name.
@@ -99,11 +99,11 @@ class Terms:
     """The sum of several losses of the same noisy copies.
 
     Args:
-        terms: The losses by name. Each returns terms with names of their own; where two return the
-            same name, the given names come before it.
+        terms: The losses by name. Each returns terms with its own names; if two return the same name, the
+            name given here is put before it.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no term.
     """
 
     terms: Mapping[str, CopiesLoss]

@@ -2,7 +2,7 @@
 
 Minimising a distance to a frozen teacher plus ``sigma^2 / 2`` times the squared norm of the input
 Jacobian takes one implicit step of the heat equation, whose solution is the Gaussian average of the
-teacher. Labels appear nowhere in this file.
+teacher. No label is used in this file.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def fidelity(student: Tensor, teacher: Tensor, kind: Fidelity = "softmax") -> Te
             first ImageNet version).
 
     Returns:
-        ``(B,)``, not negative; zero where the two agree.
+        ``(B,)``, at least 0; 0 where the two agree.
     """
     if kind == "logits":
         return 0.5 * (student - teacher).square().sum(dim=1)
@@ -147,12 +147,12 @@ class HeatLoss:
         penalty_weight: Multiplies the penalty; 1 in the paper, 5 (CIFAR-10), 100 and 1 (ImageNet) in the
             published code.
         probe_scaling: ``sum``: the probes are summed as in eq. 16, which estimates kappa / K of the
-            squared Jacobian norm (a hundredth of it or less on ImageNet); ``unbiased``: multiplied by
-            K / kappa, the norm itself.
+            squared Jacobian norm (a hundredth of it or less on ImageNet); ``unbiased``: multiplied by K /
+            kappa, which estimates the norm itself.
         statistics: What a BatchNorm in train mode does. ``clean``: every pass normalises by its own
-            batch, only the pass over the images themselves moves the running statistics, so that the
-            network is evaluated with statistics of data; ``all``: the perturbed images move them too,
-            as in the published code; ``frozen``: running statistics normalise and stay as they are.
+            batch, and only the pass over the images themselves updates the running statistics, so that the
+            network is evaluated with statistics of the data; ``all``: the perturbed images update them too,
+            as in the published code; ``frozen``: the running statistics are used and not updated.
 
     Note:
         The perturbed images of all probes are one batch, so with a BatchNorm in train mode they share
@@ -196,10 +196,10 @@ class HeatLoss:
 
         Args:
             network: The student; maps images to logits.
-            images: The student's input, ``(B, C, H, W)`` in pixel units, noise included where wanted.
+            images: The student's input, ``(B, C, H, W)`` in pixel units, with noise if wanted.
             targets: The frozen teacher's logits for the clean images, ``(B, K)``.
-            sigma: Standard deviation of the Gaussian whose average is wanted, pixel units. With 0 the
-                loss is the fidelity alone and costs no more than that.
+            sigma: Standard deviation of the Gaussian average, in pixel units. With 0 the loss is the fidelity
+                alone.
             probes: Standard normal numbers on demand: ``probes(like, copies)`` of shape
                 ``(copies, *like.shape)``, such as `BatchRandomness.normal`.
             time_step: The paper's h = 1 / n_T.

@@ -23,7 +23,7 @@ def radius_hinge(probabilities: Tensor, labels: Tensor, margin: float) -> Tensor
     Args:
         probabilities: The smoothed classifier's soft output, ``(B, K)``, K at least 2.
         labels: ``(B,)``.
-        margin: The paper's gamma, positive: gaps beyond it need no more pushing.
+        margin: The paper's gamma, positive: larger gaps are not increased further.
 
     Returns:
         ``(B,)`` in [0, margin].
@@ -31,7 +31,7 @@ def radius_hinge(probabilities: Tensor, labels: Tensor, margin: float) -> Tensor
     top, classes = probabilities.topk(2, dim=1)
     gap = ndtri(top[:, 0]) - ndtri(top[:, 1])
     counted = (classes[:, 0] == labels) & (gap <= margin)  # false for an infinite gap, and for NaN
-    # Where it is not counted, a harmless number takes part in the backward pass instead of inf.
+    # Where it is not counted, 0.5 replaces inf in the backward pass.
     safe = torch.where(counted.unsqueeze(1), top, torch.full_like(top, 0.5))
     return torch.where(counted, ndtri(safe[:, 1]) - ndtri(safe[:, 0]) + margin, torch.zeros_like(gap))
 

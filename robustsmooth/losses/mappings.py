@@ -6,9 +6,9 @@ negative and sum to one, so that their average over the noise is a probability.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, one_hot, softplus
+from torch.nn.functional import log_softmax, softplus
 
-__all__ = ["DynamicMapping", "SoftmaxMapping", "ZeroOneMapping"]
+__all__ = ["DynamicMapping", "SoftmaxMapping"]
 
 
 class SoftmaxMapping(nn.Module):
@@ -19,17 +19,6 @@ class SoftmaxMapping(nn.Module):
         return log_softmax(logits, dim=-1)
 
 
-class ZeroOneMapping(nn.Module):
-    """``M = 1`` for the largest logit and 0 for the others: what certification counts.
-
-    It passes no gradient, which is why SODM exists; `SODMLoss` refuses it.
-    """
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """Map logits ``(..., K)`` to log-scores 0 and minus infinity, without a graph."""
-        return one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype).log()
-
-
 class DynamicMapping(nn.Module):
     """A small learned mapping between softmax and 0-1 that stays a monotone probability (SODM 4.2).
 
@@ -38,9 +27,9 @@ class DynamicMapping(nn.Module):
 
         s(z) = a z + sum_h b_h tanh(c_h z + d_h),    a, b_h, c_h > 0.
 
-    So the scores are in (0, 1) and sum to one, keep the order of the logits (the prediction of a single
-    noisy copy does not change), and M(u)_y increases with u_y. At the start M is the softmax to within
-    the small initial b_h; the paper's initial standard deviation of 0.1 is used for d_h.
+    So the scores are in (0, 1), sum to one and keep the order of the logits (the prediction of a single noisy
+    copy does not change), and M(u)_y increases with u_y. At the start M differs from the softmax only by the
+    small initial b_h; the paper's initial standard deviation of 0.1 is used for d_h.
 
     Args:
         hidden: Number of tanh units.

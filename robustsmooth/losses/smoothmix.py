@@ -1,4 +1,4 @@
-"""SmoothMix (Jeong et al. 2021): what lies between an image and its adversary should be less certain."""
+"""SmoothMix (Jeong et al. 2021): mixtures of an image and its adversary are trained to be less confident."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ __all__ = ["mixing_divergence"]
 
 
 def mixing_divergence(logits: Tensor, mixed: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-    r"""How far mixed images are from the mixed prediction, for images that are classified right.
+    r"""Divergence of mixed images from the mixed prediction, for images that are classified correctly.
 
     With :math:`\bar p` the mean softmax of the image's noisy copies and u the adversary's share,
 

@@ -9,37 +9,7 @@ from torch.special import ndtri
 
 from robustsmooth.losses.averaging import at_least_float32, log_mean_exp
 
-__all__ = ["SODMLoss", "radius_slope", "softmax_radius_slope"]
-
-
-def radius_slope(score: Tensor) -> Tensor:
-    """Derivative of ``Phi^-1`` at the smoothed score: ``sqrt(2 pi) exp(Phi^-1(g)^2 / 2)`` (eq. 10).
-
-    The paper prints the exponent with another sigma^2 in its denominator; the derivative has none.
-
-    Args:
-        score: g in (0, 1), any shape.
-
-    Returns:
-        The slope, of the same shape; it grows without bound towards 1 (the paper's Figure 2a).
-    """
-    return math.sqrt(2 * math.pi) * torch.exp(ndtri(score).square() / 2)
-
-
-def softmax_radius_slope(score: Tensor, threshold: float = 1.0) -> Tensor:
-    """Derivative of ``Phi^-1(softmax(u)_y)`` in u_y at score g: ``g (1 - g)`` times `radius_slope`.
-
-    Eq. 11 and 12, Figure 2c: bounded where `radius_slope` alone is not.
-
-    Args:
-        score: g in (0, 1), any shape.
-        threshold: The paper's rho; the slope is 0 from there on.
-
-    Returns:
-        The slope, of the same shape.
-    """
-    slope = score * (1 - score) * radius_slope(score)
-    return torch.where(score < threshold, slope, torch.zeros_like(slope))
+__all__ = ["SODMLoss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +17,9 @@ class SODMLoss:
     """Eq. 13 and step 5 of Algorithm 1, averaged over the images.
 
     With g the mean of the mapped scores over the noisy copies: ``-log g_y`` where g is wrong;
-    ``-robust_weight * Phi^-1(g_y)`` where it is right and g_y < `threshold`; nothing where it is right
-    and beyond. (Algorithm 1 writes a sum over the batch, eq. 13 the expectation; this is the mean, so
-    that the learning rate does not depend on the batch size.)
+    ``-robust_weight * Phi^-1(g_y)`` where it is right and g_y < `threshold`; 0 where it is right and above.
+    (Algorithm 1 writes a sum over the batch, eq. 13 the expectation; this is the mean, so that the learning
+    rate does not depend on the batch size.)
 
     Args:
         threshold: The paper's rho, in (0, 1).
@@ -85,7 +55,7 @@ class SODMLoss:
         right = smoothed.argmax(dim=1) == labels
         counted = right & (log_own < math.log(self.threshold))
         accuracy = torch.where(right, torch.zeros_like(log_own), -log_own)
-        # Where it is not counted, one half takes part in the backward pass instead of inf.
+        # Where it is not counted, 0.5 replaces inf in the backward pass.
         score = torch.where(counted, log_own, torch.full_like(log_own, -math.log(2))).exp()
         robustness = -robust_weight * torch.where(counted, ndtri(score), torch.zeros_like(score))
         terms = {"accuracy": accuracy.mean(), "robustness": robustness.mean()}

@@ -16,7 +16,7 @@ class Stability:
 
     .. math:: \lambda \frac{1}{m} \sum_i -\sum_k p_k(x) \log p_k(x + d_i)
 
-    with p the softmax of the network. The gradient flows through the target too. The labels are not read.
+    with p the softmax of the network. The gradient flows through the target too. The labels are not used.
 
     Args:
         weight: Lambda, at least 0.

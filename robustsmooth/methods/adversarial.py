@@ -1,13 +1,13 @@
 """Adversarial training of the base classifier (Madry et al. 2018)."""
 
-from typing import Any
+from typing import Unpack
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.attacks import Attack, NoisePGD
 from robustsmooth.data import Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies
 
 __all__ = ["AdversarialModule", "require_noise_attack", "require_untargeted"]
@@ -38,17 +38,28 @@ class AdversarialModule(ClassificationModule):
     The attack sees the network in eval mode; the training step that follows is in train mode.
 
     Args:
-        *args: As in `ClassificationModule`.
+        network: See `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
+        sigma: Noise level in pixel units; 0 for none.
         attack: Makes the images, such as PGD in an l2 or linf ball.
         loss: What is minimised on them, one copy of each; cross-entropy if None.
-        **kwargs: As in `ClassificationModule`.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If the attack is a targeted one, or the loss needs several copies.
     """
 
-    def __init__(self, *args: Any, attack: Attack, loss: CopiesLoss | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
+        sigma: float = 0.0,
+        attack: Attack,
+        loss: CopiesLoss | None = None,
+        **training: Unpack[Training],
+    ) -> None:
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_untargeted(attack)
         self.attack = attack
         self.loss = loss or CrossEntropy()

@@ -1,8 +1,8 @@
-"""What every training method shares: network, optimiser, schedule, metrics, addressed randomness."""
+"""The base of all training methods: network, optimiser, schedule, metrics, addressed randomness."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -24,18 +24,28 @@ from robustsmooth.smoothing import (
     contains_label,
 )
 
-__all__ = ["ClassificationModule"]
+__all__ = ["ClassificationModule", "Optimizing", "Training"]
 
 Parameters = Iterable[nn.Parameter] | list[dict[str, Any]]
+Optimizing = Callable[[Parameters], Optimizer]
+
+
+class Training(TypedDict, total=False):
+    """What every method takes beside network, optimiser and noise level; see `ClassificationModule`."""
+
+    scheduler: Callable[[Optimizer], LRScheduler] | None
+    noise: Callable[..., Noise]
+    scheduler_interval: Literal["epoch", "step"]
+    seed: int
 
 
 class ClassificationModule(pl.LightningModule):
-    """Base of the training methods: a subclass says what the loss of a batch is.
+    """Base class of the training methods; a subclass defines the loss of a batch.
 
     Randomness in training is addressed by (seed, purpose, epoch, batch, rank): a run that is killed
-    and resumed draws the numbers that the uninterrupted run draws. Explicit draws come from
-    `randomness`; whatever uses the global generator (dropout, noise layers) is covered too, since
-    that generator is seeded anew before each step.
+    and resumed draws the same numbers as an uninterrupted run. Explicit draws come from `randomness`. Layers
+    that use the global generator (dropout, noise layers) are covered too, since that generator is seeded
+    before each step.
 
     Logs ``train/loss``, ``train/top1`` and ``train/learning_rate`` per epoch, and in validation
     ``val/loss``, ``val/top1``, ``val/top5`` on clean images and ``val/noisy_top1`` under noise of the
@@ -44,10 +54,10 @@ class ClassificationModule(pl.LightningModule):
     Args:
         network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``; has ``num_classes``.
         optimizer: Makes the optimiser from the parameters (a partial).
-        scheduler: Makes the schedule from the optimiser (a partial); constant rate if None.
+        scheduler: Makes the schedule from the optimiser (a partial); constant learning rate if None.
         sigma: Noise level of training and validation, in pixel units; 0 for none.
-        noise: Makes the noise of that level (a partial); the ``smoothing`` group gives it. `self.noise` is
-            what came of it, `NoNoise` where sigma is 0.
+        noise: Makes the noise of that level (a partial), from the ``smoothing`` group. `self.noise` is the
+            result; `NoNoise` if sigma is 0.
         scheduler_interval: Whether the schedule counts epochs or optimiser steps.
         seed: The run's seed.
 
@@ -58,7 +68,7 @@ class ClassificationModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[Parameters], Optimizer],
+        optimizer: Optimizing,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         *,
         sigma: float = 0.0,
@@ -82,20 +92,20 @@ class ClassificationModule(pl.LightningModule):
         self.noise = noise(sigma=self.sigma) if sigma > 0 else NoNoise()
         self.seed = seed
         self._place = (0, 0, 0)  # epoch, batch, rank of the current training step
-        # "disable" shows NaN, and ignores weights: each image's value is given instead.
+        # "disable" lets NaN through, but ignores weights: so one value per image is given.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MeanMetric()
-        self.train_others = nn.ModuleDict()  # of what a method logs beside them
+        self.train_others = nn.ModuleDict()  # of other values that a method logs
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_top1 = MeanMetric()
         self.val_top5 = MeanMetric()
         self.val_noisy_top1 = MeanMetric()
 
-    # ------------------------------------------------------------------ what a method says
+    # ------------------------------------------------------------------ what a method defines
 
     @property
     def needs_labels(self) -> bool:
-        """Whether training images without a label are of no use to this method."""
+        """Whether this method needs the labels of all training images."""
         return True
 
     @abstractmethod
@@ -112,7 +122,7 @@ class ClassificationModule(pl.LightningModule):
         """
 
     def parameter_groups(self) -> Parameters:
-        """What the optimiser trains; a method with its own weight decays overrides this."""
+        """The parameters that are trained; override this for separate weight decays."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     # ------------------------------------------------------------------ randomness
@@ -127,8 +137,8 @@ class ClassificationModule(pl.LightningModule):
         Args:
             images: ``(B, C, H, W)``.
             copies: Noises per image.
-            purpose: Noises of two purposes are independent; one purpose has the same ones again.
-            draw: Tells several draws of one purpose apart.
+            purpose: Noises of two purposes are independent; the same purpose gives the same ones again.
+            draw: Distinguishes several draws of one purpose.
 
         Raises:
             ValueError: If the noise level is 0, or `copies` is below 1.
@@ -144,7 +154,7 @@ class ClassificationModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the global generators for this step, for layers that draw from them."""
-        if batch_idx == 0:  # a look at every batch would make a GPU wait
+        if batch_idx == 0:  # checking every batch would make a GPU wait
             check_images(batch.images, where="the data set's images")
         self._place = (self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(address(self.seed, "train/global", *self._place))
@@ -152,7 +162,7 @@ class ClassificationModule(pl.LightningModule):
     # ------------------------------------------------------------------ Lightning
 
     def on_fit_start(self) -> None:
-        """Refuse extra images without labels, unless the method can do something with them."""
+        """Refuse extra images without labels, unless the method can use them."""
         extra = getattr(self.trainer.datamodule, "extra", None)  # type: ignore[attr-defined]
         if extra is not None and self.needs_labels and bool((extra.labels == UNLABELED).any()):
             raise ValueError(
@@ -192,7 +202,7 @@ class ClassificationModule(pl.LightningModule):
         self.log(f"train/{key}", metric, on_step=False, on_epoch=True, metric_attribute=where)
 
     def on_validation_epoch_start(self) -> None:
-        """Seed the global generators, so that layers that draw from them do so alike every time."""
+        """Seed the global generators, so that layers that use them draw the same numbers every time."""
         torch.manual_seed(address(self.seed, "validation/global", self.global_rank))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

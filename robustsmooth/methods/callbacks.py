@@ -31,10 +31,10 @@ class SaveConfig(Callback):
 
 
 class KeepMetrics(Callback):
-    """Keep the metrics of an unfinished epoch in its checkpoints: a killed epoch logs what a whole one logs.
+    """Save the metrics of an unfinished epoch in its checkpoints: a resumed epoch logs the same values.
 
-    Each rank has counted its own images. A training that goes on with as many ranks gives each rank its state
-    back, to the last digit; with another number of ranks the first one gets the sums.
+    Each rank has counted its own images. With the same number of ranks, each rank gets exactly its own state
+    back; with another number, the first rank gets the sums.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class KeepMetrics(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember the states until the training begins."""
+        """Keep the states until the training starts."""
         self._states = checkpoint.get("robustsmooth", {}).get("metric_states", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -85,10 +85,10 @@ def _metrics(module: torch.nn.Module) -> dict[str, Metric]:
 
 
 def _merged(states: list[dict[str, Any]], metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The states of all ranks as one, by each metric's own way of reducing them."""
+    """The states of all ranks merged, reduced as each metric defines it."""
     merged: dict[str, Any] = {}
     for name, metric in metrics.items():
-        parts = [each[name] for each in states if name in each]
+        parts = [state[name] for state in states if name in state]
         if parts:
             reduce: dict[str, Any] = metric._reductions
             merged[name] = {key: reduce[key](torch.stack([part[key] for part in parts])) for key in parts[0]}
@@ -96,19 +96,19 @@ def _merged(states: list[dict[str, Any]], metrics: Mapping[str, Metric]) -> dict
 
 
 class StopAtDivergence(Callback):
-    """End a run whose weights are no longer numbers, before its checkpoint replaces a good one.
+    """Stop a run whose weights are NaN or infinite, before its checkpoint replaces a good one.
 
-    What holds infinities from the start, such as the mask of an attention layer, is left alone.
+    Tensors that contain infinities from the start, such as the mask of an attention layer, are ignored.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Look at the network before a checkpoint is restored."""
+        """Find such tensors, before a checkpoint is restored."""
         self._constant = set(_not_finite(pl_module.state_dict()))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Look at the weights and the statistics of the layers.
+        """Check the weights and the statistics of the layers.
 
         Raises:
             ValueError: If one is NaN or infinite.
@@ -158,7 +158,7 @@ class EpochTimer(Callback):
             self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds so far, those of the unfinished epoch too."""
+        """The seconds so far, including the unfinished epoch."""
         return {"seconds": self.seconds, "begun": time.perf_counter() - self._start if self._start else 0.0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -168,9 +168,9 @@ class EpochTimer(Callback):
 
 
 class NamedCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint of the epoch with the best or worst validation metric, beside any others.
+    """Keeps the checkpoint of the epoch with the best or worst value of a validation metric.
 
-    Lightning tells checkpoint callbacks apart by metric and mode only, and refuses two that agree in them.
+    Lightning distinguishes checkpoint callbacks by metric and mode only, and refuses two with the same.
 
     Args:
         dirpath: The folder of the checkpoints.
@@ -192,15 +192,15 @@ class NamedCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Where the checkpoints keep this callback's state."""
+        """The key of this callback's state in checkpoints."""
         return self._generate_state_key(filename=self.filename, monitor=self.monitor, mode=self.mode)
 
 
 class WithinEpochs(ModelCheckpoint):
-    """Writes ``last.ckpt`` every so many steps, but not after an epoch's last one.
+    """Writes ``last.ckpt`` at regular steps, but not after the last step of an epoch.
 
-    The checkpoint of the finished epoch follows there. Resuming from one of its last step, Lightning
-    would leave out what belongs to the end of an epoch, such as the schedule's step.
+    The checkpoint of the finished epoch follows there. When Lightning resumes from a checkpoint of a last
+    step, it skips the end of the epoch, such as the schedule's step.
     """
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -212,12 +212,12 @@ class WithinEpochs(ModelCheckpoint):
 def checkpoints(folder: Path, monitor: str, every_steps: int | None = None) -> list[ModelCheckpoint]:
     """``checkpoints/best.ckpt`` by a validation metric and ``checkpoints/last.ckpt`` of every epoch.
 
-    The last one is written last, so that it holds the state of the best one.
+    ``last.ckpt`` is written last, so that it contains the state of the callback for ``best.ckpt``.
 
     Args:
         folder: The run folder.
         monitor: The metric to maximise, such as ``val/noisy_top1`` or ``val/acr``.
-        every_steps: Write ``last.ckpt`` also after so many steps, for epochs that take hours.
+        every_steps: Write ``last.ckpt`` also every this many steps, for epochs that take hours.
     """
     common: dict[str, Any] = {
         "dirpath": folder / "checkpoints",

@@ -1,56 +1,58 @@
 """CAT-RS: confidence-aware training for randomized smoothing (Jeong, Kim & Shin 2023)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.attacks import NoisePGD
 from robustsmooth.data import Batch, VoteTable
 from robustsmooth.losses import bottom_cross_entropy, mean_terms, worst_divergence
 from robustsmooth.methods.adversarial import require_noise_attack
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
 __all__ = ["CATRSModule"]
 
 
 class CATRSModule(ClassificationModule):
-    r"""Cross-entropy on the easier noises of uncertain images, robustness on those that are certain.
+    r"""Cross-entropy on the easier noises of uncertain images, robustness on images that are certain.
 
-    With w the share of an image's m noisy copies that the network gets right now, k is drawn from
+    With w the share of an image's m noisy copies that the network classifies correctly now, k is drawn from
     Binomial(m, w), and is at least 1. With L_(1) <= ... <= L_(m) the copies' cross-entropies, p* soft
     targets and d'_i noises that were attacked to raise the mean of :math:`KL(p^* \| p(x + d_i))`,
 
     .. math:: \frac{1}{m} \sum_{i \le k} L_{(i)} + \lambda\, 1[k = m] \max_i KL(p^* \,\|\, p(x + d'_i))
 
-    The soft targets are votes of a network that was trained with Gaussian augmentation, cast once beforehand:
-    ``python -m robustsmooth.predict checkpoint=... data.subset.split=train prediction.n=10000``.
+    The soft targets are votes of a network that was trained with Gaussian augmentation, counted once
+    beforehand: ``python -m robustsmooth.predict checkpoint=... data.subset.split=train prediction.n=10000``.
 
     Differences from the published code: with m noises it splits a batch into m parts and takes an optimiser
     step on each; here one step sees all images of the batch.
 
     Args:
-        *args: As in `ClassificationModule`.
+        network: See `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
         attack: Moves the noises; see `NoisePGD`.
         targets: Run folder of that ``predict``.
         copies: Noises per image, the paper's m.
         robust_weight: The paper's lambda.
-        confidence_mask: w is p*_y, instead of the share that is right now (ImageNet).
-        epsilon_factor: What the attack's epsilon, and its step size with it, is multiplied by from
-            `epsilon_epoch` on (ImageNet: 2).
-        epsilon_epoch: The epoch of that, counted from 0; None for never.
-        **kwargs: As in `ClassificationModule`.
+        confidence_mask: Use p*_y for w, instead of the current share of correct copies (ImageNet).
+        epsilon_factor: Multiplies the attack's epsilon and step size from `epsilon_epoch` on (ImageNet: 2).
+        epsilon_epoch: That epoch, counted from 0; None for never.
+        **training: See `ClassificationModule`.
 
     Raises:
-        ValueError: If an argument is out of its range, or the targets are not there.
+        ValueError: If an argument is out of its range, or the targets are missing.
     """
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
         sigma: float,
         attack: NoisePGD,
         targets: str | None,
@@ -59,9 +61,9 @@ class CATRSModule(ClassificationModule):
         confidence_mask: bool = False,
         epsilon_factor: float = 1.0,
         epsilon_epoch: int | None = None,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_noise(sigma)
         require_copies("copies", copies)
         require_noise_attack(attack)

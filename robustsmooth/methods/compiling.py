@@ -11,12 +11,12 @@ __all__ = ["CompiledTraining", "compile_network"]
 
 _VARIANTS = 64  # modes, shapes and frozen weights of one network; torch gives up at 8
 # A BatchNorm's variance by two sums rather than by Welford's updates, which wait for each other, and products
-# and sums in one instruction: what costs nothing on a CPU and is within rounding.
+# and sums in one instruction: faster on a CPU, and results are the same within rounding.
 _CPU = {"cpp.use_two_step_variance_threshold": 2**40, "cpp.enable_floating_point_contract_flag": "fast"}
 
 
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:
-    """Have a network compiled, in place, at its first passes.
+    """Compile a network in place; compilation itself happens in the first passes.
 
     Args:
         network: Its weights keep their names; copies of it are not compiled.
@@ -27,8 +27,8 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
     from torch._inductor import config as code
 
     tracing.recompile_limit = max(tracing.recompile_limit, _VARIANTS)
-    code.fallback_random = True  # noise layers and dropout draw what they draw uncompiled
-    graphs.donated_buffer = False  # HeatSmoothing's probes go backward through one pass, one after the other
+    code.fallback_random = True  # noise layers and dropout draw the same numbers as uncompiled
+    graphs.donated_buffer = False  # HeatSmoothing calls backward several times through one pass
     network.compile(backend=backend, options=dict(_CPU) if backend == "inductor" else None)
 
 
@@ -39,11 +39,11 @@ class CompiledTraining(Callback):
     compiled in place, so that its weights keep their names and a run may be resumed with or without.
     Validation is not compiled: its last batch has a shape of its own.
 
-    The first steps take longer, some tens of seconds for each shape that the method gives the network. What
-    is won depends on the processor; docs/benchmarks.md has measurements.
+    The first steps take longer, some tens of seconds for each input shape. The gain depends on the processor;
+    docs/benchmarks.md has measurements.
 
     Args:
-        enabled: Whether to do anything.
+        enabled: Whether to compile.
         backend: Of `torch.compile`.
 
     Raises:
@@ -56,7 +56,7 @@ class CompiledTraining(Callback):
         self.enabled, self.backend = enabled, backend
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Have the network compiled at its first passes."""
+        """Prepare compilation, which happens in the first passes."""
         network = getattr(pl_module, "network", pl_module)
         if self.enabled and isinstance(network, nn.Module):
             compile_network(network, self.backend)
@@ -67,10 +67,10 @@ class CompiledTraining(Callback):
             torch.compiler.set_stance("force_eager")
 
     def on_validation_end(self, *args: Any) -> None:
-        """Go on compiled."""
+        """Use the compiled network again."""
         if self.enabled:
             torch.compiler.set_stance("default")
 
     def on_exception(self, *args: Any) -> None:
-        """Leave the process as it was."""
+        """Restore the process's settings."""
         self.on_validation_end()

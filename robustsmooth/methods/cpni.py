@@ -1,17 +1,17 @@
 """PNI and CPNI: adversarial training of networks with trainable noise, and their fine-tunings."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.adversarial import require_untargeted
-from robustsmooth.methods.base import ClassificationModule, Parameters
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Parameters, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies
 from robustsmooth.models.noise_layers import is_random, noise_parameters, noises
 from robustsmooth.smoothing import contains_label
@@ -31,24 +31,27 @@ class CPNIModule(ClassificationModule):
 
     .. math:: L(x + \eta), \quad \eta \sim N(0, \sigma^2 I) + B\,\delta, \quad B \sim Ber(w).
 
-    The attack looks at the network in eval mode, noise on. An attack that averages over copies
-    (EPGD) passes each through the network by itself, because a random network draws once per pass;
-    one whose own noise level is not set looks at the level of this training.
+    The attack sees the network in eval mode with its noise. An attack that averages over copies (EPGD) uses
+    one pass per copy, because a random network draws once per pass;
+    one whose own noise level is not set takes the noise of this training.
 
     Logs ``train/adversarial_top1``, with ``both`` also ``train/clean_loss`` and
     ``train/adversarial_loss``, and ``train/noise_scale``, the mean absolute value of all their strengths d.
 
     Args:
-        *args: As in `ClassificationModule`.
+        network: See `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
+        sigma: Noise level in pixel units; 0 for none.
         attack: Makes the adversarial images.
         loss: L, of one copy of each image; cross-entropy if None.
         adversarial_weight: w, in [0, 1].
-        mixture: Whether the loss sees every image both ways or one way, drawn by lot.
+        mixture: ``both``: the loss uses each image clean and attacked; ``either``: one of the two, chosen at
+            random.
         labels: What the attack moves away from: the ``true`` labels, or the network's own
-            ``predicted`` ones (published code of PNI), which avoids that the label leaks into the image.
+            ``predicted`` ones (published code of PNI), so that the label does not leak into the image.
         noise_weight_decay: Weight decay of the noise strengths; None for that of all parameters.
-            PNI's code decays everything but its strengths, CPNI's everything alike.
-        **kwargs: As in `ClassificationModule`.
+            PNI's code applies it to everything but the strengths, CPNI's to everything.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -56,16 +59,19 @@ class CPNIModule(ClassificationModule):
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
+        sigma: float = 0.0,
         attack: Attack,
         loss: CopiesLoss | None = None,
         adversarial_weight: float = 0.5,
         mixture: Literal["both", "either"] = "both",
         labels: Literal["true", "predicted"] = "true",
         noise_weight_decay: float | None = None,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         if not 0 <= adversarial_weight <= 1:
             raise ValueError(f"`method.adversarial_weight` must be in [0, 1], got {adversarial_weight}")
         if mixture not in ("both", "either"):
@@ -80,6 +86,7 @@ class CPNIModule(ClassificationModule):
         self.attack = dataclasses.replace(
             attack,
             sigma=self.sigma if attack.sigma is None else attack.sigma,
+            noise=self.noise if attack.noise is None and self.sigma > 0 else attack.noise,
             copies_per_pass=1 if is_random(self.network) else attack.copies_per_pass,
         )
         self.adversarial_weight = adversarial_weight
@@ -88,7 +95,7 @@ class CPNIModule(ClassificationModule):
         self.train_adversarial_top1 = MeanMetric()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step, logged; also on a rank whose lot left all images of the batch alone."""
+        """One step, logged; also on a rank on which no image of the batch is attacked."""
         loss = super().training_step(batch, batch_idx)
         if self.mixture == "both" or self.adversarial_weight > 0:
             top1 = self.train_adversarial_top1
@@ -104,13 +111,13 @@ class CPNIModule(ClassificationModule):
         return parts
 
     def parameter_groups(self) -> Parameters:
-        """Everything; the noise strengths apart if they have their own weight decay."""
+        """All parameters; the noise strengths in a separate group if they have their own weight decay."""
         if self.noise_weight_decay is None:
             return super().parameter_groups()
         strengths = {id(parameter) for parameter in noise_parameters(self.network)}
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         apart = [parameter for parameter in trained if id(parameter) in strengths]
-        groups: list[dict[str, Any]] = [{"params": [each for each in trained if id(each) not in strengths]}]
+        groups: list[dict[str, Any]] = [{"params": [item for item in trained if id(item) not in strengths]}]
         return [*groups, {"params": apart, "weight_decay": self.noise_weight_decay}] if apart else groups
 
     def _both(self, batch: Batch) -> dict[str, Tensor]:
@@ -129,8 +136,8 @@ class CPNIModule(ClassificationModule):
         }
 
     def _either(self, batch: Batch) -> dict[str, Tensor]:
-        lots = self.randomness("bernoulli").uniform(batch.images.flatten(1)[:, 0])[0]
-        chosen = lots < self.adversarial_weight
+        draws = self.randomness("bernoulli").uniform(batch.images.flatten(1)[:, 0])[0]
+        chosen = draws < self.adversarial_weight
         images = batch.images.clone()
         if chosen.any():
             images[chosen] = self._attacked(batch.images[chosen], batch.labels[chosen])

@@ -1,13 +1,13 @@
 """Denoised smoothing: train a denoiser in front of a classifier that stays as it is (Salman et al. 2020)."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from robustsmooth.data import Batch
-from robustsmooth.methods.base import ClassificationModule, Parameters
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Parameters, Training
 from robustsmooth.methods.noisy import require_noise
 
 __all__ = ["DenoiserModule"]
@@ -23,25 +23,33 @@ class DenoiserModule(ClassificationModule):
     .. math:: \text{mse:}\ \|D(x + d) - x\|^2 / \text{pixels}, \qquad
         \text{stability:}\ CE(F(D(x + d)), \arg\max F(x))
 
-    (Salman et al. 2020). Labels never reach the loss. The paper trains with mse
-    first and then goes on with stability: ``method.objective=stability
+    (Salman et al. 2020). The loss uses no labels. The paper trains with mse first and then with
+    stability: ``method.objective=stability
     model.denoiser_checkpoint=<run folder of mse>``. What is certified is the composed network.
 
     Args:
-        *args: As in `ClassificationModule`; the network is a classifier with a denoiser.
+        network: A classifier with a denoiser.
+        optimizer: See `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
-        start: Where the classifier's weights come from; only checked to be there.
+        start: Where the classifier's weights come from; only checked to be given.
         objective: ``mse`` or ``stability``.
-        **kwargs: As in `ClassificationModule`.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If an argument is out of its range, `start` is missing, or there is no denoiser.
     """
 
     def __init__(
-        self, *args: Any, sigma: float, start: str | None, objective: Objective = "stability", **kwargs: Any
+        self,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
+        sigma: float,
+        start: str | None,
+        objective: Objective = "stability",
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_noise(sigma)
         if objective not in get_args(Objective):
             raise ValueError(f"`method.objective` must be mse or stability, got {objective!r}")
@@ -58,7 +66,7 @@ class DenoiserModule(ClassificationModule):
 
     @property
     def needs_labels(self) -> bool:
-        """Labels never reach the loss."""
+        """The loss uses no labels."""
         return False
 
     def parameter_groups(self) -> Parameters:
@@ -66,9 +74,9 @@ class DenoiserModule(ClassificationModule):
         return list(self.network.denoiser.parameters())  # type: ignore[union-attr]
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The objective on the batch's images; its labels are not read."""
+        """The objective on the batch's images; its labels are not used."""
         network: Any = self.network
-        for part in network.children():  # whoever put this module into train mode reached the classifier
+        for part in network.children():  # train() of this module has put the classifier into train mode
             part.train(part is network.denoiser)
         denoised = network.denoiser(batch.images + self.noises(batch.images)[0])
         if self.objective == "mse":

@@ -2,14 +2,14 @@
 
 import copy
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustsmooth.data import Batch
 from robustsmooth.losses import HeatLoss
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.smoothing.addressing import address
 
 __all__ = ["HeatSmoothingModule"]
@@ -24,26 +24,28 @@ class HeatSmoothingModule(ClassificationModule):
 
     Training is divided into equally long time steps. In each, the student learns from the teacher of
     that step, which is frozen, in eval mode, and sees clean images; at its end the student becomes the
-    next teacher (eq. 15). The optimiser and its schedule start anew with every time step. The teacher
-    is part of the module's state, so that a killed run resumes exactly and needs no other file.
+    next teacher (eq. 15). The optimiser and its schedule start again with every time step. The teacher is
+    part of the module's state, so that a killed run resumes exactly and needs no other file.
 
-    Labels never reach the loss. (They do reach the metrics of validation.)
+    The loss uses no labels. (The metrics of validation do.)
 
     Args:
-        *args: As in `ClassificationModule`; the network is the trained one to start from.
-        sigma: Standard deviation of the Gaussian average, in pixel units; 0 trains on the fidelity alone.
+        network: The trained network to start from; see `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
+        sigma: Standard deviation of the Gaussian average, in pixel units; with 0 the loss is the fidelity
+            alone.
         loss: The objective of a time step.
-        start: Where the network's weights come from; only checked to be there, since smoothing an
-            untrained network means nothing.
+        start: Where the network's weights come from; only checked to be given, since smoothing an untrained
+            network is pointless.
         time_steps: The paper's n_T; the penalty is multiplied by h = 1 / n_T. It divides
             ``trainer.max_epochs``, which counts the epochs of all time steps.
         student: What a time step starts with: a ``copy`` of the teacher, fine-tuned (paper, ImageNet);
             or a ``random`` network (published CIFAR-10 code).
-        noise_probability: Chance of each image to get Gaussian noise of level sigma on the student's
-            side: 0 (eq. 15) or 0.5 (eq. 10, "half of the training images").
-        decay_biases: Whether the optimiser's weight decay reaches the biases; the ImageNet code
-            leaves them out.
-        **kwargs: As in `ClassificationModule`.
+        noise_probability: Probability that the student's input gets Gaussian noise of level sigma: 0 (eq. 15)
+            or 0.5 (eq. 10, "half of the training images").
+        decay_biases: Whether the optimiser's weight decay applies to the biases; in the ImageNet code it does
+            not.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If an argument is out of its range, or `start` is missing.
@@ -53,7 +55,9 @@ class HeatSmoothingModule(ClassificationModule):
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
         sigma: float,
         loss: HeatLoss,
         start: str | None,
@@ -61,9 +65,9 @@ class HeatSmoothingModule(ClassificationModule):
         student: Student = "copy",
         noise_probability: float = 0.0,
         decay_biases: bool = True,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         if start is None:
             raise ValueError(
                 "HeatSmoothing starts from a trained network: add model.checkpoint=<run folder>, such as "
@@ -81,8 +85,8 @@ class HeatSmoothingModule(ClassificationModule):
         self.noise_probability = noise_probability
         self.decay_biases = decay_biases
         self.teacher = copy.deepcopy(self.network).requires_grad_(False)
-        # -1: none has begun. Part of the state, so that a resumed run does not begin it again. The first
-        # batch of an epoch, and not the epoch's hook, begins it: Lightning leaves that hook out when it
+        # -1: none has started. Part of the state, so that a resumed run does not start it again. A time step
+        # starts with the first batch of an epoch, not in the epoch's hook: Lightning skips that hook when it
         # resumes from a checkpoint of an epoch's last batch.
         self.register_buffer("time_step", torch.tensor(-1))
         self._begun = -1
@@ -92,15 +96,15 @@ class HeatSmoothingModule(ClassificationModule):
 
     @property
     def needs_labels(self) -> bool:
-        """Labels never reach the loss."""
+        """The loss uses no labels."""
         return False
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Distil the batch's images; its labels are not read."""
+        """Distil the batch's images; its labels are not used."""
         return self._distil(batch.images)
 
     def _distil(self, images: Tensor) -> dict[str, Tensor]:
-        self.teacher.eval()  # whoever put this module into train mode reached the teacher too
+        self.teacher.eval()  # train() of this module has put the teacher into train mode too
         with torch.no_grad():
             targets = self.teacher(images)
         return self.loss(
@@ -131,7 +135,7 @@ class HeatSmoothingModule(ClassificationModule):
             )
 
     def on_train_start(self) -> None:
-        """Go on with the time step of the checkpoint, if this run is resumed from one."""
+        """Continue with the time step of the checkpoint, if this run is resumed from one."""
         self._begun = int(self.time_step)
         if self._begun < 0 and self.student == "random" and self.trainer.is_global_zero:
             _log.warning(
@@ -142,7 +146,7 @@ class HeatSmoothingModule(ClassificationModule):
             )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Begin the next time step when its epoch has come."""
+        """Start the next time step at its first epoch."""
         super().on_train_batch_start(batch, batch_idx)
         step = self.current_epoch * self.time_steps // self._epochs
         if step != self._begun:
@@ -158,7 +162,7 @@ class HeatSmoothingModule(ClassificationModule):
         self.time_step.fill_(step)
 
     def parameter_groups(self) -> Any:
-        """The student's parameters, biases without weight decay if so wished."""
+        """The student's parameters; biases without weight decay unless `decay_biases`."""
         if self.decay_biases:
             return super().parameter_groups()
         groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
@@ -169,7 +173,7 @@ class HeatSmoothingModule(ClassificationModule):
 
 
 def reinitialize(network: nn.Module, seed: int) -> None:
-    """Draw a network's parameters anew, by its layers' own ``reset_parameters``.
+    """Initialise a network's parameters again, with its layers' own ``reset_parameters``.
 
     Args:
         network: Changed in place.
@@ -186,6 +190,6 @@ def reinitialize(network: nn.Module, seed: int) -> None:
                 reset()
             elif next(layer.parameters(recurse=False), None) is not None:
                 raise ValueError(
-                    f"`method.student=random` cannot draw `{name}` anew: {type(layer).__name__} has no "
+                    f"`method.student=random` cannot initialise `{name}`: {type(layer).__name__} has no "
                     "reset_parameters; use method.student=copy"
                 )

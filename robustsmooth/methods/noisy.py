@@ -10,7 +10,7 @@ __all__ = ["copies_loss", "noisy_logits", "require_copies", "require_noise"]
 def noisy_logits(network: nn.Module, images: Tensor, noises: Tensor) -> Tensor:
     """Logits of every noisy copy, from one pass.
 
-    The noisy images are not clamped to [0, 1]: the certificate is for unclamped noise.
+    The noisy images are not clamped to [0, 1]: the certificate holds for unclamped noise.
 
     Args:
         network: Maps images to logits.
@@ -35,8 +35,8 @@ def copies_loss(
 ) -> dict[str, Tensor]:
     """A loss of noisy copies, averaged over the images: what most methods return from `training_loss`.
 
-    All copies go through the network in one pass; the images without noise in another, where the
-    loss looks at them.
+    All copies go through the network in one pass; the images without noise in another, if the loss needs
+    them.
 
     Args:
         network: Maps images to logits.
@@ -44,8 +44,8 @@ def copies_loss(
         images: ``(B, C, H, W)``.
         noises: ``(copies, B, C, H, W)``, already scaled by sigma; None for the images as they are.
         labels: ``(B,)``.
-        sigma: Their standard deviation, for losses in which it occurs.
-        weights: ``(B,)``, how much each image counts; all alike if None.
+        sigma: Their standard deviation, for losses that use it.
+        weights: ``(B,)``, the weight of each image; equal weights if None.
 
     Returns:
         ``loss``, its terms if there are several, and ``logits`` of the first copies.

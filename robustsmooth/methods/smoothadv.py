@@ -1,6 +1,6 @@
 """SmoothAdv: adversarial training of the smoothed classifier (Salman et al. 2019)."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from robustsmooth.attacks import Attack
 from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.adversarial import require_untargeted
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies, require_noise
 
 __all__ = ["SmoothAdvModule"]
@@ -19,34 +19,35 @@ class SmoothAdvModule(ClassificationModule):
     """Attack the smoothed classifier, then train on noisy copies of what the attack found.
 
     Pseudocode 1: the noises are drawn once per image and step, and are the same in every step of the
-    attack and in the training step. The attack sees the network in eval mode with its parameters
-    left alone.
+    attack and in the training step. The attack sees the network in eval mode and does not change its
+    parameters.
 
-    What the attack climbs is the attack's choice: ``PlugIn`` is SmoothAdv_PGD or SmoothAdv_DDN (eq. 6),
-    ``Stein`` the variant without gradients (eq. 7), and ``Plain`` the paper's comparison, an attack on
-    the base classifier ("vanilla", Appendix C.1).
+    The attack's objective chooses the variant: ``PlugIn`` is SmoothAdv_PGD or SmoothAdv_DDN (eq. 6),
+    ``Stein`` the variant without gradients (eq. 7), and ``Plain`` the paper's baseline, an attack on the base
+    classifier ("vanilla", Appendix C.1).
 
     Self-training (section 4.2): extra images (``data.extra``) carry the label `UNLABELED`. The labeler, a
-    standard network that stays as it is, labels them, and they count `extra_weight` times in the loss.
+    standard network that is not trained, labels them, and their weight in the loss is `extra_weight`.
 
     Differences from the published code: with m noises it splits a batch into m parts and takes an
     optimiser step on each; here one step sees all images of the batch. Pseudo-labels are computed on
     the image as it enters the step (augmented), not once beforehand.
 
     Args:
-        *args: As in `ClassificationModule`; for fine-tuning, a pre-trained network.
+        network: See `ClassificationModule`; for fine-tuning, a pre-trained network.
+        optimizer: See `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
         attack: Perturbs the images; must have an ``epsilon``.
-        loss: What is minimised on the noisy copies of the attacked images; cross-entropy if None. Any loss
-            of noisy copies goes, such as Consistency's or MACER's.
+        loss: What is minimised on the noisy copies of the attacked images; cross-entropy if None. Any loss of
+            noisy copies is possible, such as Consistency's or MACER's.
         copies: Noises per image, the paper's m_train.
         multi_noise: Train on all of an image's noisy copies (Pseudocode 1); or on one of them, while
             the attack uses all.
-        warmup_epochs: Epochs over which the attack's epsilon grows linearly to its full value, and a step
-            size that was given with it; 0 for none. Logged as ``train/epsilon``.
-        labeler: Labels extra images; None where there are none.
+        warmup_epochs: Epochs over which the attack's epsilon, and a given step size with it, grow linearly to
+            their full value; 0 for none. Logged as ``train/epsilon``.
+        labeler: Labels extra images; None if there are none.
         extra_weight: Weight of an extra image in the loss, relative to a labelled one.
-        **kwargs: As in `ClassificationModule`.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -54,7 +55,9 @@ class SmoothAdvModule(ClassificationModule):
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
         sigma: float,
         attack: Attack,
         loss: CopiesLoss | None = None,
@@ -63,9 +66,9 @@ class SmoothAdvModule(ClassificationModule):
         warmup_epochs: int = 0,
         labeler: nn.Module | None = None,
         extra_weight: float = 1.0,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_noise(sigma)
         self.loss = loss or CrossEntropy()
         require_copies("copies", copies)
@@ -110,7 +113,7 @@ class SmoothAdvModule(ClassificationModule):
             weights=weights,
         )
         if self.labeler is not None:
-            del result["logits"]  # no accuracy over images without labels
+            del result["logits"]  # no training accuracy with images without labels
         return {**result, "epsilon": torch.tensor(attack.epsilon)}
 
     def _attack(self) -> Any:
@@ -121,12 +124,12 @@ class SmoothAdvModule(ClassificationModule):
         return attack.with_epsilon(attack.epsilon * (self.current_epoch + 1) / self.warmup_epochs)
 
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Labels, extra images labelled, and every image's weight."""
+        """Labels, with those of extra images predicted, and the weight of every image."""
         labels, weights = batch.labels, torch.ones_like(batch.labels, dtype=torch.float32)
         if self.labeler is None:
             return labels, weights
         extra = labels == UNLABELED
-        self.labeler.eval()  # whoever put this module into train mode reached the labeler too
+        self.labeler.eval()  # train() of this module has put the labeler into train mode too
         with torch.no_grad():
             labels = torch.where(extra, self.labeler(batch.images).argmax(dim=1), labels)
         return labels, torch.where(extra, self.extra_weight, weights)

@@ -1,26 +1,26 @@
 """SmoothMix: images mixed with unrestricted adversaries of the smoothed classifier (Jeong et al. 2021)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.attacks import PGD, project
 from robustsmooth.data import Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy, mean_terms, mixing_divergence
 from robustsmooth.methods.adversarial import require_untargeted
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
 __all__ = ["SmoothMixModule"]
 
 
 class SmoothMixModule(ClassificationModule):
-    r"""A loss of noisy copies, and less certainty on the way from an image to its adversary.
+    r"""A loss of noisy copies, and lower confidence on mixtures of an image and its adversary.
 
-    The adversary is what T steps on the mean softmax of the noisy copies reach from the image, without a
-    budget: it may well look like another class. With u uniform in [0, 1/2] for each image, the mixed image
+    The adversary is the result of T steps on the mean softmax of the noisy copies, without a budget: it may
+    look like another class. With u uniform in [0, 1/2] for each image, the mixed image
     :math:`\tilde x = (1 - u) x + u x_{adv}` should be classified like
     :math:`\tilde y = (1 - u) \bar p(x) + u / K` under the same noises:
 
@@ -36,23 +36,26 @@ class SmoothMixModule(ClassificationModule):
     step on each; here one step sees all images of the batch.
 
     Args:
-        *args: As in `ClassificationModule`.
+        network: See `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
         attack: PGD in l2 without a budget, with a step size.
         loss: Of the noisy copies of the image; cross-entropy if None.
         copies: Noises per image, the paper's m.
         mix_weight: The paper's eta.
-        one_step: Train on the attack's first iterate in the image's place.
+        one_step: Train on the attack's first iterate instead of the image.
         warmup_epochs: Epochs over which `mix_weight` and the first iterate's distance grow; 0 for none.
-        **kwargs: As in `ClassificationModule`.
+        **training: See `ClassificationModule`.
 
     Raises:
-        ValueError: If an argument is out of its range, or the attack another one.
+        ValueError: If an argument is out of its range, or the attack is not such a PGD.
     """
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
         sigma: float,
         attack: PGD,
         loss: CopiesLoss | None = None,
@@ -60,9 +63,9 @@ class SmoothMixModule(ClassificationModule):
         mix_weight: float = 5.0,
         one_step: bool = False,
         warmup_epochs: int = 10,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_noise(sigma)
         require_untargeted(attack)
         if not isinstance(attack, PGD) or attack.norm != "l2" or attack.step_size is None:
@@ -109,7 +112,7 @@ class SmoothMixModule(ClassificationModule):
             return images, attack(self.network, images, labels, **given)
         first = replace(attack, steps=1)(self.network, images, labels, **given)
         last = first
-        if attack.steps > 1:  # the rest of the same path: nothing is projected on the way
+        if attack.steps > 1:  # the remaining steps of the same path: nothing is projected
             last = replace(attack, steps=attack.steps - 1)(self.network, first, labels, **given)
         assert attack.step_size is not None
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """SODM: solvable optimisation of the radius via a differentiable mapping."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from robustsmooth.data import Batch
 from robustsmooth.losses import SODMLoss
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
 __all__ = ["SODMModule"]
@@ -27,7 +27,8 @@ class SODMModule(ClassificationModule):
     batch of the network's next step.
 
     Args:
-        *args: As in `ClassificationModule`.
+        network: See `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
         loss: The objective.
         mapping: Logits to log-scores, such as `SoftmaxMapping` or `DynamicMapping`.
@@ -38,9 +39,9 @@ class SODMModule(ClassificationModule):
         copies: Noisy copies per image, the paper's n.
         robust_weight: The paper's beta.
         robust_weight_factor: What beta is multiplied by from `robust_weight_epoch` on.
-        robust_weight_epoch: The epoch of that, counted from 0; None for never. The weight of every
-            epoch is logged as ``train/robust_weight``.
-        **kwargs: As in `ClassificationModule`.
+        robust_weight_epoch: That epoch, counted from 0; None for never. The weight of every epoch is logged
+            as ``train/robust_weight``.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If an argument is out of its range, or the mapping has parameters and no optimiser.
@@ -48,7 +49,9 @@ class SODMModule(ClassificationModule):
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
         sigma: float,
         loss: SODMLoss,
         mapping: nn.Module,
@@ -59,9 +62,9 @@ class SODMModule(ClassificationModule):
         robust_weight: float = 6.0,
         robust_weight_factor: float = 10.0,
         robust_weight_epoch: int | None = None,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_noise(sigma)
         require_copies("copies", copies)
         require_copies("mapping_copies", mapping_copies)
@@ -72,7 +75,7 @@ class SODMModule(ClassificationModule):
                 f"got {robust_weight} and {robust_weight_factor}"
             )
         self.loss = loss
-        self.mapping = mapping.requires_grad_(False)  # not the network's optimiser's, nor DDP's
+        self.mapping = mapping.requires_grad_(False)  # not trained by the network's optimiser or DDP
         parameters = list(mapping.parameters())
         if parameters and mapping_optimizer is None:
             raise ValueError("`method.mapping_optimizer` must be given: the mapping has parameters to train")
@@ -86,7 +89,7 @@ class SODMModule(ClassificationModule):
         self._saved_optimizer: dict[str, Any] | None = None
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 13 over the noisy copies of the batch; before it, the mapping's step when it is due."""
+        """Eq. 13 over the noisy copies of the batch; before it, a step of the mapping when it is due."""
         _, batch_idx, _ = self._place
         if self.mapping_optimizer is not None and batch_idx % self.mapping_interval == 0:
             self.update_mapping(batch)
@@ -127,7 +130,7 @@ class SODMModule(ClassificationModule):
 
     @torch.no_grad()
     def _many_logits(self, images: Tensor) -> Tensor:
-        """Logits of `mapping_copies` noisy copies, a training step's worth at a time."""
+        """Logits of `mapping_copies` noisy copies, in passes of at most `copies` each."""
         self.network.eval()
         parts = []
         for draw, start in enumerate(range(0, self.mapping_copies, self.copies)):

@@ -1,6 +1,6 @@
 """The method of Sun et al. 2025, "Average Certified Radius is a Poor Metric": easy images, attacked noise."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from scipy.special import ndtri
@@ -10,7 +10,7 @@ from robustsmooth.attacks import NoisePGD
 from robustsmooth.data import Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.adversarial import require_noise_attack
-from robustsmooth.methods.base import ClassificationModule
+from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies, require_noise
 from robustsmooth.smoothing import Numerics, Tally, VoteEngine
 from robustsmooth.smoothing.addressing import address
@@ -18,20 +18,20 @@ from robustsmooth.statistics import clopper_pearson_lower
 
 __all__ = ["Sun2025Module", "certainty_weights"]
 
-_CHUNK = 256  # images that are opened at once for their votes
+_CHUNK = 256  # images that are loaded at once for their votes
 
 
 def certainty_weights(right: Tensor, votes: int, floor: float, alpha: float) -> Tensor:
-    """How often images are drawn: in proportion to the radius that their votes could certify.
+    """How often images are drawn: in proportion to the radius that their votes certify.
 
     The share of right votes is clipped to [`floor`, 1]; the weight is ``Phi^-1`` of the one-sided
-    Clopper-Pearson lower bound of so many right ones of `votes`.
+    Clopper-Pearson lower bound from that many correct ones of `votes`.
 
     Args:
         right: Right votes of each image, ``(N,)``.
         votes: Votes of each image.
-        floor: The smallest share that counts; easy images weigh more, hard ones this much.
-        alpha: Of the bound.
+        floor: The smallest share that counts: harder images get the weight of this share.
+        alpha: Failure probability of the bound.
 
     Returns:
         ``(N,)`` float64, positive.
@@ -50,38 +50,39 @@ def certainty_weights(right: Tensor, votes: int, floor: float, alpha: float) -> 
 
 
 class Sun2025Module(ClassificationModule):
-    r"""Trains on images that are easy, and on noises that make them hard.
+    r"""Trains on easy images, with noises that make them hard.
 
-    Until epoch E: the loss of m noisy copies, as `GaussianModule`. At epoch E `discard_votes` votes are cast
-    for every training image, and images whose share of right votes is below `discard_below` are dropped for
-    good. From E on, every `reweight_every` epochs, `reweight_votes` votes are cast for every image that is
-    left, and images are drawn with replacement by `certainty_weights`, as many per epoch as before. The
-    noises are attacked, keeping their norm, until the network errs.
+    Until epoch E: the loss of m noisy copies, as `GaussianModule`. At epoch E `discard_votes` votes are
+    counted for every training image, and images whose share of correct votes is below `discard_below` are
+    dropped for good. From E on, every `reweight_every` epochs, `reweight_votes` votes are counted for every
+    remaining image, and images are drawn with replacement by `certainty_weights`, as many per epoch as
+    before. The noises are attacked, at constant norm, until the network errs.
 
     The votes are addressed by epoch and image and are part of the checkpoint: a resumed run draws the same
     images in the same order, on any number of devices.
 
-    Its authors' point is that a high average certified radius can come from easy images alone. Look at
-    the certified curve, or the distribution of p_A, beside the ACR of this method.
+    Its authors' point is that a high average certified radius can come from easy images alone. Compare the
+    certified curve, or the distribution of p_A, too, and not only the ACR of this method.
 
     Difference from the published code: with m noises it splits a batch into m parts and takes an optimiser
     step on each; here one step sees all images of the batch.
 
     Args:
-        *args: As in `ClassificationModule`.
+        network: See `ClassificationModule`.
+        optimizer: See `ClassificationModule`.
         sigma: Noise level in pixel units; positive.
         attack: Moves the noises; see `NoisePGD`.
         loss: Of the noisy copies; cross-entropy if None.
         copies: Noises per image, m.
-        warmup_epochs: E; 0 to begin with the votes.
+        warmup_epochs: E; 0 to start with the votes.
         discard_below: t, in [0, 1]; 0 drops nothing.
-        discard_votes: Votes that decide who is dropped.
+        discard_votes: Votes that decide which images are dropped.
         reweight_every: Epochs from one weighting to the next; None for equal weights.
         reweight_votes: Votes of a weighting.
         share_floor: Smallest share of right votes in a weight.
         alpha: Of the bound in a weight.
-        voter: A trained network that decides who is dropped; None for the network itself.
-        **kwargs: As in `ClassificationModule`.
+        voter: A trained network whose votes decide which images are dropped; None for the network itself.
+        **training: See `ClassificationModule`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -89,7 +90,9 @@ class Sun2025Module(ClassificationModule):
 
     def __init__(
         self,
-        *args: Any,
+        network: nn.Module,
+        optimizer: Optimizing,
+        *,
         sigma: float,
         attack: NoisePGD,
         loss: CopiesLoss | None = None,
@@ -102,9 +105,9 @@ class Sun2025Module(ClassificationModule):
         share_floor: float = 0.75,
         alpha: float = 0.1,
         voter: nn.Module | None = None,
-        **kwargs: Any,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(*args, sigma=sigma, **kwargs)
+        super().__init__(network, optimizer, sigma=sigma, **training)
         require_noise(sigma)
         require_noise_attack(attack)
         self.loss = loss or CrossEntropy()
@@ -157,14 +160,14 @@ class Sun2025Module(ClassificationModule):
         super().on_fit_start()
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if getattr(datamodule, "extra", None) is not None:
-            raise ValueError("`data.extra` is of no use to this method, which chooses among them itself")
+            raise ValueError("this method chooses among the training images itself: leave `data.extra` out")
         datamodule.draw_weights = self.draw_weights
 
     def draw_weights(self, epoch: int) -> Tensor | None:
-        """The images' weights in an epoch; casts votes first when they are due.
+        """The weights of the images in an epoch; counts votes first when they are due.
 
-        The sampler asks at the beginning of an epoch, on all ranks; a checkpoint has the answer for the epoch
-        that it is from.
+        The sampler calls it at the beginning of an epoch, on all ranks; a checkpoint contains the weights of
+        its epoch.
         """
         if epoch < self.warmup_epochs:
             return None
@@ -212,7 +215,7 @@ class Sun2025Module(ClassificationModule):
             self.noise,
             Tally(n=votes, purpose=f"train/{purpose}", batch_size=_CHUNK),
             seed=address(self.seed, f"train/{purpose}", epoch),
-            # Fixed, so that the votes do not depend on what is quicker today.
+            # Fixed, so that the votes do not depend on which format is faster.
             numerics=Numerics(precision=str(self.trainer.precision), channels_last=False),  # type: ignore[arg-type]
         )
         right = torch.zeros(len(positions), device=self.device)

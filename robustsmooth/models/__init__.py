@@ -8,8 +8,8 @@ from robustsmooth.models.diffusion import OneStepDiffusion
 from robustsmooth.models.ensemble import Ensemble
 from robustsmooth.models.exporting import save_onnx, save_safetensors
 from robustsmooth.models.libraries import resnet32x32, timm_network, torchvision_network
-from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import NoiseLayers, is_random, silenced
+from robustsmooth.models.parametric_noise import ParametricNoise
 from robustsmooth.models.resnet import CifarResNet
 from robustsmooth.models.sanity import sanity_check
 from robustsmooth.models.state import Checkpoint, read_checkpoint

@@ -1,4 +1,4 @@
-"""From a model config to a classifier of images in [0, 1]."""
+"""Building a classifier of images in [0, 1] from a model config."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -50,8 +50,8 @@ def build_classifier(
         noise_layers: Replaces layers of the classifier in place, such as `NoiseLayers`; before loading, so
             that plain checkpoints fit and the strengths of the noise keep their initial values.
         channels_last: Run in the channels-last memory format.
-        new_head: Do not load the last linear layer, to train it anew for other classes.
-        denoiser: Maps noisy images in [0, 1] to images, in front of it all, such as `DnCNN`.
+        new_head: Do not load the last linear layer, to train a new one for other classes.
+        denoiser: Maps noisy images in [0, 1] to images, in front of everything else, such as `DnCNN`.
         denoiser_checkpoint: The denoiser's weights; a checkpoint of a denoised classifier has its own.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Putting a checkpoint into a classifier, whatever its keys are called."""
+"""Loading a checkpoint into a classifier, with the key names of other projects too."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,39 +8,39 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.models.classifier import Classifier, Normalize
-from robustsmooth.models.noise import ParametricNoise
+from robustsmooth.models.parametric_noise import ParametricNoise
 from robustsmooth.models.state import Checkpoint, read_checkpoint
 
 __all__ = ["load_checkpoint", "load_denoiser"]
 
 _log = logging.getLogger(__name__)
 
-# What the same layer is called elsewhere: the CIFAR zoos and the robustness library, against torchvision.
+# Names of the same layers elsewhere (CIFAR model zoos, the robustness library), and in torchvision.
 _DIALECTS: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
     (("linear.", "fc."),),
     (("linear.", "fc."), (".shortcut.", ".downsample.")),
 )
-# Where the statistics of a normalisation layer are, behind any prefix.
+# Names of the statistics of a normalisation layer, after any prefix.
 _MEANS = ("normalize.mean", "normalizer.new_mean", "normalizer.mean", "0.mean", "0.means", "mean", "mu")
 _STDS = ("normalize.std", "normalizer.new_std", "normalizer.std", "0.std", "0.sds", "std", "sigma")
-# What some files hold beside the network: an attacker with a second copy of it (robustness library), a block
-# that is never used (TRADES).
+# What some files contain besides the network: an attacker with a second copy of it (robustness library), a
+# block that is never used (TRADES).
 _IGNORED = ("attacker.", "sub_block1.")
 
 
 def load_checkpoint(classifier: Classifier, place: str | Checkpoint, new_head: bool = False) -> None:
     """Load a network's weights, and its normalisation if the checkpoint has one, in place.
 
-    The keys may have prefixes (``module.``, ``1.``, ``1.module.``, ``module.model.``...) and the layers the
-    names of the usual zoos; both are recognised by the network itself. A plain checkpoint fits a network
-    with noise layers, whose strengths keep their initial values. What a checkpoint says of its
-    normalisation wins over `classifier.normalize`, and is reported if it differs.
+    The keys may have prefixes (``module.``, ``1.``, ``1.module.``, ``module.model.``...), and the layers may
+    have the names of common model zoos; both are found by comparison with the network. A plain checkpoint
+    fits a network with noise layers, whose strengths keep their initial values. If the checkpoint contains a
+    normalisation, it replaces `classifier.normalize`, and a difference is reported.
 
     Args:
-        classifier: What to load into.
-        place: What `robustsmooth.models.read_checkpoint` has read, or is to read.
-        new_head: Leave out the last linear layer, to train it anew for other classes.
+        classifier: The classifier to load into.
+        place: A checkpoint that was read, or a place for `robustsmooth.models.read_checkpoint`.
+        new_head: Leave out the last linear layer, to train a new one for other classes.
 
     Raises:
         ValueError: If the checkpoint cannot be read or does not fit.
@@ -61,7 +61,7 @@ def load_checkpoint(classifier: Classifier, place: str | Checkpoint, new_head: b
 
 
 def load_denoiser(denoiser: nn.Module, place: str) -> None:
-    """Load a denoiser's weights in place, whatever stands before their names.
+    """Load a denoiser's weights in place, whatever the prefix of their names.
 
     Args:
         denoiser: Such as `DnCNN`.
@@ -77,13 +77,13 @@ def load_denoiser(denoiser: nn.Module, place: str) -> None:
 def _fill_denoiser(denoiser: nn.Module, tensors: Mapping[str, Tensor], place: str) -> None:
     target = denoiser.state_dict()
     found = _match(tensors, target).found
-    own = {key: value for key, value in found.items() if key in target}  # a run has a classifier too
+    own = {key: value for key, value in found.items() if key in target}  # a run contains a classifier too
     _check(own, target, _optional(denoiser), place)
     denoiser.load_state_dict(own, strict=False)
 
 
 def _load_own_denoiser(classifier: Classifier, checkpoint: Checkpoint, rest: Mapping[str, Tensor]) -> None:
-    """Take over the denoiser that comes with the checkpoint; it is part of what was trained."""
+    """Load the denoiser in the checkpoint; it is part of the trained network."""
     theirs = {key: value for key, value in rest.items() if ".denoiser." in f".{key}"}
     if theirs and classifier.denoiser is None:
         raise ValueError(
@@ -99,7 +99,7 @@ class _Match:
     """A state dict under the network's own names.
 
     Attributes:
-        found: Tensors under the network's names, those that it does not know included.
+        found: Tensors under the network's names, including those that it does not have.
         rest: Tensors outside of the network, under their names in the file.
     """
 
@@ -111,26 +111,26 @@ class _Match:
 
 
 def _match(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> _Match:
-    """The prefix and the dialect under which most keys are the network's; the shortest prefix if tied."""
+    """The prefix and the naming scheme that match most keys of the network; the shortest prefix if tied."""
     candidates = [
         _translate(tensors, prefix, dialect)
         for dialect in _DIALECTS
         for prefix in _prefixes(tensors, target, dialect)
     ]
-    return max(candidates, key=lambda match: match.fit(target))  # the first of the best
+    return max(candidates, key=lambda match: match.fit(target))  # the first of the best ones
 
 
 def _prefixes(
     tensors: Iterable[str], target: Mapping[str, Tensor], dialect: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Everything that stands before one of the network's keys in the file, shortest first."""
+    """All prefixes of the network's keys in the file, shortest first."""
     roots = {key.split(".")[0] for key in target}
     found = {""}
     for key in tensors:
         parts = _rename(key, dialect).split(".")
         for place, part in enumerate(parts):
             if part in roots and ".".join(parts[place:]) in target:
-                found.add("".join(f"{each}." for each in parts[:place]))
+                found.add("".join(f"{item}." for item in parts[:place]))
     return sorted(found, key=len)
 
 
@@ -149,7 +149,7 @@ def _translate(tensors: Mapping[str, Tensor], prefix: str, dialect: Sequence[tup
             match.found[_rename(key, dialect).removeprefix(prefix)] = value
         else:
             match.rest[key] = value
-    if not prefix:  # statistics of a normalisation layer may stand beside the network's keys
+    if not prefix:  # statistics of a normalisation layer may be beside the network's keys
         for key in [key for key in match.found if key in (*_MEANS, *_STDS)]:
             match.rest[key] = match.found.pop(key)
     return match
@@ -174,7 +174,7 @@ def _head(network: nn.Module) -> str:
 
 
 def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], optional: set[str], place: str) -> None:
-    """Refuse a checkpoint that does not fit, and say in one sentence why."""
+    """Refuse a checkpoint that does not fit, with the reason in one sentence."""
     missing = sorted(target.keys() - found.keys() - optional)
     unexpected = sorted(found.keys() - target.keys())
     shapes = [
@@ -217,7 +217,7 @@ def _hint(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[st
 
 
 def _load_normalization(classifier: Classifier, checkpoint: Checkpoint, rest: Mapping[str, Tensor]) -> None:
-    """Take over the normalisation that comes with the checkpoint; it is part of what was trained."""
+    """Use the normalisation in the checkpoint; it is part of the trained network."""
     trained = _trained_normalization(checkpoint, rest)
     if trained is None:
         return
@@ -239,7 +239,7 @@ def _load_normalization(classifier: Classifier, checkpoint: Checkpoint, rest: Ma
     if not all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, (mean, std), strict=True)):
         _report(checkpoint.place, mean, std)
     state = {"mean": mean.view(-1, 1, 1), "std": std.view(-1, 1, 1)}
-    for key in configured.state_dict().keys() - state.keys():  # noise of trained strength on the images
+    for key in configured.state_dict().keys() - state.keys():  # a normalisation layer with image noise
         theirs = _statistic(rest, [f"normalize.{key}"])
         if theirs is not None:
             state[key] = theirs
@@ -258,7 +258,7 @@ def _report(place: str, mean: Tensor, std: Tensor) -> None:
 def _trained_normalization(
     checkpoint: Checkpoint, rest: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation ``(C,)``, if the checkpoint says; it may say that there was none."""
+    """Mean and standard deviation ``(C,)``, if the checkpoint states them; they may be none."""
     if checkpoint.normalization is not None:
         statistics = checkpoint.normalization
         return torch.tensor(statistics["mean"]), torch.tensor(statistics["std"])
@@ -266,7 +266,7 @@ def _trained_normalization(
     if mean is not None:
         mean = mean.flatten().float()
         return mean, torch.ones_like(mean) if std is None else std.flatten().float()
-    if checkpoint.config:  # ours: a normalisation layer would be there
+    if checkpoint.config:  # a checkpoint of ours, which would contain a normalisation layer
         return torch.zeros(1), torch.ones(1)
     return None
 

@@ -9,7 +9,7 @@ __all__ = ["Classifier", "Normalize", "SmallCNN"]
 
 
 class Normalize(nn.Module):
-    """``(image - mean) / std`` per channel, so that noise, attacks and radii live in [0, 1].
+    """``(image - mean) / std`` per channel, so that noise, attacks and radii are in [0, 1] pixel units.
 
     The statistics are buffers: they move with the network and are saved in its checkpoints.
 
@@ -37,10 +37,10 @@ class Normalize(nn.Module):
         """Normalise images ``(B, C, H, W)``.
 
         Raises:
-            ValueError: If the images have another number of channels than there are statistics.
+            ValueError: If the number of channels differs from the number of statistics.
         """
         channels = self.mean.numel()
-        # One channel would be taken for all of them, silently. (Tracing, for ONNX, keeps no checks.)
+        # One channel would be broadcast silently. (Not while tracing for ONNX, which keeps no checks.)
         if not torch.jit.is_tracing() and images.shape[-3] != channels:
             raise ValueError(f"the network takes images of {channels} channels, got {images.shape[-3]}")
         return (images - self.mean) / self.std
@@ -79,7 +79,7 @@ class Classifier(nn.Module):
         return self.classify(images if self.denoiser is None else self.denoiser(images))
 
     def classify(self, images: Tensor) -> Tensor:
-        """Logits of images that are not denoised first."""
+        """Logits of images, without the denoiser."""
         return self.network(self.normalize(images).contiguous(memory_format=self.memory_format))
 
 

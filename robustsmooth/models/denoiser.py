@@ -6,7 +6,7 @@ __all__ = ["DnCNN"]
 
 
 class DnCNN(nn.Module):
-    """A convolutional network that predicts the noise, and takes it away (Zhang et al. 2017).
+    """A convolutional network that predicts the noise and subtracts it (Zhang et al. 2017).
 
     A 3x3 convolution with ReLU, ``depth - 2`` of them with BatchNorm and ReLU, and a last one, which starts
     at zero: an untrained denoiser changes nothing. The layers have the names of microsoft/denoised-smoothing,
@@ -16,8 +16,8 @@ class DnCNN(nn.Module):
         channels: Colour channels of the images.
         depth: Number of convolutions, at least 2.
         width: Channels between them.
-        norm_momentum: Of the BatchNorms; 0.95 in the published code, so that their running statistics are
-            almost those of the last batch.
+        norm_momentum: Momentum of BatchNorm; 0.95 in the published code, with which the running statistics
+            are almost those of the last batch.
 
     Raises:
         ValueError: If `channels` or `width` is below 1, `depth` below 2, or the momentum no share.
@@ -46,5 +46,5 @@ class DnCNN(nn.Module):
         self.dncnn = nn.Sequential(*layers, last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Denoised images of noisy ones, ``(B, C, H, W)``; not clamped to [0, 1]."""
+        """Denoise images ``(B, C, H, W)``; the result is not clamped to [0, 1]."""
         return images - self.dncnn(images)

@@ -12,7 +12,7 @@ Schedule = Literal["linear", "cosine"]
 
 
 def noise_schedule(kind: Schedule, steps: int) -> Tensor:
-    """The share of the image that is left at each timestep, abar_t.
+    """The share of the image that remains at each timestep, abar_t.
 
     Args:
         kind: ``linear``, betas from 1e-4 to 0.02 at 1000 steps and scaled for others (Ho et al. 2020); or
@@ -40,9 +40,9 @@ def noise_schedule(kind: Schedule, steps: int) -> Tensor:
 
 
 class OneStepDiffusion(nn.Module):
-    r"""The image that a diffusion model expects behind Gaussian noise of one level, from one pass.
+    r"""A diffusion model's estimate of the clean image, from one pass at one noise level.
 
-    Such a model sees images in [-1, 1], so the noise counts double there. With the timestep t whose
+    Such a model takes images in [-1, 1], where the noise is twice as large. With the timestep t whose
     :math:`(1 - \bar a_t) / \bar a_t` is nearest to :math:`(2 \sigma)^2`, a noisy image x is scaled to
     :math:`x_t = \sqrt{\bar a_t} (2 x - 1)`, the model predicts its noise e, and
 
@@ -53,11 +53,11 @@ class OneStepDiffusion(nn.Module):
 
     Args:
         network: Maps ``(x_t, t)``, images ``(B, C, H, W)`` and timesteps ``(B,)`` int64, to the predicted
-            noise; channels beyond C (a predicted variance) are left out, and an object with an attribute
-            ``sample`` (diffusers) is opened.
+            noise. Channels beyond C (a predicted variance) are ignored; of an object with an attribute
+            ``sample`` (diffusers), that attribute is used.
         sigma: Noise level in pixel units for images in [0, 1]; positive.
         schedule: ``linear`` or ``cosine``; see `noise_schedule`.
-        timesteps: Of the model's training.
+        timesteps: Number of timesteps in the model's training.
 
     Raises:
         ValueError: If a value is out of its range, or no timestep has so much noise.
@@ -84,7 +84,7 @@ class OneStepDiffusion(nn.Module):
         self.left = float(left[self.timestep])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Denoised images in [0, 1] of noisy ones, ``(B, C, H, W)``."""
+        """Denoise images ``(B, C, H, W)``; the result is in [0, 1]."""
         scaled = math.sqrt(self.left) * (2 * images - 1)
         times = torch.full((len(images),), self.timestep, dtype=torch.int64, device=images.device)
         noise = self.network(scaled, times)

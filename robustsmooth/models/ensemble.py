@@ -11,16 +11,16 @@ __all__ = ["Ensemble"]
 class Ensemble(nn.Module):
     """The mean of several networks' logits.
 
-    The smoothed classifier that is certified is that of the ensemble: nothing in the certificate changes.
+    The ensemble is smoothed and certified like a single network.
 
-    With `consensus` = j, the first j networks answer first; where all of them name the same class, the mean
-    of their logits is the answer, and the others are not asked. That is another classifier than the mean of
-    all, and it is the one that is certified. The others run on whole batches, if one image needs it, so that
-    an answer does not depend on what else is in the batch.
+    With `consensus` = j, the first j networks are evaluated first. Where all of them predict the same class,
+    the mean of their logits is the answer, and the others are not used. This is another classifier than the
+    mean of all, and it is the one that is certified. If one image needs the other networks, they run on the
+    whole batch, so that an answer does not depend on the other images of the batch.
 
     Args:
         members: Networks that map images in [0, 1] to logits of the same classes; each has ``num_classes``.
-        consensus: j, from 2 to the number of networks less one; None to ask all.
+        consensus: j, from 2 to the number of networks minus one; None to use all.
 
     Raises:
         ValueError: If there are fewer than two networks, their classes differ in number, or `consensus` is

@@ -18,12 +18,12 @@ __all__ = ["save_onnx", "save_safetensors"]
 
 
 def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, Any]) -> None:
-    """Write the tensors, normalisation statistics included, and the config that rebuilds the network.
+    """Write the tensors, including the normalisation statistics, and the config that rebuilds the network.
 
     Args:
         network: A classifier; see `robustsmooth.models.build_classifier`.
         path: The file; its folder is created.
-        config: The resolved config with ``model`` and ``data``, kept as JSON under ``robustsmooth``, beside a
+        config: The resolved config with ``model`` and ``data``, stored as JSON under ``robustsmooth``, with a
             checksum (SHA-256) of it and of the tensors.
     """
     from safetensors.torch import save
@@ -37,7 +37,7 @@ def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, 
 def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) -> None:
     """Write a network as ONNX: ``images`` ``(N, C, H, W)`` in [0, 1] to ``logits`` ``(N, K)``, any N.
 
-    It is the base network, without smoothing: whoever runs it adds the noise and counts the votes.
+    It is the base network, without smoothing: the program that runs it adds the noise and counts the votes.
 
     Args:
         network: A classifier, moved to the CPU.
@@ -45,14 +45,14 @@ def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) 
         path: The file; its folder is created.
 
     Raises:
-        ValueError: If the network draws random numbers, which ONNX would not draw as it does.
+        ValueError: If the network is random, since ONNX would draw other random numbers.
     """
     if is_random(network):
         raise ValueError("a network with noise layers cannot be exported to ONNX; use format=safetensors")
     example = torch.zeros(2, *image_shape)
     content: Any = io.BytesIO()
     with warnings.catch_warnings():
-        # The exporter by tracing: our networks are plain feed-forward ones, and it needs no other packages.
+        # The tracing exporter is enough for feed-forward networks and needs no other packages.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network.cpu().eval(),

@@ -12,8 +12,8 @@ __all__ = ["resnet32x32", "timm_network", "torchvision_network"]
 def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
     """A classification network of torchvision, untrained.
 
-    Published weights come through ``model.checkpoint=torchvision:IMAGENET1K_V2``; the attribute
-    ``torchvision_name`` says whose.
+    Published weights are loaded by ``model.checkpoint=torchvision:IMAGENET1K_V2``; the attribute
+    ``torchvision_name`` is the network's name.
 
     Args:
         name: Such as ``resnet50``; torchvision's documentation lists them.
@@ -36,13 +36,13 @@ def timm_network(
 ) -> nn.Module:
     """A network of timm, untrained; needs the extra ``robustsmooth[timm]``.
 
-    Published weights come through ``model.checkpoint=timm:resnet50.a1_in1k``.
+    Published weights are loaded by ``model.checkpoint=timm:resnet50.a1_in1k``.
 
     Args:
         name: Such as ``vit_small_patch16_224``.
         num_classes: Number of logits.
         in_channels: Channels of the image.
-        image_size: Sides of the image, for networks that must know it; timm's default if None.
+        image_size: Sides of the image, for networks that need it; timm's default if None.
 
     Raises:
         ValueError: If timm is not installed or has no such network.

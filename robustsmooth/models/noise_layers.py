@@ -2,8 +2,8 @@
 
 A noisy layer is a `Conv2d` or `Linear` with a `ParametricNoise` on its weight, its input or its output;
 `NoiseLayers` puts them into a network by name. The noise stays on in evaluation: the network *is* a
-random function, and is smoothed and certified as one. See `is_random` for what that asks of whoever
-counts votes.
+random function, and is smoothed and certified as one. See `is_random` for what this means when votes are
+counted.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.models.classifier import Classifier, Normalize
-from robustsmooth.models.noise import ParametricNoise
+from robustsmooth.models.parametric_noise import ParametricNoise
 
 __all__ = [
     "NoiseLayers",
@@ -32,7 +32,7 @@ NoiseFactory = Callable[[Sequence[int]], "ParametricNoise"]
 
 
 class _NoisyLayer(nn.Module):
-    """What noisy layers have in common: up to three noises, each None or a module."""
+    """The common part of noisy layers: up to three noises, which are modules or None."""
 
     weight_noise: ParametricNoise | None
     input_noise: ParametricNoise | None
@@ -104,8 +104,8 @@ class NoisyLinear(_NoisyLayer, nn.Linear):
 class NoisyNormalize(Normalize):
     """A normalisation layer behind noise of trained strength on the images, in pixel units.
 
-    Learned input noise (Nemcovsky et al., section 4.3). It is part of the network, so that no certificate
-    speaks of its level; its name space is that of `Normalize`, so that checkpoints fit both.
+    Learned input noise (Nemcovsky et al., section 4.3). It is part of the network, so its level does not
+    appear in a certificate. Its keys are those of `Normalize`, so that checkpoints fit both.
 
     Args:
         layer: The plain normalisation layer, whose statistics are taken over.
@@ -124,22 +124,22 @@ class NoisyNormalize(Normalize):
 class NoiseLayers:
     """Replaces layers of a network, chosen by name, by noisy ones (PNI and CPNI by configuration).
 
-    Each of the noises is a function of the shape that it perturbs, such as
-    ``partial(ParametricNoise, granularity="channel")``; None leaves that place alone. Where the noise
-    sits has its name in the papers: weight (W), input (A-a), output (A-b).
+    Each noise is a function of the shape that it perturbs, such as ``partial(ParametricNoise,
+    granularity="channel")``, or None for no noise there. The papers' names for the places are: weight (W),
+    input (A-a), output (A-b).
 
     Args:
-        weight: Noise on the weight; one draw per forward pass, whatever the batch.
-        input: Noise on what enters the layer; one draw per image.
-        output: Noise on what leaves the layer, before the batch normalisation or activation that
-            follows; one draw per image.
+        weight: Noise on the weight; one draw per forward pass, for the whole batch.
+        input: Noise on the layer's input; one draw per image.
+        output: Noise on the layer's output, before the batch normalisation or activation that follows; one
+            draw per image.
         images: Noise on the images themselves, before the normalisation, in pixel units: the learned
             input noise of section 4.3 is ``partial(ParametricNoise, scaling="absolute")``.
-        layers: Which convolutions and linear layers: patterns of their names, as in
-            ``["layer1.*", "fc"]``.
-        skip: Patterns of names to leave alone.
-        image_shape: ``(C, H, W)`` of the images; needed only if `input`, `output` or `images` have a
-            strength per element or a rank, whose number depends on it.
+        layers: Which convolutions and linear layers, by patterns of their names such as ``["layer1.*",
+            "fc"]``.
+        skip: Patterns of names that are not replaced.
+        image_shape: ``(C, H, W)`` of the images; needed only if `input`, `output` or `images` have a strength
+            per element or a rank, since the number of strengths depends on it.
 
     Raises:
         ValueError: If no noise is given.
@@ -171,8 +171,7 @@ class NoiseLayers:
         """Replace the layers inside `network` (which is changed and returned).
 
         Args:
-            network: A `Classifier`, whose layers go by their names in the network inside it, or any
-                other module.
+            network: A `Classifier`, whose layers are named as in the network inside it, or any other module.
 
         Raises:
             ValueError: If a pattern matches no layer, a layer is of a kind that cannot be replaced, or
@@ -181,7 +180,7 @@ class NoiseLayers:
         inner = network.network if isinstance(network, Classifier) else network
         chosen = self._choose(inner) if self.weight or self.input or self.output else {}
         shapes = self._activation_shapes(network, chosen)
-        replaced: dict[int, nn.Module] = {}  # a layer that is used under two names stays one layer
+        replaced: dict[int, nn.Module] = {}  # a layer with two names is replaced once
         for name, layer in chosen.items():
             if id(layer) not in replaced:
                 replaced[id(layer)] = self._noisy(layer, *shapes[name])
@@ -280,7 +279,7 @@ class NoiseLayers:
 
 
 def _flexible_shapes(layer: nn.Conv2d | nn.Linear) -> tuple[Sequence[int], Sequence[int]]:
-    """Sample shapes whose unknown sizes are 0: enough for one strength per layer or channel."""
+    """Sample shapes with 0 for unknown sizes, enough for one strength per layer or channel."""
     if isinstance(layer, nn.Conv2d):
         return (layer.in_channels, 0, 0), (layer.out_channels, 0, 0)
     return (layer.in_features,), (layer.out_features,)
@@ -292,7 +291,7 @@ def noises(network: nn.Module) -> Iterator[ParametricNoise]:
 
 
 def is_random(network: nn.Module) -> bool:
-    """Whether the network draws noise of its own in a forward pass.
+    """Whether the network itself is random: whether it draws noise in a forward pass.
 
     One forward pass draws the noise on a weight *once*, for all images in the batch. Votes on one image are
     then independent only if each comes from its own pass: put different images in the batch, not
@@ -308,7 +307,7 @@ def noise_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def silenced(network: nn.Module) -> Iterator[None]:
-    """Switch the network's own noise off inside a ``with`` block: the plain network, exactly."""
+    """Switch the network's own noise off inside a ``with`` block."""
     before = [(noise, noise.active) for noise in noises(network)]
     try:
         for noise, _ in before:

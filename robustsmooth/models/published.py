@@ -1,4 +1,4 @@
-"""Networks that others have published, by name, and where their files come from."""
+"""Published networks, by name, and the sources of their files."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from rich.progress import wrap_file
 __all__ = ["PREFIX", "Published", "fetch", "published"]
 
 PREFIX = "published:"
-"""What the names of these checkpoints begin with."""
+"""The prefix of the names of these checkpoints."""
 
 _BROWSER = ("drive.google.com", "1drv.ms", "mega.nz", "www.dropbox.com")
 
@@ -32,14 +32,14 @@ class Published:
 
     Attributes:
         name: Such as ``cohen2019-cifar10-0.25``.
-        source: Where its authors offer it.
+        source: The address of the download.
         homepage: The authors' page.
-        settings: How it is opened, as on the command line.
+        settings: Settings to open it with, as on the command line.
         sigma: Noise level of its training, in pixel units; None if it had none.
-        file: The file inside of what is downloaded; None if its name is not known.
-        sha256: Of that file, in hexadecimal; None if nobody has recorded it.
-        accuracy: Clean top-1 of the network itself, in [0, 1]; None if it is not known.
-        license: Of the authors' repository; None if it states none.
+        file: The file inside the download; None if its name is not known.
+        sha256: SHA-256 of that file, in hexadecimal; None if it is not recorded.
+        accuracy: Clean top-1 accuracy of the network itself, in [0, 1]; None if it is not known.
+        license: Licence of the authors' repository; None if it states none.
     """
 
     name: str
@@ -64,7 +64,7 @@ def published(name: str) -> Published:
     """The entry of a network, with or without the prefix ``published:``.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If there is no network of this name.
     """
     name = name.removeprefix(PREFIX)
     known = _registry()
@@ -75,13 +75,13 @@ def published(name: str) -> Published:
 
 
 def fetch(entry: Published, unverified: bool = False) -> Path:
-    """The file of a published network, downloaded if it is not there.
+    """The file of a published network, downloaded if it is missing.
 
     It is kept in ``$ROBUSTSMOOTH_CACHE``, or else ``~/.cache/robustsmooth``.
 
     Args:
-        entry: What to fetch.
-        unverified: Download it although nobody has recorded its hash.
+        entry: The network.
+        unverified: Download it although its hash is not recorded.
 
     Returns:
         A file whose hash is the recorded one, if there is one.
@@ -100,8 +100,8 @@ def fetch(entry: Published, unverified: bool = False) -> Path:
             )
         if entry.sha256 is None and not unverified:
             raise ValueError(
-                f"nobody has recorded the hash of {entry.name}, so nothing vouches for what {entry.source} "
-                "sends; add unverified=true to download it all the same"
+                f"the hash of {entry.name} is not recorded, so nothing verifies what {entry.source} "
+                "sends; add unverified=true to download it anyway"
             )
         _download(entry.source, path)
     found = _sha256(path)
@@ -114,7 +114,7 @@ def fetch(entry: Published, unverified: bool = False) -> Path:
 
 
 def _download(source: str, path: Path) -> None:
-    """Fetch a file, with a bar on a terminal; it appears whole or not at all."""
+    """Download a file, with a progress bar on a terminal; it is written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.tmp")
     console = Console(stderr=True)

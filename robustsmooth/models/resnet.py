@@ -11,7 +11,7 @@ Shortcut = Literal["identity", "projection"]
 
 
 class SubsampleAndPad(nn.Module):
-    """The shortcut without parameters: every second pixel, and channels of zeros (option A of He et al.)."""
+    """The shortcut without parameters: every second pixel, and zero channels (option A of He et al.)."""
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, 2C, H/2, W/2)``."""
@@ -53,14 +53,14 @@ class CifarResNet(nn.Module):
     A 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels at full, half and quarter
     resolution, global average pooling and a linear layer. The names of the parameters are those of
     Cohen et al. 2019, whose networks (and Salman's, Zhai's) have the shortcut ``projection``; the paper
-    of He et al., and the usual zoos, have ``identity``.
+    of He et al., and common model zoos, have ``identity``.
 
     Args:
         depth: 6n + 2: 20, 32, 44, 56, 110...
         num_classes: Number of logits.
         in_channels: Channels of the image.
-        shortcut: Where the resolution changes: ``identity`` (option A of He et al., no parameters) or
-            ``projection`` (option B, a 1x1 convolution and BatchNorm).
+        shortcut: The shortcut where the resolution changes: ``identity`` (option A of He et al., no
+            parameters) or ``projection`` (option B, a 1x1 convolution and BatchNorm).
 
     Raises:
         ValueError: If `depth` is not 6n + 2 or `shortcut` is unknown.

@@ -1,4 +1,4 @@
-"""A first look at an imported network, because a wrong normalisation is the most common silent error."""
+"""A check of an imported network, because a wrong normalisation is the most common silent error."""
 
 import math
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ __all__ = ["sanity_check"]
 
 
 class HasSamples(Protocol):
-    """Data that can give some images: see `robustsmooth.data.ImageDataModule.sample`."""
+    """Data with a method `sample`, see `robustsmooth.data.ImageDataModule.sample`."""
 
     def sample(self, count: int, split: Any = "test") -> tuple[Tensor, Tensor, Tensor]: ...
 
@@ -28,7 +28,7 @@ def sanity_check(
 
     Args:
         network: Maps images in [0, 1] to logits ``(B, K)``.
-        datamodule: Where the images come from, evenly spread over the split.
+        datamodule: Provides the images, evenly spread over the split.
         images: How many.
         split: ``test``, or ``val`` before training.
         expected: The accuracy that its authors state, in [0, 1]; None if they do not.
@@ -37,8 +37,8 @@ def sanity_check(
         The accuracy, in [0, 1].
 
     Raises:
-        ValueError: If an answer is NaN, or the accuracy is more than 3 points from the expected one, and by
-            more than the choice of images explains (two standard errors).
+        ValueError: If an output is NaN, or the accuracy differs from the expected one by more than 3 points
+            and by more than two standard errors of the choice of images.
     """
     inputs, labels, _ = datamodule.sample(images, split)
     device = next(network.parameters()).device
@@ -49,7 +49,7 @@ def sanity_check(
     broken = int(logits.isnan().any(dim=1).sum())
     if broken:
         raise ValueError(
-            f"the network answers NaN for {broken} of {len(labels)} {split} images; its training diverged or "
+            f"the network returns NaN for {broken} of {len(labels)} {split} images; its training diverged or "
             "its precision overflows: take another checkpoint, or train again with a smaller learning rate"
         )
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
@@ -61,7 +61,7 @@ def sanity_check(
         if abs(accuracy - expected) > 0.03 + chance_error:
             raise ValueError(
                 f"the clean accuracy is {100 * accuracy:.1f} % on {len(labels)} {split} images, where "
-                f"{100 * expected:.1f} % is expected: the normalisation or the data are others than in its "
+                f"{100 * expected:.1f} % is expected: the normalisation or the data differ from its "
                 "training; set model.normalization, or look at data.root"
             )
     return accuracy
@@ -69,5 +69,5 @@ def sanity_check(
 
 @rank_zero_only
 def _say(text: str) -> None:
-    """Print, of several processes in one."""
+    """Print in one of several processes."""
     print(text, flush=True)

@@ -1,4 +1,4 @@
-"""Reading state dicts from files, whoever wrote them, without executing anything in them."""
+"""Reading state dicts from files, without executing anything in them."""
 
 import json
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "model_s
 
 
 def checkpoint_file(place: str | Path | None) -> Path:
-    """The checkpoint that a run folder or a path names.
+    """The checkpoint file of a run folder or a path.
 
     Args:
-        place: A run folder (its ``checkpoints/last.ckpt`` is taken: the papers evaluate the last
-            epoch, and nothing is selected), a folder that `export` wrote, or a checkpoint file.
+        place: A run folder (whose ``checkpoints/last.ckpt`` is used: the papers evaluate the last epoch,
+            without selection), a folder that `export` wrote, or a checkpoint file.
 
     Raises:
         ValueError: If there is none.
@@ -37,7 +37,7 @@ def checkpoint_file(place: str | Path | None) -> Path:
     for file in (path / "checkpoints" / "last.ckpt", path / "model.safetensors"):
         if file.is_file():
             return file
-    below = sorted(str(each.parent.parent.relative_to(path)) for each in path.glob("*/checkpoints/last.ckpt"))
+    below = sorted(str(item.parent.parent.relative_to(path)) for item in path.glob("*/checkpoints/last.ckpt"))
     hint = f"; its runs are {', '.join(below)}" if below else ""
     raise ValueError(f"`{path}` is not a run folder: it has no checkpoints/last.ckpt{hint}")
 
@@ -49,9 +49,9 @@ class Checkpoint:
     Attributes:
         tensors: The state dict as it is in the file.
         place: Where it came from, for messages.
-        config: The resolved training config, if this project wrote the file; else empty.
-        normalization: ``mean`` and ``std`` that the network expects, if the source says so elsewhere
-            than in the tensors.
+        config: The resolved training config, if this project wrote the file; otherwise empty.
+        normalization: ``mean`` and ``std`` that the network expects, if the source states them outside of the
+            tensors.
     """
 
     tensors: dict[str, Tensor]
@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 LIBRARIES = ("torchvision:", "timm:")
-"""What the names of weights that come from a library begin with."""
+"""The prefixes of the names of weights from a library."""
 
 
 def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Checkpoint:
@@ -71,7 +71,8 @@ def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Chec
         place: A folder, see `checkpoint_file`; a file of PyTorch or Lightning (state dict at the
             top or under a usual name such as ``state_dict``, ``model`` or ``net``); a ``.safetensors`` file;
             ``torchvision:ResNet50_Weights.IMAGENET1K_V2``; or ``timm:resnet50.a1_in1k``.
-        network: What it is for; one of torchvision's lets ``torchvision:IMAGENET1K_V2`` be enough.
+        network: The network to load into; for a network of torchvision, ``torchvision:IMAGENET1K_V2`` is
+            enough.
 
     Raises:
         ValueError: If there is no checkpoint, it is damaged, it would execute code, or it holds no
@@ -92,7 +93,7 @@ def _from_torch(path: Path) -> Checkpoint:
         raise ValueError(f"`{path}` holds a {type(content).__name__}, not a state dict")
     ours = content.get("robustsmooth")
     if isinstance(ours, Mapping):
-        # Of our own files only the network counts, not a method's other modules or metrics.
+        # From our own files only the network is used, not other modules or metrics of the method.
         tensors = _tensors(content["state_dict"])
         network = {key: value for key, value in tensors.items() if key.startswith("network.")}
         return Checkpoint(network, str(path), config=dict(ours["config"]))

@@ -25,10 +25,10 @@ _CONVERT = (
 
 
 class CheckpointFiles(CheckpointIO):
-    """Lightning's way to our checkpoint files; see `robustsmooth.files.write_whole`.
+    """Lightning's interface to our checkpoint files; see `robustsmooth.files.write_whole`.
 
-    Before ``last.ckpt`` is replaced, ``previous.ckpt`` becomes a second name for it. It is what a training
-    falls back to if ``last.ckpt`` is damaged, and takes no room until the next checkpoint is there.
+    Before ``last.ckpt`` is replaced, ``previous.ckpt`` becomes a hard link to it. A training uses it if
+    ``last.ckpt`` is damaged. It needs no space until the next checkpoint is written.
     """
 
     def save_checkpoint(
@@ -37,7 +37,7 @@ class CheckpointFiles(CheckpointIO):
         """Write a checkpoint whole or not at all.
 
         Raises:
-            OSError: If it cannot be written (a full disk, say); the checkpoints of before are unchanged.
+            OSError: If it cannot be written, such as on a full disk; earlier checkpoints are unchanged.
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)
@@ -54,7 +54,7 @@ class CheckpointFiles(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint, if it is there."""
+        """Delete a checkpoint, if it exists."""
         Path(path).unlink(missing_ok=True)
 
 
@@ -69,20 +69,20 @@ def checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
 
 
 def _second_name(path: Path, name: Path) -> None:
-    """Hard link `name` to `path` in one step; not on disks that have no links."""
+    """Hard link `name` to `path` in one step; nothing on file systems without links."""
     draft = name.with_name(f"{name.name}.tmp")
     draft.unlink(missing_ok=True)
     with suppress(OSError):
         draft.hardlink_to(path)
         draft.replace(name)
-    draft.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing
+    draft.unlink(missing_ok=True)  # renaming a link to another link of the same file does nothing
 
 
 def load_file(path: Path) -> Any:
     """What ``torch.save`` wrote, on the CPU; only tensors and plain values are accepted.
 
     A file of PyTorch is a ZIP archive with a checksum (CRC-32) of each tensor, which ``torch.load`` does not
-    look at; here it is compared first. (Files from before PyTorch 1.6 have none.)
+    check; here it is compared first. (Files from before PyTorch 1.6 have none.)
 
     Raises:
         ValueError: If the file is damaged, or holds objects that would execute code when they are read.
@@ -100,12 +100,12 @@ def load_file(path: Path) -> Any:
         with path.open("rb") as file:
             is_pickle = zipfile.is_zipfile(path) or file.read(1) == pickle.PROTO
         if not is_pickle:
-            raise ValueError(f"`{path}` is damaged, or no checkpoint file") from error
+            raise ValueError(f"`{path}` is damaged, or not a checkpoint file") from error
         raise ValueError(
             f"`{path}` holds more than tensors and would execute code when it is read; "
             + _CONVERT.format(path=path)
         ) from error
     except PermissionError:
         raise
-    except Exception as error:  # what a damaged file raises is torch's affair
+    except Exception as error:  # torch may raise any exception for a damaged file
         raise ValueError(f"the checkpoint `{path}` is truncated or damaged; use another one") from error

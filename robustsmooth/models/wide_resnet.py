@@ -7,7 +7,7 @@ __all__ = ["WideResNet"]
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions, each behind BatchNorm and ReLU, added to a shortcut."""
+    """Two 3x3 convolutions, each after BatchNorm and ReLU, added to a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Blocks in a row, under the name that published checkpoints have for them."""
+    """A sequence of blocks, with the name of published checkpoints."""
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class _Stage(nn.Module):
 class WideResNet(nn.Module):
     """WRN-depth-width for CIFAR: three stages of pre-activation blocks, 16 `width` channels and up.
 
-    The names of the parameters are those of the implementation that TRADES and most published robust
-    networks share (``block1.layer.0.conv1``...).
+    The names of the parameters are those of the implementation that TRADES and most published robust networks
+    use (``block1.layer.0.conv1``...).
 
     Args:
         depth: 6n + 4: 16, 22, 28, 34, 40...

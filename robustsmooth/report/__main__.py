@@ -9,7 +9,7 @@ from robustsmooth.commands import command, prepare
 
 @command("report")
 def report(cfg: DictConfig) -> None:
-    """Write tables, figures and a page about the runs that the config names."""
+    """Write tables, figures and a page about the runs in the config."""
     from omegaconf import OmegaConf
 
     from robustsmooth.report.build import write_report

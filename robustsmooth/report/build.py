@@ -1,4 +1,4 @@
-"""Runs in, report out: tables, figures, page, terminal."""
+"""Building a report from runs: tables, figures, page, terminal."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -38,18 +38,18 @@ def build_tables(
     restate: int | None = None,
     published: str | None = None,
 ) -> list[Table]:
-    """All tables that have rows, the most telling first.
+    """All tables that have rows, the most important ones first.
 
     Args:
-        evaluations: What was read.
-        radii: At which certified accuracy is tabled; chosen from the data if None.
+        evaluations: The evaluations.
+        radii: Radii of the certified accuracies; chosen from the data if None.
         level: Confidence level of the intervals over images.
-        method: Kind of the intervals.
-        restate: Restate certifications at so many votes; at the smallest number on the same images if None.
-        published: A data set whose published results stand beside ours, such as ``cifar10``.
+        method: Method of the intervals.
+        restate: Restate certifications at this many votes; at the smallest number on the same images if None.
+        published: A data set whose published results are compared with ours, such as ``cifar10``.
     """
     certified = evaluations.certifications
-    usual = [each for each in certified if each.guarantee.usual]
+    usual = [certification for certification in certified if certification.guarantee.usual]
     chosen = list(radii) if radii is not None else tables.default_radii(usual or certified)
     built = [tables.overview_table(evaluations, _few(chosen))]
     for members in by_guarantee(certified).values():
@@ -88,7 +88,7 @@ def _beside(certified: Sequence[Certification], data: str | None) -> Table | Non
 
 
 def _few(radii: Sequence[float], most: int = 4) -> list[float]:
-    """At most four of the radii, evenly spread, the first among them."""
+    """At most four of the radii, evenly spread, with the first one."""
     stride = -(-len(radii) // most) or 1
     return list(radii[::stride])
 
@@ -111,7 +111,7 @@ def write_report(
 
     Args:
         runs: Folders, globs, log files, or mappings with a ``path`` and facts; see `find_runs`.
-        folder: Where ``report.html``, ``tables/`` and ``figures/`` go.
+        folder: The folder of ``report.html``, ``tables/`` and ``figures/``.
         title: Heading of the page.
         formats: Any of ``terminal``, ``html``, ``tables`` (Markdown, LaTeX, CSV, JSON), ``png``, ``pdf``.
         show: Names of the tables for the terminal; all if None.
@@ -120,13 +120,13 @@ def write_report(
         interval: ``clopper_pearson`` or ``wilson``.
         restate: See `build_tables`.
         published: See `build_tables`.
-        wandb: Options of `robustsmooth.report.publish.publish`, to put the runs on Weights & Biases too.
+        wandb: Options of `robustsmooth.report.publish.publish`, to publish the runs on Weights & Biases too.
 
     Returns:
         The tables.
 
     Raises:
-        ValueError: If a format, table, level or radius is not allowed, or the runs hold no evaluation.
+        ValueError: If a format, table, level or radius is not allowed, or the runs contain no evaluation.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
@@ -173,7 +173,7 @@ def write_report(
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse a table that no report has; one that has no rows in this report is left out instead."""
+    """Refuse unknown tables; a table without rows in this report is just left out."""
     several = ("certified_accuracy_", "radii_")
     unknown = [name for name in names if name not in TABLES and not str(name).startswith(several)]
     if unknown:
@@ -183,11 +183,11 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _counted(evaluations: Evaluations) -> str:
-    """What the report is made of, and when."""
+    """The contents and the date of the report."""
     counts = {
         "classifier": len({run.facts["classifier"] for run in evaluations.runs}),
         "certification": len(evaluations.certifications),
-        "attack": len({each.path for each in evaluations.attacks}),
+        "attack": len({attack.path for attack in evaluations.attacks}),
         "other measurement": len(evaluations.measurements),
     }
     words = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]

@@ -1,4 +1,4 @@
-"""A model card: what a trained network is, what was certified of it, how it is loaded."""
+"""A model card: what a trained network is, its certifications, and how to load it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ classifier.certify(images, Cohen(n=100_000))  # images (B, {channels}, H, W) in 
 ```
 
 or `robustsmooth certify checkpoint={name}` on the command line. `model.safetensors` holds the weights, the
-normalisation and the config; `config.json` is the config alone, for people.
+normalisation and the config; `config.json` is the config alone, for human readers.
 """
 
 _NO_CERTIFICATIONS = """\
@@ -33,12 +33,12 @@ None was found beside the checkpoint. Nothing is known of the robustness of this
 
 
 def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkpoint: Path | None) -> str:
-    """The card in Markdown, with the header that a model hub reads.
+    """The card in Markdown, with the header for a model hub.
 
     Args:
         config: The resolved config of the training, or at least ``model`` and ``data``.
-        name: What the folder or the repository is called.
-        licence: Such as ``mit``; None leaves the field for whoever publishes the model.
+        name: Name of the folder or the repository.
+        licence: Such as ``mit``; None leaves the field open.
         checkpoint: The exported checkpoint, beside which certifications are looked for; None for none.
     """
     method, data, model = (dict(config.get(part) or {}) for part in ("method", "data", "model"))
@@ -84,42 +84,43 @@ def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkp
             loading,
             "## Licence",
             "",
-            licence or "Not stated yet: whoever publishes this model fills it in here and in the header.",
+            licence
+            or "Not stated yet: to be filled in here and in the header before the model is published.",
             "",
         ]
     )
 
 
 def _certified(checkpoint: Path | None) -> str:
-    """The tables of the certifications of this checkpoint in its run folder, with their intervals."""
+    """The certifications of this checkpoint in its run folder, as tables with intervals."""
     if checkpoint is None or checkpoint.parent.name != "checkpoints":
         return ""
     found = read_evaluations(label_runs(find_runs(str(checkpoint.parent.parent)))).certifications
-    mine = [each for each in found if _is_of(each, checkpoint)]
+    mine = [item for item in found if _is_of(item, checkpoint)]
     radii = tables.default_radii(mine) if mine else []
     parts = [
         as_markdown(tables.certified_accuracy_table(members, radii))
         for members in by_guarantee(mine).values()
     ]
-    settings = sorted({_settings(each) for each in mine})
+    settings = sorted({_settings(certification) for certification in mine})
     return "\n".join([*parts, *settings, ""]) if parts else ""
 
 
-def _is_of(each: Certification, checkpoint: Path) -> bool:
-    """Whether a certification is one of this checkpoint and not of another of its training."""
-    evaluated = Path(str(each.run.config.get("checkpoint", "")))
+def _is_of(certification: Certification, checkpoint: Path) -> bool:
+    """Whether a certification is of this checkpoint and not of another one of the same training."""
+    evaluated = Path(str(certification.run.config.get("checkpoint", "")))
     return evaluated.exists() and evaluated.samefile(checkpoint)
 
 
-def _settings(each: Certification) -> str:
-    facts = {key: each.run.facts.get(key) for key in ("sigma", "n0", "n", "alpha")}
+def _settings(certification: Certification) -> str:
+    facts = {key: certification.run.facts.get(key) for key in ("sigma", "n0", "n", "alpha")}
     known = ", ".join(f"{key} = {value:g}" for key, value in facts.items() if value is not None)
-    split = dict(dict(each.run.config.get("data") or {}).get("subset") or {}).get("split", "test")
-    return f"- {each.run.label}: {known}; {each.images} images of the {split} split."
+    split = dict(dict(certification.run.config.get("data") or {}).get("subset") or {}).get("split", "test")
+    return f"- {certification.run.label}: {known}; {certification.images} images of the {split} split."
 
 
 def _class(node: Mapping[str, Any], suffix: str) -> str | None:
-    """The name of a config's class, without what all of its kind end with."""
+    """The name of a config's class, without the common ending."""
     return str(node["_target_"]).rpartition(".")[2].removesuffix(suffix) if "_target_" in node else None
 
 

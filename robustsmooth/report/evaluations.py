@@ -1,4 +1,4 @@
-"""Runs reduced to what a report needs of them, one log at a time, so that large sets stream."""
+"""The data of runs that a report needs, read one log at a time, so that many logs fit into memory."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from robustsmooth import statistics
-from robustsmooth.report.logs import Kind, Log, read_log
+from robustsmooth.report.logs import Log, read_log
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import ABSTAIN, Guarantee
 
@@ -36,16 +36,16 @@ class Certification:
     """A certification log in compact form.
 
     Attributes:
-        run: Where it comes from.
+        run: The run that it comes from.
         path: The log.
-        guarantee: What its radii are. Radii of two guarantees never share a column.
+        guarantee: The guarantee of its radii. Radii of two guarantees never share a column.
         indices: The images, ``(N,)``.
         labels: Their true classes, ``(N,)``.
         correct: Whether each is classified correctly.
         radius: Certified radii, ``(N,)`` float64.
         abstained: Number of abstentions.
-        p_a_lower: Lower bounds of the top class's probability, if the log has them or its radii say them.
-        exact_bounds: Whether these are the log's own, in full precision.
+        p_a_lower: Lower bounds of the top class's probability, from the log or its radii; None if unknown.
+        exact_bounds: Whether these are in the log, in full precision.
         votes: Mean votes per image, NaN if unknown.
         seconds: Mean seconds per image, NaN if unknown.
     """
@@ -75,7 +75,7 @@ class Certification:
 
     @property
     def acr(self) -> float:
-        """The average certified radius; NaN where the question was about some radii."""
+        """The average certified radius; NaN if only some radii were tested."""
         return math.nan if self.guarantee.at_some_radii else statistics.acr(self.correct, self.radius)
 
     @property
@@ -94,9 +94,9 @@ class Attack:
     """One attack at one budget and number of noise samples: all rows of it.
 
     Attributes:
-        run: Where it comes from.
+        run: The run that it comes from.
         path: The log.
-        settings: Its epsilon and num_noise, where the log has them.
+        settings: Its epsilon and num_noise, if the log has them.
         rows: One row per image.
     """
 
@@ -107,14 +107,14 @@ class Attack:
 
     @property
     def clean(self) -> NDArray[np.bool_]:
-        """Whether each image is right without the attack; in the best k where the attack is about those."""
+        """Whether each image is correct without the attack (among the best k for a top-k attack)."""
         if "clean_correct" in self.rows:
             return self.rows["clean_correct"].to_numpy() == 1
         return self.rows["clean"].to_numpy() == self.rows["label"].to_numpy()
 
     @property
     def won(self) -> NDArray[np.bool_]:
-        """Whether the attacked image is wrong, also where it was wrong before."""
+        """Whether the attacked image is wrong, including those that were wrong before."""
         return (self.rows["success"].to_numpy() == 1) | ~self.clean
 
     @property
@@ -139,11 +139,11 @@ class Withstood:
     """Accuracy under one attack at one budget: a point above every certified curve.
 
     Attributes:
-        run: Where it comes from.
-        attack: The attack's name, with what it attacked and its noises.
-        norm: Of the budget.
+        run: The run that it comes from.
+        attack: The attack's name, with its target and its number of noises.
+        norm: The norm of the budget.
         epsilon: The budget.
-        accuracy: Share of all images that stayed right.
+        accuracy: Share of all images that are correct with and without the attack.
     """
 
     run: Run
@@ -168,7 +168,7 @@ class Measurement:
     """The rows of one of the smaller logs."""
 
     run: Run
-    kind: Kind
+    kind: str
     rows: pd.DataFrame
 
     @property
@@ -180,7 +180,7 @@ class Measurement:
 
 @dataclass
 class Evaluations:
-    """Everything that a report is made of.
+    """Everything in a report.
 
     Attributes:
         runs: The runs, labelled.
@@ -202,7 +202,7 @@ class Evaluations:
 def read_evaluations(runs: Iterable[Run]) -> Evaluations:
     """Read the logs of the runs, one after another; keeps compact arrays of the certifications.
 
-    What one log or run has that nothing here can use becomes a problem with its name; the others go on.
+    If a log or a run cannot be used, a problem with its name is recorded, and the others are read.
     """
     result = Evaluations(list(runs))
     for run in result.runs:
@@ -232,15 +232,17 @@ def _add(result: "Evaluations", run: Run, log: Log) -> None:
 
 
 def withstood(evaluations: Evaluations) -> list[Withstood]:
-    """What attacks with a budget left standing; also where PREDICT was run on images that others attacked.
+    """Accuracies under attacks with a budget, including logs of PREDICT on attacked images.
 
     A log of PREDICT counts as attacked if its facts name a budget ``epsilon``.
     """
     points = []
-    for each in evaluations.attacks:
-        if each.epsilon is not None:
-            name = attack_name(each.run, each.settings)
-            points.append(Withstood(each.run, name, each.norm, each.epsilon, float((~each.won).mean())))
+    for attack in evaluations.attacks:
+        if attack.epsilon is not None:
+            name = attack_name(attack.run, attack.settings)
+            points.append(
+                Withstood(attack.run, name, attack.norm, attack.epsilon, float((~attack.won).mean()))
+            )
     for log in (log for log in evaluations.measurements if log.attacked_with is not None):
         norm = "linf" if str(log.run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
         share = float((log.rows["correct"] == 1).mean())
@@ -249,14 +251,14 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
 
 
 def attack_name(run: Run, settings: Mapping[str, Any] | None = None) -> str:
-    """An attack in a legend: its name, what it attacked, the number of noises."""
+    """An attack in a legend: its name, its target, the number of noises."""
     words = [str(run.facts.get("attack", "attack"))]
     words += [f"on {run.facts['target']}"] if "target" in run.facts else []
     noises = (settings or {}).get("num_noise", 1)
     return " ".join(words + ([f"m={noises:g}"] if isinstance(noises, int | float) and noises > 1 else []))
 
 
-def tidy_rows(runs: Iterable[Run], kind: Kind) -> pd.DataFrame:
+def tidy_rows(runs: Iterable[Run], kind: str) -> pd.DataFrame:
     """All rows of one kind of log, with each run's label and facts as columns: a tidy table to plot from."""
     tables = []
     for run in runs:
@@ -272,8 +274,8 @@ def _logs(run: Run, problems: list[str]) -> Iterator[Log]:
         parts = []
         for path in paths:
             try:
-                parts.append(read_log(path, None if name == "log" else name))  # type: ignore[arg-type]
-            except Exception as error:  # a log may hold anything; the others are read
+                parts.append(read_log(path, None if name == "log" else name))
+            except Exception as error:  # a log may contain anything; the others are read
                 problems.append(str(error) if str(path) in str(error) else f"{path} is not readable: {error}")
                 continue
             problems += parts[-1].problems
@@ -315,7 +317,7 @@ def _certification(run: Run, log: Log) -> Certification:
 def _lower_bounds(
     run: Run, rows: pd.DataFrame, guarantee: Guarantee, radius: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """The bounds in a log, or those that its l2 radii come from: ``Phi(radius / sigma)``, 0 on abstention."""
+    """The bounds in a log, or computed from its l2 radii: ``Phi(radius / sigma)``, 0 on abstention."""
     if "p_a_lower" in rows and rows["p_a_lower"].dtype.kind in "if" and rows["p_a_lower"].notna().any():
         return rows["p_a_lower"].to_numpy(float)
     sigma = run.facts.get("sigma")
@@ -324,24 +326,25 @@ def _lower_bounds(
     return np.where(radius > 0, ndtr(radius / sigma), 0.0)
 
 
-def _doubtful_facts(each: Certification) -> list[str]:
+def _doubtful_facts(certification: Certification) -> list[str]:
     """A foreign log whose radii exceed what the n and alpha given for it can certify."""
-    facts = each.run.facts
+    facts = certification.run.facts
     known = all(isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha"))
-    if each.run.config or not known or not 0 < facts["alpha"] < 1 or facts["n"] < 1:
+    if certification.run.config or not known or not 0 < facts["alpha"] < 1 or facts["n"] < 1:
         return []
     reachable = statistics.reachable_radius(int(facts["n"]), facts["alpha"], facts["sigma"])
-    largest = float(each.counted.max())
+    largest = float(certification.counted.max())
     if largest <= 1.005 * reachable:  # logs are rounded to three digits
         return []
     return [
-        f"{each.path}: radii up to {largest:g} exceed the {reachable:.3f} that sigma={facts['sigma']:g}, "
-        f"n={facts['n']} and alpha={facts['alpha']:g} can certify; one of these facts is not the log's"
+        f"{certification.path}: radii up to {largest:g} exceed the {reachable:.3f} that "
+        f"sigma={facts['sigma']:g}, n={facts['n']} and alpha={facts['alpha']:g} can "
+        "certify; one of these facts is not the log's"
     ]
 
 
 def _guarantee(run: Run, rows: pd.DataFrame) -> Guarantee:
-    """The guarantee of a log's radii, from its rows or settings; the field's logs hold l2 certificates."""
+    """The guarantee of a log's radii, from its rows or settings; by default l2 certificates."""
     if "guarantee" not in rows:
         return Guarantee.parse(str(run.facts.get("guarantee") or Guarantee()))
     names = sorted({str(name) for name in rows["guarantee"].unique()})

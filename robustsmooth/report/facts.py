@@ -1,9 +1,9 @@
-"""What is known about a run, from its config, Hydra's record of the command line, and its settings.
+"""The facts about a run, from its config, Hydra's record of the command line, and its settings.
 
 Facts have short names (method, model, data, split, images, sigma, train_sigma, n, alpha, attack, seed...) and
-plain values. What an evaluation's training run is known to be, the evaluation is known to be about. Files in
-a run folder may be anything that a person put there: what is no mapping counts as empty, what should be a
-number and is none is left out and named.
+plain values. An evaluation also has the facts of its training run. Files in a run folder may have any
+content: what is not a mapping counts as empty, and what should be a number but is not is left out and
+reported.
 """
 
 import json
@@ -34,7 +34,7 @@ TRAINING_FACTS = {
     "steps": "train_steps",
     "copies": "copies",
 }
-"""Settings of a training's attack, by their names in its config, as facts of what evaluates it."""
+"""Settings of a training's attack, by their names in its config, with their names as facts of evaluations."""
 
 GROUPS = ("method", "model", "data", "certificate", "attack", "smoothing", "loss", "experiment")
 OF_AN_ATTACK = ("attack", "epsilon", "norm", "steps", "num_noise", "loss")
@@ -43,16 +43,16 @@ NO_SETTINGS = {
     "evaluate", "devices", "accelerator", "strategy", "num_nodes", "log_every_n_steps", "enable_progress_bar",
     "enable_model_summary",
 }  # fmt: skip
-"""Keys of a config that a repetition under another seed may change too, wherever they stand."""
+"""Keys of a config that a repetition with another seed may change too, at any level."""
 OF_COMMANDS = {
     "attack", "batch_size", "certificate", "checkpoint", "compile", "data", "epsilons", "loss", "measure",
     "method", "mode", "model", "num_noises", "numerics", "pictures", "prediction", "radii", "row", "save",
     "smoothing", "source", "target", "trainer",
 }  # fmt: skip
-"""Keys of the configs that change what comes out."""
+"""Keys of the configs that change the results."""
 
 PLACES = ("checkpoint", "denoiser_checkpoint", "start", "targets")
-"""Keys of a config that say which other run a run starts from or learns from."""
+"""Keys of a config that name another run from which a run starts or learns."""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def read_mapping(path: Path, problems: list[str]) -> dict[str, Any]:
-    """A YAML or JSON file as a mapping; empty if it is not there, or not readable (then a problem)."""
+    """A YAML or JSON file as a mapping; empty if it is missing, or not readable (then a problem)."""
     if not path.exists():
         return {}
     try:
@@ -87,7 +87,7 @@ _YamlLoader.add_implicit_resolver(
 
 
 def checked_numbers(facts: Mapping[str, Any], where: Path, problems: list[str]) -> dict[str, Any]:
-    """The facts, with text that spells a number as that number; what is no number is left out and named."""
+    """The facts, with numbers read from text; what is not a number is left out and reported."""
     checked = dict(facts)
     for name in NUMBERS:
         value = checked.get(name)
@@ -95,7 +95,7 @@ def checked_numbers(facts: Mapping[str, Any], where: Path, problems: list[str]) 
             try:
                 checked[name] = float(str(value))
             except ValueError:
-                problems.append(f"{where}: {name} is {value!r}, which is no number; it is left out")
+                problems.append(f"{where}: {name} is {value!r}, which is not a number; it is left out")
                 del checked[name]
     return checked
 
@@ -116,13 +116,13 @@ def _hydra(folder: Path) -> Mapping[str, Any]:
 
 
 def overrides_of(folder: Path) -> list[str]:
-    """The words of the command line that made a run folder; none if it is not known."""
+    """The arguments of the command line of a run; none if unknown."""
     words = mapping(_hydra(folder).get("overrides")).get("task")
     return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def facts_of(folder: Path) -> tuple[dict[str, Any], Path | None]:
-    """The facts of a run folder, and the folder of the training run that it trained or evaluated."""
+    """The facts of a run folder, and the folder of its training run."""
     facts, trained = _facts_of(folder.absolute())
     return dict(facts), trained
 
@@ -139,6 +139,8 @@ def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
             facts = _facts_of_evaluated(checkpoint, trained)
     chosen = {group: choices.get(group) for group in GROUPS}
     facts |= {group: name for group, name in chosen.items() if name not in (None, "none", "as_trained")}
+    if mapping(config.get("smoothing")).get("_target_") == "robustsmooth.smoothing.GaussianNoise":
+        facts.setdefault("smoothing", "gaussian")  # of a checkpoint that does not name its noise
     facts |= (
         _facts_of_training(config, facts)
         if trained == folder
@@ -204,7 +206,7 @@ def _facts_of_evaluation(
 
 
 def training_folder(checkpoint: str, cwd: str) -> Path | None:
-    """The run folder that a checkpoint (a run folder, or a file in it) belongs to, if it is still there."""
+    """The run folder that a checkpoint (a run folder, or a file in it) belongs to, if it still exists."""
     path = Path(cwd, checkpoint)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / ".hydra" / "config.yaml").exists():
@@ -235,13 +237,13 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def signature(folder: Path) -> str:
     """All settings of a run and of the trainings that it starts from, without seeds and places, as text.
 
-    Runs with the same signature repeat each other under other seeds.
+    Runs with the same signature are repetitions with other seeds.
     """
     return json.dumps(_settings(_read(_config(folder)), (folder,)), default=str)
 
 
 def _read(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the commands read of a config; an experiment keeps values of all its rows beside it."""
+    """The keys of a config that commands use; an experiment stores values of all its rows with them."""
     return {key: value for key, value in config.items() if key in OF_COMMANDS}
 
 
@@ -258,7 +260,7 @@ def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
 
 
 def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
-    """In place of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
+    """Instead of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
     folder = training_folder(checkpoint, ".") if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None

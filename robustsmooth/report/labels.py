@@ -1,7 +1,7 @@
-"""Short names of runs: one name per classifier, and what tells its evaluations apart.
+"""Short names of runs: one name per classifier, and what distinguishes its evaluations.
 
-"heat 0.25" is a method and its noise level. Everything else is said only where runs differ in it, and what
-would tell only two of many runs apart stands with those two. A training run, its certification and its attack
+"heat 0.25" is a method and its noise level. Other facts are named only where runs differ in them; a fact that
+distinguishes only two of many runs is named for those two. A training run, its certification and its attack
 share their name.
 """
 
@@ -21,10 +21,10 @@ __all__ = ["label_runs"]
 SIGNS = {"sigma": "σ", "train_sigma": "training σ", "epsilon": "ε", "train_epsilon": "training ε", "alpha":
 "α",
          "num_noise": "m", "train_seed": "seed"}  # fmt: skip
-"""How a fact is called in a label where it is not called by its name."""
+"""Names of facts in labels, if they differ from the fact's name."""
 
 OF_CLASSIFIERS = ("data", "model")
-"""Stand in every label if they differ anywhere; the rest stands only in labels that would be equal."""
+"""Facts that are in every label if they differ anywhere; others only in labels that would be equal."""
 REST_OF_CLASSIFIERS = (
     "loss",
     "train_attack",
@@ -37,14 +37,14 @@ REST_OF_CLASSIFIERS = (
 OF_EVALUATIONS = ("split", "n", "alpha", "certificate", "attack", "target")
 REST_OF_EVALUATIONS = ("images", "mode", "norm", "epsilon", "steps", "num_noise", "seed")
 MOST_WORDS = 60
-"""Words of command lines longer than this do not make a label; then folders do."""
+"""Longer arguments of command lines are not used as labels; folders are used instead."""
 
 
 def label_runs(runs: Sequence[Run]) -> list[Run]:
     """Give each run a label, unique among the runs with the same kind of logs.
 
     A run also gets its classifier's label as the fact ``classifier``, with the checkpoint if it is not the
-    last, and as ``family`` what that label is without what tells repetitions under other seeds apart.
+    last, and as ``family`` that label without what distinguishes repetitions with other seeds.
     """
     classifiers: dict[Any, list[Run]] = {}
     for run in runs:
@@ -66,7 +66,7 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _classifier_key(run: Run) -> Any:
-    """What is one classifier: a checkpoint of a training run; foreign logs of one name, or one by itself."""
+    """The identity of a classifier: a checkpoint of a training run; the name of foreign logs, or one log."""
     if run.checkpoint is not None:
         return run.checkpoint, run.facts.get("checkpoint")
     return (run.facts["name"], None) if "name" in run.facts else (run.path, None)
@@ -80,12 +80,12 @@ def _representative(runs: Sequence[Run]) -> Run:
 def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     facts = [_network_facts(run) for run in runs]
     heads = [
-        str(each.get("name") or each.get("method") or run.path.name.removesuffix(".tsv"))
-        for each, run in zip(facts, runs, strict=True)
+        str(fact.get("name") or fact.get("method") or run.path.name.removesuffix(".tsv"))
+        for fact, run in zip(facts, runs, strict=True)
     ]
     differing = _differing(facts, ("level", *OF_CLASSIFIERS))
     order = [name for name in (*OF_CLASSIFIERS, "level", "checkpoint") if name in {*differing, "checkpoint"}]
-    labels = [" ".join([head, *_words(each, order)]) for head, each in zip(heads, facts, strict=True)]
+    labels = [" ".join([head, *_words(fact, order)]) for head, fact in zip(heads, facts, strict=True)]
     return labels, _tell_apart(
         labels, runs, facts, REST_OF_CLASSIFIERS, lambda run: overrides_of(run.trained or run.path)
     )
@@ -100,25 +100,25 @@ def _network_facts(run: Run) -> dict[str, Any]:
 
 
 def _evaluation_labels(runs: Sequence[Run]) -> list[str]:
-    """The classifiers' labels, and what differs among evaluations of one kind."""
+    """The classifiers' labels, and the facts that differ among evaluations of one kind."""
     facts = [dict(run.facts) for run in runs]
     per_classifier: dict[str, set[Any]] = {}
-    for each in facts:
-        per_classifier.setdefault(each["classifier"], set()).add(each.get("sigma"))
-    for each in facts:  # the noise level is said where it is not the one that the label has already
+    for fact in facts:
+        per_classifier.setdefault(fact["classifier"], set()).add(fact.get("sigma"))
+    for fact in facts:  # the noise level is named if it is not the one in the label
         if (
-            each.get("train_sigma", each.get("sigma")) == each.get("sigma")
-            and len(per_classifier[each["classifier"]]) == 1
+            fact.get("train_sigma", fact.get("sigma")) == fact.get("sigma")
+            and len(per_classifier[fact["classifier"]]) == 1
         ):
-            each["sigma"] = None
+            fact["sigma"] = None
     order = ["sigma", *_differing(facts, OF_EVALUATIONS)]
-    labels = [" ".join([str(each["classifier"]), *_words(each, order)]) for each in facts]
+    labels = [" ".join([str(fact["classifier"]), *_words(fact, order)]) for fact in facts]
     return _tell_apart(labels, runs, facts, REST_OF_EVALUATIONS, lambda run: overrides_of(run.path))
 
 
 def _differing(facts: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
     """The facts that have several known values."""
-    return [name for name in names if len({_comparable(each.get(name)) for each in facts} - {None}) > 1]
+    return [name for name in names if len({_comparable(fact.get(name)) for fact in facts} - {None}) > 1]
 
 
 def _comparable(value: Any) -> Any:
@@ -126,7 +126,7 @@ def _comparable(value: Any) -> Any:
 
 
 def _words(facts: Mapping[str, Any], shown: Iterable[str]) -> list[str]:
-    """Texts as they are, numbers with their names; the level of a network without."""
+    """Texts unchanged, numbers with their names; the level of a network without its name."""
     words = []
     for name in shown:
         value = _comparable(facts.get(name))
@@ -144,7 +144,7 @@ def _tell_apart(
     names: Sequence[str],
     command_line: Callable[[Run], Sequence[str]],
 ) -> list[str]:
-    """Add to labels that are equal what these runs differ in: facts, words of command lines, or folders."""
+    """Add to equal labels what differs: facts, arguments of command lines, or folders."""
     alike: dict[str, list[int]] = {}
     for at, label in enumerate(labels):
         alike.setdefault(label, []).append(at)
@@ -162,21 +162,21 @@ def _tell_apart(
 
 
 def _different_words(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Of each command line, the words that not all of them have."""
+    """The arguments of each command line that not all of them have."""
     common = set.intersection(*(set(line) for line in lines))
     words = [" ".join(word for word in line if word not in common) for line in lines]
     return [f"({text})" if text else "" for text in words]
 
 
 def _different_places(paths: Sequence[Path]) -> list[str]:
-    """Of each path, the fewest folders that tell all of them apart: one alone, or two, or all that differ."""
+    """The fewest folders of each path that distinguish all of them: one, or two, or all that differ."""
     common = os.path.commonpath(paths)
     parts = [Path(os.path.relpath(path, common)).parts for path in paths]
     columns = list(zip(*_padded(parts), strict=True))
     differing = [column for column in columns if len({*column}) > 1]
     pairs = combinations(differing[:8], 2)
     for chosen in (*([column] for column in differing), *map(list, pairs), differing):
-        words = ["/".join(filter(None, each)) for each in zip(*chosen, strict=True)]
+        words = ["/".join(filter(None, item)) for item in zip(*chosen, strict=True)]
         if len({*words}) == len(paths):
             return [f"({word})" if word else "" for word in words]
     return [f"({path})" for path in paths]
@@ -184,4 +184,4 @@ def _different_places(paths: Sequence[Path]) -> list[str]:
 
 def _padded(parts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     deepest = max(map(len, parts))
-    return [(*each, *[""] * (deepest - len(each))) for each in parts]
+    return [(*part, *[""] * (deepest - len(part))) for part in parts]

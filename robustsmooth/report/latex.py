@@ -1,7 +1,7 @@
 """Tables for papers: LaTeX with booktabs, wide ones in panels, long ones over several pages.
 
 The packages are booktabs, array and longtable. A table keeps within the text width of a standard article;
-where its columns do not fit beside each other, the rest follow below with the first column repeated.
+columns that do not fit follow below, with the first column repeated.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ FEW = 30
 
 
 def as_latex(table: Table) -> str:
-    """A LaTeX table. Intervals are not in it, and its caption does not speak of them."""
+    """A LaTeX table, without intervals."""
     panels = _panels(table)
     floating = sum(len(table.rows) + _lines(panel) + 2 for panel in panels) <= FEW + 6
     caption = rf"\caption{{{_escaped(f'{table.title}. {table.note}'.strip())}}}\label{{tab:{_label(table)}}}"
@@ -58,9 +58,9 @@ def _characters(table: Table, column: Column) -> int:
 
 
 def _width(table: Table, columns: Sequence[Column]) -> float:
-    """Points of columns beside each other; what stands over several may be wider than these."""
+    """Total width of columns in points; a heading over several columns may be wider."""
     total = 0.0
-    for kind, group in groupby(columns, key=lambda each: each.kind):
+    for kind, group in groupby(columns, key=lambda item: item.kind):
         title = CHARACTER * len(KIND_TITLES[kind]) + 2 * SEPARATION
         total += max(title, sum(_points(table, column) for column in group))
     return total
@@ -83,7 +83,7 @@ def _format(table: Table, columns: Sequence[Column]) -> str:
 def _head_lines(table: Table, columns: Sequence[Column]) -> list[str]:
     """The kind of guarantee over neighbours that share it, then the titles, folded into lines."""
     spans = [
-        (KIND_TITLES[kind], len(list(group))) for kind, group in groupby(columns, key=lambda each: each.kind)
+        (KIND_TITLES[kind], len(list(group))) for kind, group in groupby(columns, key=lambda item: item.kind)
     ]
     lines, rules, at = [], [], 1
     if any(title for title, _ in spans):
@@ -154,6 +154,8 @@ _REPLACED = {
 
 
 def _escaped(text: str) -> str:
-    """Text as LaTeX prints it; letters that its standard fonts lack become question marks."""
-    safe = "".join(_REPLACED.get(each, each if " " <= each < "\u0180" else "?") for each in text)
+    """Text escaped for LaTeX; characters that its standard fonts lack become question marks."""
+    safe = "".join(
+        _REPLACED.get(character, character if " " <= character < "\u0180" else "?") for character in text
+    )
     return safe.replace("p\\_A", "$p_A$")

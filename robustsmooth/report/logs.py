@@ -1,9 +1,9 @@
-"""Reading the logs of evaluations: ours and the field's, whole or torn, into tidy tables.
+"""Reading the logs of evaluations, ours and published ones, complete or not, into tidy tables.
 
-A log has a header and one tab separated row per image. The field's certification log has the
-columns ``idx label predict radius correct time`` (Cohen et al. 2019); ours starts with the same six.
-Predictions of -1 are abstentions. Times are seconds or ``h:m:s``. Logs of the world have Windows line
-ends, are empty, or stop in the middle of a line: that is reported, never fatal.
+A log has a header and one tab separated row per image. The usual certification log has the columns ``idx
+label predict radius correct time`` (Cohen et al. 2019); ours starts with the same six. Predictions of -1 are
+abstentions. Times are seconds or ``h:m:s``. Real logs may have Windows line ends, be empty, or stop in the
+middle of a line: this is reported and is not an error.
 """
 
 import io
@@ -11,28 +11,15 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from robustsmooth.kinds import FIELD_COLUMNS, KINDS
 from robustsmooth.statistics import ABSTAIN
 
-__all__ = ["KINDS", "Kind", "Log", "kind_of", "read_header", "read_log", "seconds"]
+__all__ = ["Log", "kind_of", "read_header", "read_log", "seconds"]
 
-Kind = Literal["certify", "predict", "attack", "agreement", "timing", "smoothed_inference"]
-
-KINDS: dict[Kind, frozenset[str]] = {
-    "certify": frozenset({"predict", "radius", "correct"}),
-    "attack": frozenset({"adversarial", "l2"}),
-    "agreement": frozenset({"single", "vote"}),
-    "smoothed_inference": frozenset({"voting", "samples"}),
-    "timing": frozenset({"single_seconds", "vote_seconds"}),
-    "predict": frozenset({"predict", "correct"}),
-}
-"""All kinds of logs, by the name of their file without ``.tsv``, and the columns that mark each."""
-
-FIELD_COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 INTEGERS = ("idx", "label", "predict", "correct")
 _NUMERAL = b"0123456789.+-e\r"
 _CLOCK_LINE = b"\t\t\t\t\t::\n"  # what is left of a line without its numbers
@@ -52,18 +39,18 @@ class Log:
         problems: What was wrong with the file, one sentence each.
     """
 
-    kind: Kind
+    kind: str
     path: Path
     rows: pd.DataFrame
     problems: tuple[str, ...] = field(default=())
 
 
-def kind_of(columns: list[str]) -> Kind | None:
-    """Which evaluation writes these columns; None when it is no log of ours or of the field."""
+def kind_of(columns: list[str]) -> str | None:
+    """Which evaluation writes these columns; None if the columns are not those of a known log."""
     names = set(columns)
     if "idx" not in names:
         return None
-    return next((kind for kind, marks in KINDS.items() if marks <= names), None)
+    return next((kind.name for kind in KINDS.values() if names.issuperset(kind.marks)), None)
 
 
 def read_header(path: Path) -> list[str]:
@@ -103,7 +90,7 @@ def seconds(text: str) -> float:
         return float("nan")
 
 
-def read_log(path: Path | str, kind: Kind | None = None) -> Log:
+def read_log(path: Path | str, kind: str | None = None) -> Log:
     """Read one log.
 
     Args:
@@ -115,12 +102,12 @@ def read_log(path: Path | str, kind: Kind | None = None) -> Log:
         The rows that are whole, and what was wrong with the others.
 
     Raises:
-        ValueError: If the file is no log of an evaluation.
+        ValueError: If the file is not a log of an evaluation.
     """
     path = Path(path)
     content = path.read_bytes()
     if not content.strip():
-        return Log(kind or "certify", path, pd.DataFrame(columns=FIELD_COLUMNS), (f"{path} is empty",))
+        return Log(kind or "certify", path, pd.DataFrame(columns=list(FIELD_COLUMNS)), (f"{path} is empty",))
     if b"\n" not in content:  # line ends of old Macintoshes
         content = content.replace(b"\r", b"\n")
     header = _columns(content)
@@ -148,14 +135,14 @@ def _without_torn_line(content: bytes, header: list[str], path: Path, problems: 
     if not body:  # only the header, without a line end
         return content
     fields = last.decode("utf-8", "replace").strip().split("\t")
-    if header == FIELD_COLUMNS and len(fields) == len(header) and "." in fields[-1]:
+    if tuple(header) == FIELD_COLUMNS and len(fields) == len(header) and "." in fields[-1]:
         return content
     problems.append(f"{path}: the last line is half written and was left out")
     return body + b"\n"
 
 
 def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -> pd.DataFrame:
-    """Bytes to a table of numbers; the quick way when every cell is one, line by line otherwise."""
+    """Convert bytes to a table of numbers; fast if every cell is a number, otherwise line by line."""
     try:
         rows = _parse_clocks(content, header)
         if rows is not None:
@@ -189,7 +176,7 @@ def _parse_clocks(content: bytes, header: list[str]) -> pd.DataFrame | None:
         body += b"\n"
     separators = body.translate(None, delete=_NUMERAL)
     lines = len(separators) // len(_CLOCK_LINE)
-    if header != FIELD_COLUMNS or not lines or separators != _CLOCK_LINE * lines:
+    if tuple(header) != FIELD_COLUMNS or not lines or separators != _CLOCK_LINE * lines:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
@@ -208,8 +195,8 @@ def _parse_clocks(content: bytes, header: list[str]) -> pd.DataFrame | None:
     return pd.DataFrame({**table, "time": 3600 * hours + 60 * minutes + seconds})
 
 
-def _believable(rows: pd.DataFrame, kind: Kind, path: Path, problems: list[str]) -> pd.DataFrame:
-    """Rows that contradict themselves count as wrong answers, never in favour; they are named."""
+def _believable(rows: pd.DataFrame, kind: str, path: Path, problems: list[str]) -> pd.DataFrame:
+    """Rows that contradict themselves are reported and count as wrong answers."""
     if kind not in ("certify", "predict") or not {"label", "predict", "correct"} <= set(rows) or rows.empty:
         return rows
     predict = rows["predict"].to_numpy()
@@ -233,7 +220,7 @@ def _believable(rows: pd.DataFrame, kind: Kind, path: Path, problems: list[str])
 
 
 def _numbers(column: pd.Series, anyway: bool) -> pd.Series:
-    """Truth values and numbers as numbers; a column of words stays as it is, unless it must be numbers."""
+    """Convert truth values and numbers; a column of words is not changed, unless it must be numbers."""
     numbers = pd.to_numeric(column.astype(str).replace(_TRUTH), errors="coerce")
     return numbers if anyway or (len(numbers) and numbers.notna().mean() >= 0.5) else column
 

@@ -11,7 +11,7 @@ from robustsmooth.report.table import KIND_TITLES, Column, Table
 __all__ = ["as_html", "as_markdown"]
 
 FIRST_ROWS = 30
-"""So many rows are in the page as they are; the others come when they are asked for."""
+"""So many rows are in the page directly; the others are shown on request."""
 
 
 def as_markdown(table: Table) -> str:
@@ -52,7 +52,7 @@ def as_html(table: Table) -> str:
 
 
 def _heads(used: list[Column]) -> str:
-    """The heading, in two rows where neighbours share what stands over them."""
+    """The heading, in two rows if neighbouring columns share a title."""
     rows = []
     if any(column.head for column in used):
         spans = [

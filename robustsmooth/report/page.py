@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""The report as one self-contained HTML page."""
 
 import base64
 import os
@@ -19,10 +19,10 @@ from robustsmooth.report.table import Table
 __all__ = ["pictures_of", "write_page"]
 
 PICTURES = ("attack*.png", "pictures/*.png", "*grid*.png")
-"""Where an attack leaves its picture grids in a run folder."""
+"""The names of an attack's picture grids in a run folder."""
 MOST_PICTURES = 12
 MOST_RUNS = 200
-"""Beyond so many runs the page leaves out the others' configs; they lie in the run folders."""
+"""With more runs the page leaves out configs, which are in the run folders."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def write_page(
     Args:
         path: The HTML file.
         title: Its heading.
-        subtitle: What it is made of.
+        subtitle: A line below it.
         runs: The runs that the numbers come from.
         tables: Shown in this order; the first one comes before the figures.
         figures: Drawn into the page.
-        problems: Sentences about files that could not be read as they are.
+        problems: Messages about files that could not be read completely.
         footer: The last line.
     """
     from jinja2 import Environment, StrictUndefined

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 STEP = "trainer/global_step"
-"""What training metrics are drawn over, as Lightning's logger calls it."""
+"""The x axis of training metrics, as Lightning's logger names it."""
 
 MOST_ROWS = 10_000
 CURVE_POINTS = 101
@@ -43,12 +43,12 @@ CURVE_POINTS = 101
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over something else than the training's steps.
+    """A curve whose x axis is not the training step.
 
     Attributes:
-        x_key: What it is drawn over; curves with the same overlay.
-        x: Where.
-        y: The values.
+        x_key: The name of the x axis; curves with the same one overlay.
+        x: The x values.
+        y: The y values.
     """
 
     x_key: str
@@ -58,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Content:
-    """What evaluations of one classifier have to show, by key.
+    """The results of evaluations of one classifier, by key.
 
     Attributes:
         numbers: For sorting the runs.
@@ -74,15 +74,15 @@ class Content:
 
 
 def run_id(folder: Path) -> str:
-    """The W&B id of the run in a folder: started or published again, it goes on under the same id."""
+    """The W&B id of the run in a folder, which is the same when it is started or published again."""
     return hashlib.blake2b(str(folder.absolute()).encode(), digest_size=6).hexdigest()
 
 
 def content_of(evaluations: Evaluations, trained: Path, names: Collection[str] | None = None) -> Content:
-    """What was evaluated on a classifier.
+    """The results of all evaluations of a classifier.
 
     Args:
-        evaluations: What was read.
+        evaluations: The evaluations.
         trained: The folder of its training run.
         names: Only evaluations in folders of these names.
     """
@@ -99,44 +99,50 @@ def folder_content(folder: Path, names: Collection[str]) -> Content:
 
 
 def evaluation_content(folder: Path, name: str) -> Content:
-    """What an evaluation that stands alone has to show, under the keys that it has inside of a training run.
+    """The results of a separate evaluation, under the keys that it would have inside a training run.
 
     Args:
         folder: Its run folder.
-        name: What it is called, such as ``certify``.
+        name: Its name, such as ``certify``.
     """
     evaluations = read_evaluations(label_runs(find_runs(str(folder))))
     return _content(evaluations, {run.path: name for run in evaluations.runs})
 
 
 def _content(evaluations: Evaluations, names: Mapping[Path, str]) -> Content:
-    """What the runs show that `names` names."""
+    """The results of the named runs."""
     content = Content()
-    for each in (each for each in evaluations.certifications if each.run.path in names):
-        _add_certification(content, each, names[each.run.path])
-    for attacked in (each for each in evaluations.runs if "attack" in each.logs and each.path in names):
+    for item in (
+        certification for certification in evaluations.certifications if certification.run.path in names
+    ):
+        _add_certification(content, item, names[item.run.path])
+    for attacked in (run for run in evaluations.runs if "attack" in run.logs and run.path in names):
         _add_attacks(content, evaluations, attacked, names[attacked.path])
     return content
 
 
-def _add_certification(content: Content, each: Certification, name: str) -> None:
-    prefix = f"{each.kind}/{name}"  # guarantees of two kinds never share a key
-    grid = np.linspace(0, float(each.counted.max()) or 1.0, CURVE_POINTS)
-    shares = statistics.certified_accuracy(each.correct, each.radius, grid)
-    content.curves[f"{prefix}/accuracy"] = Curve(f"{each.kind}/radius", grid, shares)
-    if not each.guarantee.at_some_radii:
-        content.numbers[f"{prefix}/acr"] = each.acr
-    content.numbers[f"{prefix}/abstention"] = each.abstained / each.images
-    radii = [point["radius"] for point in each.run.summary.get("certified_accuracy", ())] or _RADII
-    accuracies = statistics.certified_accuracy(each.correct, each.radius, radii)
+def _add_certification(content: Content, certification: Certification, name: str) -> None:
+    prefix = f"{certification.kind}/{name}"  # guarantees of two kinds never share a key
+    grid = np.linspace(0, float(certification.counted.max()) or 1.0, CURVE_POINTS)
+    shares = statistics.certified_accuracy(certification.correct, certification.radius, grid)
+    content.curves[f"{prefix}/accuracy"] = Curve(f"{certification.kind}/radius", grid, shares)
+    if not certification.guarantee.at_some_radii:
+        content.numbers[f"{prefix}/acr"] = certification.acr
+    content.numbers[f"{prefix}/abstention"] = certification.abstained / certification.images
+    radii = [point["radius"] for point in certification.run.summary.get("certified_accuracy", ())] or _RADII
+    accuracies = statistics.certified_accuracy(certification.correct, certification.radius, radii)
     for radius, share in zip(radii, accuracies, strict=True):
         place = f"{radius:.2f}" if math.isclose(radius, round(radius, 2)) else f"{radius:.4g}"
         content.numbers[f"{prefix}/accuracy@{place}"] = float(share)
-    clean = (each.run.summary.get("metrics") or {}).get("test/top1")
+    clean = (certification.run.summary.get("metrics") or {}).get("test/top1")
     if clean is not None:
         content.numbers[f"{prefix}/clean_accuracy"] = clean
     content.tables[f"{prefix}/images"] = pd.DataFrame(
-        {"idx": each.indices, "correct": each.correct, f"{each.guarantee.norm} radius": each.radius}
+        {
+            "idx": certification.indices,
+            "correct": certification.correct,
+            f"{certification.guarantee.norm} radius": certification.radius,
+        }
     )
 
 
@@ -145,11 +151,11 @@ _RADII = [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
 def _add_attacks(content: Content, evaluations: Evaluations, attacked: Run, name: str) -> None:
-    attacks = [each for each in evaluations.attacks if each.run.path == attacked.path]
-    for each, row in zip(attacks, attack_rows(attacks), strict=True):
-        place = f"empirical/{name}@{_setting(each.settings)}"
+    attacks = [attack for attack in evaluations.attacks if attack.run.path == attacked.path]
+    for attack, row in zip(attacks, attack_rows(attacks), strict=True):
+        place = f"empirical/{name}@{_setting(attack.settings)}"
         content.numbers[f"{place}/accuracy"] = row["accuracy"]
-        content.tables[f"{place}/images"] = each.rows[[key for key in _SHOWN if key in each.rows]]
+        content.tables[f"{place}/images"] = attack.rows[[key for key in _SHOWN if key in attack.rows]]
     for file in pictures_of(attacked):
         content.pictures[f"empirical/{name}/{file.stem}"] = file
 
@@ -162,18 +168,18 @@ def _setting(settings: Mapping[str, Any]) -> str:
 
 
 def _place(run: Run) -> str:
-    """What an evaluation is called: its folder's name inside the training run's, else what it is."""
+    """The name of an evaluation: its folder inside the training run, otherwise its kind."""
     if run.trained is not None and run.trained in run.path.parents:
         return run.path.name
     return str(run.facts.get("certificate") or run.facts.get("attack") or run.path.name)
 
 
 def log_to_wandb(run: Any, content: Content) -> None:
-    """Log it to a W&B run: curves with x axes of their own, numbers in the summary, tables, pictures."""
+    """Log it to a W&B run: curves with their own x axes, numbers in the summary, tables, pictures."""
     import wandb
 
     for key, curve in content.curves.items():
-        # Of a curve W&B would put its last point into the summary: the accuracy at the largest radius.
+        # W&B would put the last point of a curve into the summary: the accuracy at the largest radius.
         run.define_metric(curve.x_key, hidden=True, summary="none")
         run.define_metric(key, step_metric=curve.x_key, summary="none")
         for x, y in zip(curve.x, curve.y, strict=True):
@@ -187,7 +193,7 @@ def log_to_wandb(run: Any, content: Content) -> None:
 
 
 def log_to_tensorboard(writer: Any, content: Content) -> None:
-    """Log it to a TensorBoard writer; a curve's steps are thousandths of what it is drawn over."""
+    """Log it to a TensorBoard writer; a curve's steps are thousandths of its x axis."""
     from PIL import Image
 
     for key, curve in content.curves.items():
@@ -215,11 +221,11 @@ def publish(
     A run has the resolved config; the training's metrics at their steps; for each certification the
     accuracies at radii (``certificate/<name>/accuracy`` over ``certificate/radius``, so that curves of
     several runs overlay), a table of the images with their radii, and its ACR in the summary; for each attack
-    its accuracy in the summary, a table of the images, and the picture grid. Published again, a run goes on
-    under its old id.
+    its accuracy in the summary, a table of the images, and the picture grid. Published again, a run keeps its
+    id.
 
     Args:
-        evaluations: What was read.
+        evaluations: The evaluations.
         folder: Where offline runs are written.
         project: W&B project.
         mode: ``online`` or ``offline`` (``wandb sync`` uploads later).

@@ -1,7 +1,7 @@
-"""Published results to stand beside ours, recomputed from the logs that their authors made public.
+"""Published results to compare with ours, recomputed from the logs that their authors made public.
 
 ``published.tsv`` has one row per log, certified with n = 100 000 and alpha = 0.001; certified accuracy is in
-percent of the log's rows. Some logs are incomplete: they have fewer rows than the stride leaves images.
+percent of the log's rows. Some logs are incomplete: they have fewer rows than images were selected.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Published:
 
     @property
     def complete(self) -> bool:
-        """Whether the log has all images that it was to have."""
+        """Whether the log has all its images."""
         return self.images >= self.expected
 
     @property

@@ -1,9 +1,9 @@
-"""Finding runs on disk and the facts that tell them apart.
+"""Finding runs on disk, with their facts.
 
 A run is a folder that one of the commands wrote: its resolved config in ``.hydra/``, its logs, its
-``summary.json``. An evaluation names the training run that it evaluated by its ``checkpoint``; what is
-known about that run (method, network, data) is known about the evaluation too. A foreign log brings no
-config: its facts are given beside its path.
+``summary.json``. The ``checkpoint`` of an evaluation is the training run that it evaluated; the facts of that
+run (method, network, data) are facts of the evaluation too. A foreign log has no config: its facts are given
+with its path.
 """
 
 import glob
@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from robustsmooth.kinds import KINDS
 from robustsmooth.report.facts import checked_numbers, config_of, facts_of, read_mapping, settings_facts
-from robustsmooth.report.logs import KINDS, kind_of, read_header
+from robustsmooth.report.logs import kind_of, read_header
 
 __all__ = ["Run", "find_runs"]
 
 NO_LOGS = {".json", ".yaml", ".yml", ".md", ".tex", ".csv", ".png", ".pdf", ".html", ".log", ".py", ".ckpt",
 ".pt", ".pth",
            ".tar", ".safetensors", ".onnx", ".npz", ".npy", ".gz", ".zip", ".tmp", ".wandb"}  # fmt: skip
-"""Files that are not looked into when a folder is searched."""
+"""Files that are skipped when a folder is searched."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +32,14 @@ class Run:
 
     Attributes:
         path: The folder, or the foreign log's file.
-        facts: What is known: method, model, data, sigma, train_sigma, seed, certificate, n0, n, alpha...
-        logs: The logs there, by name. While an evaluation is unfinished, a name has one file per rank.
+        facts: The facts: method, model, data, sigma, train_sigma, seed, certificate, n0, n, alpha...
+        logs: The logs by name. An unfinished evaluation has one file per rank.
         config: The resolved config; empty for a foreign log.
-        summary: What ``summary.json`` holds; empty if there is none.
-        trained: The folder of the training run that was evaluated; of a training run, its own.
-        checkpoint: What was evaluated: that folder, or a checkpoint whose training run is not there; None for
-            a foreign log.
-        label: How tables and figures call it, unique within a report.
+        summary: The content of ``summary.json``; empty if there is none.
+        trained: The folder of the training run that was evaluated; for a training run its own folder.
+        checkpoint: What was evaluated: that folder, or a checkpoint without its training run; None for a
+            foreign log.
+        label: Its name in tables and figures, unique within a report.
         problems: What was wrong with the folder's files, one sentence each.
     """
 
@@ -54,7 +55,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the run's files lie."""
+        """The folder of the run's files."""
         return self.path if self.path.is_dir() else self.path.parent
 
 
@@ -62,9 +63,9 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
     """Find the runs that `entries` name.
 
     Args:
-        entries: One or several of: a folder (searched to the bottom), a glob, a log file; or a mapping with
-            such a ``path`` and the facts that are true of what is found there, such as ``{path: logs/**,
-            method: cohen, n: 100000, alpha: 0.001}``. A key ``pattern`` is a regular expression whose named
+        entries: One or several of: a folder (searched with all subfolders), a glob, a log file; or a mapping
+            with such a ``path`` and the facts of the runs that are found there, such as ``{path: logs/**,
+        method: cohen, n: 100000, alpha: 0.001}``. A key ``pattern`` is a regular expression whose named
             groups read further facts from the path, such as ``noise_(?P<sigma>[0-9.]+)``.
 
     Returns:
@@ -100,7 +101,7 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
 
 
 def _with_facts(run: Run, expression: re.Pattern[str] | None, given: Mapping[str, Any]) -> Run:
-    """A run with the facts that its path and the command line say."""
+    """A run with the facts from its path and the command line."""
     match = expression.search(run.path.as_posix()) if expression else None
     read = {key: _plain(text) for key, text in (match.groupdict() if match else {}).items() if text}
     problems: list[str] = []
@@ -109,7 +110,7 @@ def _with_facts(run: Run, expression: re.Pattern[str] | None, given: Mapping[str
 
 
 def _plain(text: str) -> Any:
-    """A piece of a path as the number it spells, or as text."""
+    """A part of a path as a number, or as text."""
     for cast in (int, float):
         try:
             return cast(text)
@@ -162,7 +163,7 @@ def _may_be_log(file: Path) -> bool:
 
 
 def _guarded(folder: Path) -> Run:
-    """Read a run folder; whatever is odd about it becomes a problem with its name, and the others go on."""
+    """Read a run folder; errors become problems with its name, and the other runs are read."""
     try:
         return _read_folder(folder)
     except Exception as error:
@@ -170,7 +171,7 @@ def _guarded(folder: Path) -> Run:
 
 
 def _logs_of(folder: Path, files: Iterable[str]) -> dict[str, tuple[Path, ...]]:
-    """The logs among a folder's files: the merged one, else the parts of an unfinished evaluation."""
+    """The logs among a folder's files: the merged one, otherwise the parts of an unfinished evaluation."""
     logs: dict[str, tuple[Path, ...]] = {}
     names = sorted(files)
     for name in KINDS:

@@ -8,18 +8,18 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from robustsmooth.report.build import FORMATS, write_report
-from robustsmooth.report.record import record
+from robustsmooth.report.results import record_results
 from robustsmooth.statistics import Method
 
 __all__ = ["ReportSweep"]
 
 
 class ReportSweep(Callback):
-    """When a sweep ends, report on all its jobs, those that an earlier start had finished included.
+    """When a sweep ends, report on all its jobs, including those of an earlier start.
 
     Args:
         folder: Name of the report's folder inside the sweep's.
-        record: Also keep the shown tables in this folder, by experiment and scale (``docs/results``).
+        record: Also save the shown tables in this folder, by experiment and scale (``docs/results``).
         title: Heading of the page; the experiment's or the sweep's name if None.
         formats: See `write_report`.
         show: See `write_report`.
@@ -66,5 +66,5 @@ class ReportSweep(Callback):
         )
         if self.record is not None and experiment:
             shown = [table for table in tables if self.show is None or table.name in self.show]
-            record(Path(self.record), experiment, choices.scale, sweep, shown)
+            record_results(Path(self.record), experiment, choices.scale, sweep, shown)
         print(f"The report is {sweep / self.folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""A table that knows what its columns are; how it looks is said in `latex`, `markup` and `terminal`."""
+"""A table with typed columns; `latex`, `markup` and `terminal` define how it looks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ KIND_TITLES = {
     "estimate": "estimated, no guarantee",
     "empirical": "empirical",
 }
-"""What a column's heading says of the guarantee of its numbers."""
+"""How a column's heading names the guarantee of its numbers."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: where its values are in the rows, and how they are printed.
+    """A column: the keys of its values in the rows, and how they are printed.
 
     Attributes:
         key: Name in the rows; machine-readable files use it.
@@ -35,9 +35,9 @@ class Column:
         low: Key of the lower end of the confidence interval, if there is one; `high` is the upper end.
         high: See `low`.
         best: Whether the largest or the smallest value is printed bold; among the rows of one data set.
-        head: What stands once over neighbours that share it.
-        spread: Key of the standard deviation over seeds, where there is one.
-        only_files: Whether only the files for programs have it.
+        head: A title over neighbouring columns that share it.
+        spread: Key of the standard deviation over seeds, if there is one.
+        only_files: Whether it is only in the files for programs.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Column:
     only_files: bool = False
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
-        """The value as it is printed, without its interval; a dash where there is none."""
+        """The value as it is printed, without its interval; a dash if there is none."""
         value = row.get(key or self.key)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return "–"
@@ -70,12 +70,12 @@ class Column:
         return f"{100 * value:.1f}" if self.style == "percent" else format(value, self.style)
 
     def _spread(self, row: Mapping[str, Any], key: str | None) -> float | None:
-        """The standard deviation beside the value itself, where it is known."""
+        """The value with its standard deviation, if that is known."""
         spread = row.get(self.spread) if self.spread and key in (None, self.key) else None
         return None if spread is None or math.isnan(spread) else spread
 
     def interval(self, row: Mapping[str, Any]) -> str:
-        """The confidence interval as it is printed; empty where there is none."""
+        """The confidence interval as it is printed; empty if there is none."""
         if self.low is None or self.high is None or pd.isna(row.get(self.low, math.nan)):
             return ""
         return f"{self.text(row, self.low)}–{self.text(row, self.high)}"
@@ -91,7 +91,7 @@ class Table:
         columns: Its columns, from left to right.
         rows: Its rows; may hold more keys than the columns show.
         note: How to read it.
-        intervals: What the intervals are, said where they are printed.
+        intervals: What the intervals are; shown where they are printed.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Table:
 
     @property
     def used(self) -> list[Column]:
-        """The columns in which some row has a value; the data set only where there are several."""
+        """The columns in which some row has a value; the data set only if there are several."""
         return [column for column in self._known if not column.only_files]
 
     @property
@@ -146,7 +146,7 @@ class Table:
 
 
 def _group(row: Mapping[str, Any]) -> str:
-    """The data set of a row: only within one are values compared."""
+    """The data set of a row: values are compared only within one."""
     return str(row.get("data_set", ""))
 
 
@@ -159,7 +159,7 @@ def plain_rows(table: Table) -> list[dict[str, Any]]:
 
 
 def _json(value: Any) -> Any:
-    """JSON knows no infinity and no NaN: the first becomes text, the second null."""
+    """JSON has no infinity and no NaN: the first becomes text, the second null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value.item() if hasattr(value, "item") else value

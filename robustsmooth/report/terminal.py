@@ -1,4 +1,4 @@
-"""Tables in a terminal: as many columns as fit, the first rows, and a word about the rest."""
+"""Tables in a terminal: as many columns as fit, the first rows, and a note about the rest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ __all__ = ["MOST_ROWS", "show"]
 MOST_ROWS = 20
 MOST_PROBLEMS = 10
 NARROWEST = 24
-"""The first column may be folded to so many characters, so that numbers stay whole."""
+"""The width to which the first column may be folded, so that numbers are not."""
 LAST = ("seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "sure", "top1")
-"""Columns that are left out first where there is no room, in this order."""
+"""Columns that are left out first if there is no space, in this order."""
 
 
 def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:
-    """Print tables; `where` says where all rows and columns are."""
+    """Print tables; `where` is the place with all rows and columns."""
     from rich.console import Console
 
     console = Console()
@@ -39,7 +39,7 @@ def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:
 
 
 def columns_that_fit(table: Table, width: int) -> list[Column]:
-    """The columns that fit beside each other with whole numbers and words; the first one always."""
+    """The columns that fit without breaking numbers and words; always with the first one."""
     rows = table.rows[:MOST_ROWS]
     used = table.used
     needed = {column.key: _width(column, rows) for column in used}

@@ -1,4 +1,4 @@
-"""Tables as files: for papers rounded, for programs unrounded."""
+"""Tables as files: rounded for papers, unrounded for programs."""
 
 import json
 from collections.abc import Sequence

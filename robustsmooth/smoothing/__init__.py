@@ -1,6 +1,6 @@
 """Randomized smoothing itself: noise, votes and certificates; their statistics are `robustsmooth.statistics`.
 
-Pure torch and scipy; nothing here knows about training, files or configs.
+Needs torch and scipy only; nothing here depends on training, files or configs.
 """
 
 from robustsmooth.smoothing.addressing import (

@@ -1,11 +1,11 @@
 """Randomness that is addressed, not consumed.
 
 Every random number is drawn from a generator whose seed is a hash of an address: (seed, purpose,
-counters...). A result therefore depends on the seed and on what is being computed, never on how
-many numbers somebody drew before: not on the loader's batch, the number of workers or devices, the
-order of the images, or an interruption.
+counters...). A result therefore depends on the seed and on what is computed, never on how many numbers were
+drawn before. So it does not depend on the loader's batch size, the number of workers or devices, the order of
+the images, or an interruption.
 
-Two views of the same idea share one interface, so that attacks and losses need not know who calls:
+Two classes share one interface, so that attacks and losses work in evaluation and in training:
 
 * `ImageRandomness`, for evaluation: each image draws from its own address (seed, purpose, index).
 * `BatchRandomness`, for training: one address for the whole batch, such as (seed, purpose, step, rank).
@@ -27,7 +27,7 @@ def address(seed: int, purpose: str, *counters: int) -> int:
         seed: The run's seed, any integer.
         purpose: What the numbers are for, such as ``"certify/estimate"``. Two purposes never share
             numbers, whatever their counters.
-        *counters: Integers that tell the draws of one purpose apart (image index, block, step...).
+        *counters: Integers that distinguish the draws of one purpose (image index, block, step...).
 
     Returns:
         An integer in [0, 2**63), the same on every machine and in every version of Python.
@@ -43,9 +43,9 @@ def generator(seed: int, purpose: str, *counters: int, device: torch.device | st
 
 
 class Randomness(Protocol):
-    """Where an attack or a loss gets its random numbers from.
+    """The source of random numbers for attacks and losses.
 
-    The same `draw` gives the same numbers again: a caller that wants fresh ones counts up.
+    The same `draw` gives the same numbers again; increase it for fresh ones.
     """
 
     def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
@@ -63,7 +63,7 @@ class BatchRandomness:
     Args:
         seed: The run's seed.
         purpose: What the numbers are for.
-        *counters: What tells this batch from others, such as (global step, rank).
+        *counters: Integers that identify this batch, such as (global step, rank).
     """
 
     def __init__(self, seed: int, purpose: str, *counters: int) -> None:

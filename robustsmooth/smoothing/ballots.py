@@ -1,8 +1,8 @@
 """How the logits of one noisy image become a vote.
 
 A ballot maps logits ``(B, K)`` to whole numbers ``(B, K)`` that are summed per image. Sums of integers
-do not depend on the order of summation, so a tally is the same however the votes were batched. Logits
-without one largest number are no answer, and vote for no class (see `answers`).
+do not depend on the order of summation, so the counts are the same for every batch size. Logits without a
+unique largest value are no answer, and vote for no class (see `answers`).
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SCORE_UNIT = 2**30
 
 
 class Ballot(Protocol):
-    """Logits in, whole numbers to be added up out."""
+    """Maps logits to integers that are added up."""
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Map logits ``(B, K)`` to int64 ``(B, K)``."""
@@ -49,7 +49,7 @@ class TopVote:
     """One vote for each of the k largest logits.
 
     Args:
-        k: How many, at least 1; all classes where there are fewer.
+        k: How many, at least 1; all classes if there are fewer.
     """
 
     k: int
@@ -61,7 +61,7 @@ class TopVote:
 
 @dataclass(frozen=True)
 class SoftVote:
-    """Softmax scores in units of 2^-30, rounded down: a classifier with values in [0, 1] of its own."""
+    """Softmax scores in units of 2^-30, rounded down: a soft classifier with values in [0, 1]."""
 
     def __call__(self, logits: Tensor) -> Tensor:
         """See `Ballot`."""
@@ -73,17 +73,17 @@ class SoftVote:
 
 @dataclass(frozen=True)
 class RankVote:
-    """Each class gets 2^(1-k) for its rank k = 1, 2, ... (eq. 11), in units of 2^-30."""
+    """Each class gets 2^(1-k) for its rank k = 1, 2, ... (Nemcovsky et al., eq. 11), in units of 2^-30."""
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Map logits ``(B, K)`` to whole numbers ``(B, K)``; ranks after the 31st get nothing."""
+        """Map logits ``(B, K)`` to whole numbers ``(B, K)``; ranks after the 31st get 0."""
         halvings = torch.arange(logits.shape[1], device=logits.device).clamp(max=62)
         return _by_rank(logits, SCORE_UNIT >> halvings)
 
 
 @dataclass(frozen=True)
 class RunnerUpVote:
-    """The top class gets 1, the second one c, the others nothing (eq. 12), in units of 2^-30.
+    """The top class gets 1, the second one c, the others 0 (Nemcovsky et al., eq. 12), in units of 2^-30.
 
     Args:
         share: c, in [0, 1].
@@ -115,9 +115,8 @@ def _by_rank(logits: Tensor, weights: Tensor) -> Tensor:
 def answers(logits: Tensor) -> Tensor:
     """Which rows of logits are an answer.
 
-    No answer are a row with a NaN, a row of -inf only, and a row with +inf more than once: it has no
-    largest logit, since the computation has overflowed. Equal finite logits are a tie, which the lowest
-    class wins.
+    These rows are no answer: a row with a NaN, a row of -inf only, and a row with more than one +inf, since
+    the computation has overflowed. Equal finite logits are a tie, which the lowest class wins.
 
     Args:
         logits: ``(B, K)``.

@@ -1,4 +1,4 @@
-"""Images, noises and networks that are refused, since their certificates would be void."""
+"""Checks of images, noises and networks for which a certificate would be void."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from robustsmooth.smoothing.noise import Noise
 
 __all__ = ["check_images", "check_network", "check_noise"]
 
-_ROWS = 8  # of the batch that a network is examined with
+_ROWS = 8  # images in the batch with which a network is examined
 
 
 def check_images(images: Any, where: str = "`images`") -> None:
@@ -22,8 +22,8 @@ def check_images(images: Any, where: str = "`images`") -> None:
         where: What the message calls them.
 
     Raises:
-        TypeError: If `images` is no tensor of floating-point numbers.
-        ValueError: If the shape is another, or a value is not finite or not in [0, 1].
+        TypeError: If `images` is not a tensor of floating-point numbers.
+        ValueError: If the shape is wrong, or a value is not finite or not in [0, 1].
     """
     wanted = "a torch.Tensor (B, C, H, W) of floats in [0, 1]"
     if not isinstance(images, Tensor):
@@ -48,7 +48,7 @@ def _range(low: float, high: float) -> str:
 
 
 def check_noise(noise: Any) -> None:
-    """Refuse what is no noise.
+    """Refuse what is not a noise.
 
     Raises:
         TypeError: If `noise` is not a `Noise`.
@@ -63,9 +63,9 @@ def check_network(
 ) -> bool:
     """Find out whether a network is random inside; refuse one whose rows depend on each other.
 
-    A vote must be a function of its own noisy image: with statistics of the batch (BatchNorm in batch
-    mode, a batch mean) votes depend on each other, and no binomial bound holds. All rows of a batch but
-    the first are replaced, and the first row's logits are compared.
+    A vote must depend on its own noisy image only. With statistics of the batch (BatchNorm in train mode, a
+    batch mean) votes depend on each other, and no binomial bound holds. The check replaces all rows of a
+    batch but the first, and compares the first row's logits.
 
     Args:
         network: Maps images to logits, in eval mode and without gradients.
@@ -82,7 +82,7 @@ def check_network(
     """
     batch = noise.sample(noise.prepare(image[None])[0], _ROWS, source).clone()
     others = batch.clone()
-    others[1:] = 1 - 2 * others[1:].flip(0)  # unlike the noisy images in mean and in spread
+    others[1:] = 1 - 2 * others[1:].flip(0)  # another mean and another variance than the noisy images
     with torch.random.fork_rng([image.device] if image.device.type == "cuda" else []):
         logits = _logits(network, batch)
         same, again = [], network(batch)
@@ -106,7 +106,7 @@ def check_network(
 
 
 def _logits(network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """The first pass, which shows whether network and images fit."""
+    """The first pass, which shows whether the network takes such images."""
     shape = tuple(batch.shape[1:])
     try:
         logits = network(batch)

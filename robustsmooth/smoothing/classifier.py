@@ -1,4 +1,4 @@
-"""The smoothed classifier: a network, a noise, and votes."""
+"""The smoothed classifier: a network, a noise distribution, and votes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,15 +26,19 @@ from robustsmooth.smoothing.tuning import Tuning
 __all__ = ["SmoothedClassifier"]
 
 
+_WORTH_A_SEARCH = 10
+"""How many times more votes than before make a new search for the batch size worth its time."""
+
+
 class SmoothedClassifier:
     """g(x) = the class that the network most probably returns for x plus noise (Cohen et al. 2019).
 
     Args:
         network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``. Evaluated in eval mode.
         noise: The smoothing noise.
-        seed: Addresses the noise, together with the images' indices.
+        seed: Determines the noise, together with the indices of the images.
         numerics: Precision, memory format, compilation.
-        random_inside: Whether the network draws noise of its own; None to find out.
+        random_inside: Whether the network itself is random; None to find out.
 
     Raises:
         TypeError: If `noise` is no `Noise`.
@@ -52,7 +56,7 @@ class SmoothedClassifier:
         check_noise(noise)
         self.network, self.noise, self.seed = network, noise, seed
         self.numerics, self.random_inside = numerics, random_inside
-        self._tunings: dict[Any, Tuning] = {}
+        self._tunings: dict[Any, tuple[Tuning, int]] = {}
 
     def run(
         self,
@@ -67,21 +71,27 @@ class SmoothedClassifier:
         Args:
             procedure: What to run.
             images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
-            indices: ``(B,)`` what names the images' noise; 0, 1, 2... if not given.
+            indices: ``(B,)`` integers that determine the noise of each image; 0, 1, 2... if not given.
             labels: ``(B,)`` int64, for procedures that ask about the label.
-            begun: By index, the votes of an earlier run to go on from.
+            begun: By index, the votes of an earlier run to continue from.
 
         Returns:
             The records, in the order of the images.
 
         Raises:
-            TypeError: If the images are no floating-point tensor.
+            TypeError: If the images are not a floating-point tensor.
             ValueError: If they are not finite and in [0, 1], or the network cannot be certified with
                 them (`check_images`, `check_network`), or an index occurs twice.
         """
         check_images(images)
         names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
-        key = (tuple(images.shape[1:]), images.device, procedure.batch_size)
+        key, votes = (
+            (tuple(images.shape[1:]), images.device, procedure.batch_size),
+            len(images) * procedure.max_votes,
+        )
+        known, searched = self._tunings.get(key, (None, 0))
+        if votes > _WORTH_A_SEARCH * searched:  # a short search will not do for many more votes
+            known, searched = None, votes
         engine = VoteEngine(
             self.network,
             self.noise,
@@ -89,12 +99,12 @@ class SmoothedClassifier:
             seed=self.seed,
             numerics=self.numerics,
             random_inside=self.random_inside,
-            tuning=self._tunings.get(key),
+            tuning=known,
             examined=key in self._tunings,
         )
         engine.submit(images, names, labels, begun=begun)
         if engine.tuning is not None:
-            self._tunings[key] = engine.tuning
+            self._tunings[key] = engine.tuning, searched
         self.random_inside = engine.random_inside
         records = {finished.index: finished.record for finished in engine.run(flush=True)}
         if len(records) != len(images):
@@ -117,10 +127,10 @@ class SmoothedClassifier:
             n: Votes per image.
             indices: See `run`.
             purpose: Names the stream of noise: the same purpose draws the same noise again.
-            batch_size: Device batch; found by itself if not given.
+            batch_size: Device batch; chosen automatically if not given.
 
         Returns:
-            ``(B, K)`` int64 counts; a row adds up to n, less the noises to which the network answers NaN.
+            ``(B, K)`` int64 counts; a row adds up to n, minus the copies for which the network returns NaN.
         """
         procedure = Tally(n=n, purpose=purpose, batch_size=batch_size or "auto")
         return np.stack(self.run(procedure, images, indices))
@@ -132,7 +142,7 @@ class SmoothedClassifier:
         *,
         indices: Tensor | Sequence[int] | None = None,
     ) -> list[Predicted]:
-        """PREDICT for each image; see `Predict` for the number of votes and the level."""
+        """PREDICT for each image; see `Predict` for the number of votes and alpha."""
         return self.run(procedure or Predict(), images, indices)
 
     def certify(
@@ -148,11 +158,11 @@ class SmoothedClassifier:
 
         Args:
             images: ``(B, C, H, W)`` float in [0, 1].
-            certificate: What is asked of each.
+            certificate: The certificate.
             indices: See `run`.
             labels: See `run`.
             previous: Records of an earlier call for the same images, indices, noise and seed. Those that the
-                certificate may go on from are extended (`Anytime` with a larger n), the others returned.
+                certificate can extend (`Anytime` with a larger n) are extended, the others returned.
 
         Returns:
             The records, in the order of the images.

@@ -1,15 +1,14 @@
-"""The vote engine: many procedures, one stream of full device batches.
+"""The vote engine: runs many procedures in full device batches.
 
 Every image has its own procedure, a state machine that asks for votes (see
-`certificates.base`). The engine packs the votes that are asked for into device batches of one fixed
-shape, the ones that finish an image beside the ones that start the next. Sums stay on the device; an image's
-counts come to the host once per request, when its last vote is on the way, and nothing waits for them as
-long as other votes are asked for.
+`certificates.base`). The engine packs the requested votes into device batches of one fixed shape: the last
+votes of one image and the first votes of the next share a batch. Sums stay on the device. The counts of an
+image are copied to the host once per request, after its last vote, and nothing waits for them as long as
+there are other votes to compute.
 
-A vote is addressed by (seed, purpose, image index, number) and computed in a batch of fixed shape:
-it depends on nothing else, not on which other images are there nor on when. On a CPU each core computes
-batches of its own (see `workers`), so it does not depend on the number of cores either, unless the network
-is random inside.
+A vote is addressed by (seed, purpose, image index, number) and computed in a batch of fixed shape. It depends
+on nothing else: neither on the other images nor on the time. On a CPU each core computes its own batches (see
+`workers`), so a vote does not depend on the number of cores either, unless the network is random inside.
 """
 
 import bisect
@@ -55,7 +54,7 @@ class Finished:
 
 @dataclass(eq=False)
 class _Image:
-    """An image on its way through the engine."""
+    """An image in the engine."""
 
     arrival: int
     prepared: Tensor
@@ -65,8 +64,8 @@ class _Image:
     left: int  # votes of the request that are not yet in a batch
     drawn: dict[str, int] = field(default_factory=dict)  # votes per purpose so far
     seconds: float = 0.0
-    slot: int = -1  # row of the tally while a request is under way
-    block: "_Block | None" = None  # the one that its next votes may go on with
+    slot: int = -1  # row of the tally while a request is being computed
+    block: "_Block | None" = None  # the noise block of its next votes
 
     @property
     def number(self) -> int:
@@ -75,10 +74,10 @@ class _Image:
 
 
 class _Block:
-    """`BLOCK` noisy copies of an image, drawn by the first pass that needs them and shared with the next.
+    """`BLOCK` noisy copies of an image, drawn when the first pass needs them and shared with the next pass.
 
     Args:
-        key: What tells it from the image's other blocks.
+        key: Distinguishes it from the other blocks of the image.
         draw: Draws the copies.
     """
 
@@ -97,7 +96,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows of a device batch and what to write there: copies of a noise block, or an image as it is."""
+    """Rows of a device batch and what to write there: copies from a noise block, or the clean image."""
 
     rows: slice
     source: _Block | Tensor
@@ -106,7 +105,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass of the network that is under way."""
+    """A pass of the network that has been started."""
 
     ballots: Future[Tensor]  # one row of votes for each row of the batch
     batch: Tensor
@@ -122,26 +121,26 @@ class VoteEngine:
         engine.submit(images, indices, labels)
         for finished in engine.run(flush=True): ...
 
-    On a CPU several threads compute at once, each with modules of its own; a network must not write to
-    anything else (`torch.set_num_threads(1)` before helps one that does).
+    On a CPU several threads compute at the same time, each with its own copy of the modules. A network must
+    not write to anything else; for one that does, call `torch.set_num_threads(1)` before.
 
-    Networks that are random inside (PNI, CPNI) are certified soundly: there each pass takes at most
-    one vote of an image and draws the inner noise once, from an address of its own, so that the
-    votes of an image are independent draws of noise and network together.
+    Networks that are random inside (PNI, CPNI) are certified soundly: each pass computes at most one vote of
+    an image and draws the network's noise once, from its own address. So the votes of an image are
+    independent draws of input noise and network noise together.
 
     Args:
         network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``.
         noise: The smoothing noise.
-        procedure: What is asked of each image.
+        procedure: The certificate or other procedure to run for each image.
         seed: The run's seed.
         numerics: Precision, memory format, compilation.
-        random_inside: Whether the network draws noise of its own; None to find out by comparing two passes.
-        tuning: A batch size and memory format found before; by default they are found with the
-            first images, unless ``procedure.batch_size`` fixes them.
+        random_inside: Whether the network itself is random; None to find out by comparing two passes.
+        tuning: A batch size and memory format found before; by default they are searched for with the first
+            images, unless ``procedure.batch_size`` fixes them.
         examined: The network has passed `check_network` before, with images of this shape.
 
     Raises:
-        TypeError: If `noise` is no `Noise`.
+        TypeError: If `noise` is not a `Noise`.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class VoteEngine:
         self.votes = 0
         """Votes cast so far, padding left out."""
         self.watch: Callable[[int], None] = lambda votes: None
-        """Called with `votes` after every pass."""
+        """Called after every pass, with the number of its votes."""
         self._ready = self._failed = False
         self._arrivals = 0
         self._asking: list[_Image] = []  # by arrival
@@ -180,18 +179,18 @@ class VoteEngine:
         finished: Collection[int] = (),
         begun: Mapping[int, Begun] | None = None,
     ) -> None:
-        """Hand over images; nothing is computed yet, but with the first ones the network is examined.
+        """Submit images. Nothing is computed yet, except that the network is examined with the first ones.
 
         Args:
             images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
             indices: ``(B,)`` int64, their indices in the data set.
             labels: ``(B,)`` int64, if known.
-            finished: Indices of images that are known already and are left out. The others keep their
-                places: the noise inside a network may depend on an image's row.
-            begun: Votes that an earlier run has drawn for an index, for a certificate that goes on from them.
+            finished: Indices of images that are finished already and are skipped. The others keep their
+            places: the noise inside a network may depend on the row of an image.
+            begun: By index, the votes of an earlier run, for a certificate that continues from them.
 
         Raises:
-            TypeError: If the images are no floating-point tensor.
+            TypeError: If the images are not a floating-point tensor.
             ValueError: If they are not in [0, 1], or the network does not take them; see `check_images`
                 and `check_network`.
         """
@@ -220,22 +219,22 @@ class VoteEngine:
 
     @property
     def waiting(self) -> int:
-        """Images that were handed over and are not finished."""
-        return len(self._asking) + sum(len(each.last) for each in self._passes) + len(self._reading)
+        """Images that were submitted and are not finished."""
+        return len(self._asking) + sum(len(passe.last) for passe in self._passes) + len(self._reading)
 
     # ------------------------------------------------------------------ out
 
     def run(self, flush: bool = False) -> Iterator[Finished]:
-        """Compute as long as full batches can be made of the votes that are asked for.
+        """Compute as long as the requested votes fill a batch.
 
         Args:
-            flush: Go on to the end, with batches that are not full.
+            flush: Finish all images, with batches that are not full.
 
         Yields:
             Images as they finish.
         """
         if self._failed:
-            raise RuntimeError("a pass has failed, and with it votes of several images: make a new engine")
+            raise RuntimeError("a pass has failed, and votes of several images are lost: make a new engine")
         if not self._ready:
             return
         self._clock = time.perf_counter()
@@ -254,7 +253,7 @@ class VoteEngine:
                 return
 
     def _next_rows(self, flush: bool) -> list[tuple[_Image, int, int]]:
-        """Who is in the next batch: (image, first row, number of rows); empty if it must wait."""
+        """The images of the next batch: (image, first row, number of rows); empty if votes are too few."""
         if self.random_inside:
             return self._next_cohort(flush)
         rows, used = [], 0
@@ -267,10 +266,10 @@ class VoteEngine:
         return rows if flush else []
 
     def _next_cohort(self, flush: bool) -> list[tuple[_Image, int, int]]:
-        """One row for each image of a fixed group that is about to cast the same vote.
+        """One row for each image of a fixed group whose next vote has the same number.
 
-        Groups are made by arrival and rows are fixed within, so that the inner noise that an image
-        meets does not depend on who has finished before.
+        Groups are formed by arrival and rows are fixed within a group, so that the network's noise for an
+        image does not depend on which images have finished before.
         """
         if not self._asking:
             return []
@@ -287,7 +286,7 @@ class VoteEngine:
 
     def _start(self, rows: list[tuple[_Image, int, int]]) -> None:
         """Start a pass of the network over one device batch; nothing here waits for the device."""
-        owners = [0] * self.batch_size  # padding is counted in slot 0, which nobody reads
+        owners = [0] * self.batch_size  # padding is counted in slot 0, which is never read
         lead, number = rows[0][0].request.purpose, rows[0][0].number
         pieces: list[_Piece] = []
         with plain_tensors():
@@ -303,7 +302,7 @@ class VoteEngine:
         self._asking = [image for image in self._asking if image.left]
 
     def _compute(self, batch: Tensor, pieces: list[_Piece], purpose: str, number: int) -> Tensor:
-        """Fill a batch and let the network vote: on a CPU the part that a core does by itself."""
+        """Fill a batch and compute its votes: on a CPU, the work of one core."""
         with plain_tensors():
             for piece in pieces:
                 source = piece.source
@@ -319,7 +318,7 @@ class VoteEngine:
             return self._forward(batch)
 
     def _finish(self, done: _Pass) -> None:
-        """Count the votes of a pass; on a GPU it may still be under way, and the count is its next task."""
+        """Count the votes of a pass. On a GPU the pass may still be running; counting is queued after it."""
         try:
             ballots = done.ballots.result()
         except BaseException:
@@ -337,10 +336,10 @@ class VoteEngine:
         for image in done.last:
             self._collect(image)
         self.votes += total
-        self.watch(self.votes)
+        self.watch(total)
 
     def _pieces(self, image: _Image, row: int, count: int) -> Iterator[_Piece]:
-        """Give an image's next votes their rows of the batch."""
+        """Assign rows of the batch to the next votes of an image."""
         request, number = image.request, image.number
         image.drawn[request.purpose] = number + count
         image.left -= count
@@ -363,7 +362,7 @@ class VoteEngine:
         return _Block((purpose, which), draw)
 
     def _collect(self, image: _Image) -> None:
-        """Send an image's counts on their way to the host, and free its slot."""
+        """Start copying an image's counts to the host, and free its slot."""
         image.block = None
         counts = self._tally[image.slot]
         if self.device.type == "cuda":
@@ -379,7 +378,7 @@ class VoteEngine:
         self._reading.append((image, host, arrived))
 
     def _read(self, wait: bool) -> Iterator[Finished]:
-        """Give procedures the counts that have arrived; with `wait`, all that are on their way."""
+        """Give procedures the counts that have arrived; with `wait`, wait for all of them."""
         while self._reading:
             image, host, arrived = self._reading[0]
             if arrived is not None and not arrived.query():
@@ -397,13 +396,13 @@ class VoteEngine:
         except StopIteration as stop:
             return Finished(image.case.index, image.case.label, stop.value, image.seconds)
         image.left = image.request.votes
-        bisect.insort(self._asking, image, key=lambda each: each.arrival)
+        bisect.insort(self._asking, image, key=lambda item: item.arrival)
         return None
 
     # ------------------------------------------------------------------ set-up
 
     def _set_up(self, images: Tensor) -> None:
-        """Fix device, numerics and batch, now that there are images."""
+        """Choose device, numerics and batch size from the first images."""
         self.device = images.device
         with plain_tensors():
             if self.random_inside is None or not self._examined:
@@ -415,10 +414,16 @@ class VoteEngine:
             if self.tuning is None:
                 shape, size = tuple(images.shape[1:]), self.procedure.batch_size
                 self.tuning = tune(
-                    self.network, shape, self.device, size, self.numerics, random_inside=self.random_inside
+                    self.network,
+                    shape,
+                    self.device,
+                    size,
+                    self.numerics,
+                    random_inside=self.random_inside,
+                    votes=len(images) * self.procedure.max_votes,
                 )
             self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
-            # Compiled code is made for the number of cores that a thread has.
+            # Compiled code depends on the number of cores that a thread uses.
             self._workers.submit(self._set_up_network, images[:1]).result()
             self._tally = torch.zeros((1, self._classes), dtype=torch.int64, device=self.device)
         self._free: list[int] = []
@@ -432,7 +437,7 @@ class VoteEngine:
             logits = self._forward(batch)
             self._classes = logits.shape[1]
         if not answers(logits).any():
-            raise ValueError(f"the network answers NaN in precision {self.numerics.precision}; take 32-true")
+            raise ValueError(f"the network returns NaN in precision {self.numerics.precision}; take 32-true")
 
     def _free_slot(self) -> int:
         """A row of the tally for one request of one image."""

@@ -17,7 +17,7 @@ from robustsmooth.smoothing.ballots import Ballot
 __all__ = ["SmoothedInference", "running_votes"]
 
 COPIES = 8
-"""Noisy copies of an image that share one generator. Part of what addresses the noise of a copy."""
+"""Number of noisy copies of an image that share one generator. Changing it changes the noise."""
 
 
 def running_votes(
@@ -32,19 +32,19 @@ def running_votes(
 ) -> dict[str, Tensor]:
     """Votes on each image after every number of noisy copies in `samples`, from one series of copies.
 
-    The votes of 1024 copies contain those of 2, 4, 8... Each number of a copy has a forward pass of its own,
-    over the whole batch of *different* images, for which the global generator is seeded by (seed, number):
-    a network that is random inside draws once per pass, so that the votes on one image are
-    independent, and noise on its weights is the same for every batch.
+    The votes of 1024 copies contain those of 2, 4, 8... Copy number i of all images of the batch goes through
+    the network in one pass, for which the global generator is seeded by (seed, i). A network that is random
+    inside draws once per pass, so the votes on one image are independent, and noise on its weights is the
+    same for every batch.
 
     Args:
         network: Maps images to logits, in eval mode.
         images: ``(B, C, H, W)`` in [0, 1].
         sigma: Noise level on the images, in pixel units; 0 for the network's own noise only.
         samples: Numbers of copies, ascending.
-        ballots: How the logits of a copy become a vote, by name; all see the same copies.
-        randomness: Where the noise on the images comes from.
-        seed: Addresses the network's own noise.
+        ballots: How the logits of a copy become a vote, by name; all use the same copies.
+        randomness: The source of the noise on the images.
+        seed: Determines the network's own noise.
 
     Returns:
         For each ballot ``(len(samples), B, K)`` int64.
@@ -72,7 +72,7 @@ def running_votes(
                 totals[name] = totals[name] + votes if name in totals else votes
                 if number + 1 in counts:
                     series[name].append(totals[name])
-    return {name: torch.stack(each) for name, each in series.items()}
+    return {name: torch.stack(item) for name, item in series.items()}
 
 
 class SmoothedInference(nn.Module):
@@ -101,7 +101,7 @@ class SmoothedInference(nn.Module):
         self.samples, self.sigma, self.seed = samples, sigma, seed
 
     def forward(self, images: Tensor, randomness: Randomness) -> Tensor:
-        """Share of the votes ``(B, K)`` float64, for images ``(B, C, H, W)``; no gradient."""
+        """Shares of the votes ``(B, K)`` float64, for images ``(B, C, H, W)``; no gradient."""
         votes = running_votes(
             self.network,
             images,

@@ -1,9 +1,9 @@
-"""The noise that smooths a classifier, and the radius that it certifies.
+"""Noise distributions for smoothing, and the radii that they certify.
 
-A noise knows how to make noisy copies of one image, and how to turn bounds on the top class's
-probability into a certified radius in its own norm. Copies are drawn in blocks of `BLOCK`, each
-block from a generator of its own (see `addressing`), and always whole: a generator's first numbers
-depend on how many are asked for, so a block's tail that nobody needs is dropped, never left undrawn.
+A noise makes noisy copies of one image, and turns bounds on the top class's probability into a certified
+radius in its own norm. Copies are drawn in blocks of `BLOCK`, each block from its own generator (see
+`addressing`). A block is always drawn as a whole, and copies that are not needed are dropped: the first
+numbers of a generator depend on how many are drawn at once.
 """
 
 import math
@@ -23,7 +23,7 @@ from robustsmooth.smoothing.addressing import Randomness
 __all__ = ["BLOCK", "GaussianNoise", "GridGaussianNoise", "NoNoise", "Noise", "Norm", "UniformNoise"]
 
 BLOCK = 32
-"""Noisy copies that share one generator. Part of what addresses a vote: changing it changes every log."""
+"""Number of noisy copies that share one generator. Changing it changes the votes of every log."""
 
 Norm = Literal["l2", "l1", "none"]
 
@@ -48,7 +48,7 @@ class Noise(ABC):
             )
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What `sample` wants to be given of a batch of images, checked once per image.
+        """The images in the form that `sample` takes, checked once per image.
 
         Args:
             images: ``(B, C, H, W)`` float in [0, 1].
@@ -60,7 +60,7 @@ class Noise(ABC):
 
     @abstractmethod
     def sample(self, prepared: Tensor, copies: int, source: torch.Generator) -> Tensor:
-        """Noisy copies of one image, not clipped: the certificate is for unclipped noise.
+        """Noisy copies of one image, not clipped: the certificate holds for unclipped noise.
 
         Args:
             prepared: One image from `prepare`, ``(C, H, W)``.
@@ -78,8 +78,8 @@ class Noise(ABC):
         Args:
             like: The images, ``(B, C, H, W)``.
             copies: How many noises for each image.
-            randomness: Where the numbers come from.
-            draw: Tells several draws of one `randomness` apart.
+            randomness: The source of the random numbers.
+            draw: Distinguishes several draws from one `randomness`.
 
         Returns:
             ``(copies, B, C, H, W)``, of the dtype and device of `like`.
@@ -111,7 +111,7 @@ class GaussianNoise(Noise):
     """Gaussian noise N(0, sigma² I) in floating point (Cohen et al. 2019); certifies in l2.
 
     The theorem is about real numbers. Noise added in float32 is not exactly Gaussian around every
-    image, which a determined adversary can exploit (Jin et al. 2022, Voracek and Hein 2023);
+    image, which an adversary can exploit (Jin et al. 2022, Voracek and Hein 2023);
     `GridGaussianNoise` closes that gap for 8-bit images.
     """
 
@@ -139,7 +139,7 @@ class GaussianNoise(Noise):
 
 @dataclass(frozen=True)
 class GridGaussianNoise(GaussianNoise):
-    """Gaussian noise rounded to the images' own grid, drawn and added in integers: sound as computed.
+    """Gaussian noise rounded to the images' own grid, drawn and added in integers: exact as computed.
 
     With Q rounding to the grid of step 1/levels and x on the grid, x + Q(eps) = Q(x + eps): smoothing
     with this noise is exactly Gaussian smoothing of the classifier behind Q, so the Gaussian
@@ -264,12 +264,12 @@ class NoNoise(Noise):
         return 0.0
 
     def probability(self, radius: float) -> float:
-        """Above 1: no probability certifies anything."""
+        """Above 1: nothing can be certified."""
         return 2.0
 
 
 _BITS = 63
-_CELL_BITS = 16  # the guide's cells are a number's top 16 bits
+_CELL_BITS = 16  # a cell of the guide is given by the top 16 bits
 
 
 @lru_cache(maxsize=8)
@@ -279,7 +279,7 @@ def _cdf_table(scale: float) -> tuple[int, ...]:
     Args:
         scale: The Gaussian's standard deviation in grid steps.
     """
-    last = math.ceil(9.2 * scale)  # 2^63 Phi(-9.2) < 1/2: nothing is left outside
+    last = math.ceil(9.2 * scale)  # 2^63 Phi(-9.2) < 1/2: the table is complete
     with localcontext() as context:
         context.prec = 90
         half, total, spread = Decimal(1) / 2, Decimal(2) ** _BITS, Decimal(scale)
@@ -319,11 +319,11 @@ def _inversion(scale: float, device: torch.device) -> tuple[Tensor, Tensor, Tens
     """Thresholds, guide and crowded cells of the table, on a device.
 
     Returns:
-        The thresholds: a number u below 2^63 becomes z = (how many are at most u) - last.
-        The guide: for each value of the top 16 bits, how many thresholds lie at or below its start.
-        Which cells hold more than one threshold (those in the tails).
+        The thresholds: a number u below 2^63 becomes z = (how many thresholds are at most u) - last. The
+        guide: for each value of the top 16 bits, how many thresholds are at or below its start. Whether a
+        cell has more than one threshold (in the tails).
     """
-    # The last threshold is 2^63 itself: no int64, and never reached.
+    # The last threshold is 2^63 itself, which is not an int64 and is never reached.
     thresholds = torch.tensor([value for value in _cdf_table(scale) if value < 2**_BITS], dtype=torch.int64)
     starts = torch.arange(2**_CELL_BITS, dtype=torch.int64) << (_BITS - _CELL_BITS)
     guide = torch.searchsorted(thresholds, starts, right=True)
@@ -337,7 +337,7 @@ def _invert(bits: Tensor, scale: float) -> Tensor:
     thresholds, guide, crowded = _inversion(scale, bits.device)
     if bits.device.type != "cpu":
         return (torch.searchsorted(thresholds, bits, right=True) - last).to(torch.int32)
-    # The same answer, several times faster on a CPU: look the cell up, then pass at most one threshold.
+    # The same result, several times faster on a CPU: look up the cell, then compare with one threshold.
     cells = bits >> (_BITS - _CELL_BITS)
     below = guide[cells]
     next_one = thresholds[below.clamp(max=len(thresholds) - 1)]

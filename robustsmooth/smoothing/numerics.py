@@ -1,7 +1,7 @@
 """How the network is computed: precision, memory layout, compilation.
 
-Rounding decides votes whose two largest logits nearly agree, so the numerics are part of *which*
-classifier is certified. They are fixed for a run and written beside its results.
+Rounding decides a vote whose two largest logits are nearly equal, so the numerics are part of the classifier
+that is certified. They are fixed for a run and saved with its results.
 """
 
 import copy
@@ -22,13 +22,13 @@ _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class Numerics:
-    """How a network is evaluated.
+    """How a network is computed.
 
     Args:
-        precision: As the trainer names it: ``32-true``, or ``bf16-mixed`` or ``16-mixed`` for autocast. A
-            network in lower precision is a slightly different classifier.
-        channels_last: Keep images channels last in memory, which is quicker for most convolutions;
-            ``"auto"`` tries both.
+        precision: ``32-true``, or ``bf16-mixed`` or ``16-mixed`` for autocast, as for the trainer. A network
+            in lower precision is a slightly different classifier.
+        channels_last: Use the memory format channels last, which is faster for most convolutions; ``"auto"``
+            tries both.
         compile: Compile the network once (tens of seconds), with its weights as constants and BatchNorm
             folded into the convolutions, which rounds differently.
     """
@@ -46,7 +46,7 @@ class Numerics:
             raise ValueError(f"`channels_last` must be true, false or auto, got {self.channels_last!r}")
 
     def described(self, device: torch.device) -> dict[str, Any]:
-        """Plain values that identify the numerics, the device's own settings included."""
+        """Plain values that identify the numerics, including the device's own settings."""
         facts: dict[str, Any] = asdict(self) | {"device": device.type}
         if device.type == "cuda":
             facts["tf32"] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -55,30 +55,30 @@ class Numerics:
 
 @contextmanager
 def plain_tensors() -> Iterator[None]:
-    """No gradients inside a ``with`` block, and no inference mode, which compiled graphs do not survive."""
+    """Switch off gradients, and inference mode too, in which compiled graphs fail."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
 class _PerThread(threading.local):
-    """Copies of a network's modules for each thread, with shared weights.
+    """A copy of a network's modules for each thread, with shared weights.
 
-    Modules may keep values of a pass; two threads must not share those.
+    Modules may store values during a pass, which two threads must not share.
 
     Args:
-        network: The network; never computed itself.
+        network: The network that is copied.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        weights = {id(each): each for each in (*network.parameters(), *network.buffers())}
+        weights = {id(item): item for item in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, weights)
 
 
 class Forward:
-    """A frozen copy of a network under fixed numerics: images ``(B, C, H, W)`` in, logits ``(B, K)`` out.
+    """A frozen copy of a network with fixed numerics; maps images ``(B, C, H, W)`` to logits ``(B, K)``.
 
-    A copy, so that modes, memory formats and frozen constants never reach the network itself, which may
-    go on training, and so that nobody changes the classifier while it is certified.
+    It is a copy, so that eval mode, memory format and frozen constants do not change the network itself,
+    which may be in training, and so that the classifier cannot change while it is certified.
 
     Args:
         network: Maps images in [0, 1] to logits.
@@ -94,7 +94,7 @@ class Forward:
             for weight in (*frozen.parameters(), *frozen.buffers()):
                 if weight.dim() == 4:  # `Module.to` would fail at the factors of CPNI, which have five
                     weight.data = weight.data.contiguous(memory_format=self.memory_format)
-        for module in frozen.modules():  # a network that arranges its input is told how
+        for module in frozen.modules():  # for a network that sets the memory format of its input
             if hasattr(module, "memory_format"):
                 module.memory_format = self.memory_format  # type: ignore[assignment]
         own = _PerThread(frozen)
@@ -102,8 +102,9 @@ class Forward:
         if numerics.compile:
             from torch._inductor import config
 
-            # Frozen graphs of earlier networks keep their weights and count as recompilations, of which a few
-            # end compilation. As an option of `torch.compile`, freezing would find the weights to be inputs.
+            # Frozen graphs of earlier networks keep their weights in memory and count as recompilations, and
+            # torch allows only a few. As an option of `torch.compile`, freezing would treat the weights as
+            # inputs.
             torch.compiler.reset()
             self._call = config.patch(freezing=True)(torch.compile(frozen, dynamic=False))
 

@@ -1,5 +1,6 @@
-"""The device batch and the memory format that are quick on this machine, found with a few passes."""
+"""The search for a fast device batch and memory format on this machine, with a few passes."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 from statistics import mean, median
@@ -14,19 +15,21 @@ from robustsmooth.smoothing.workers import Workers, workers_for
 __all__ = ["Tuning", "tune"]
 
 _SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
-_MOST_SECONDS = 0.7  # of one pass that is only there to compare batch sizes
-_IMAGES = 96  # that one measurement takes at least
+_MOST_SECONDS = 0.7  # the longest pass that the search makes
+_IMAGES = 96  # the fewest images in one measurement
 _TURNS, _SECONDS_OF_TURNS = 8, 3.0  # at most
+_SHARE = 0.1  # of the votes' time, for the search
+_UNMEASURED = 128  # the largest batch that is taken without a measurement
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found to be quick.
+    """The result of the search.
 
     Attributes:
         batch_size: The device batch.
         numerics: With `channels_last` decided.
-        votes_per_second: Of all cores, in passes over noisy images; nan if nothing was measured.
+        votes_per_second: Of all cores together; nan if nothing was measured.
     """
 
     batch_size: int
@@ -41,23 +44,26 @@ def tune(
     batch_size: int | Literal["auto"] = "auto",
     numerics: Numerics | None = None,
     random_inside: bool = False,
+    votes: int | None = None,
 ) -> Tuning:
-    """Find a quick device batch and memory format with a few passes, computed as votes will be (`workers`).
+    """Find a fast device batch and memory format with a few passes, computed as votes are (`workers`).
 
-    The candidates take turns, so that other work on the machine meets all of them; those that are clearly
-    slower drop out. The global generators stay as they are.
+    The candidates are measured in turns, so that other processes slow all of them alike; those that are
+    clearly slower are dropped. The global generators are not changed.
 
     Args:
         network: Maps images to logits.
         shape: ``(C, H, W)``.
         device: Where the network is.
         batch_size: Fixed, or ``"auto"``.
-        numerics: What is fixed and what is ``"auto"``; compilation is left out of the search.
-        random_inside: Whether the network draws noise of its own.
+        numerics: What is fixed and what is ``"auto"``; nothing is compiled in the search.
+        random_inside: Whether the network itself is random.
+        votes: How many votes are going to be computed. The search takes about a tenth of their time, and is
+            skipped if that is too short to measure anything. None: no limit.
 
     Returns:
-        The smallest batch within 3 % of the best median speed: it keeps its noise in the caches and leaves
-        less undone where votes run out.
+        The smallest batch within 3 % of the best median speed: its noise fits better into the caches, and
+        less of it is padding when there are too few votes.
 
     Raises:
         ValueError: If the given batch does not fit into memory.
@@ -65,51 +71,61 @@ def tune(
     numerics = numerics or Numerics()
     workers = workers_for(device, random_inside)
     layouts = [False, True] if numerics.channels_last == "auto" else [bool(numerics.channels_last)]
+    at_once = max(1, workers.helpers)
+    least = 2 * _IMAGES * at_once * len(layouts)  # images of the shortest search
+    if batch_size == "auto" and votes is not None and _SHARE * votes < least:
+        few = [size for size in _SIZES if size * at_once <= votes and size <= _UNMEASURED]
+        return Tuning(max(few, default=_SIZES[0]), replace(numerics, channels_last=layouts[0]), math.nan)
+    begin = time.perf_counter()
+
+    def is_over() -> bool:
+        return votes is not None and time.perf_counter() - begin > _SHARE * votes / (at_once * best)
+
     forwards = {
         layout: Forward(network, replace(numerics, compile=False, channels_last=layout), device)
         for layout in layouts
     }
     samples: dict[tuple[int, bool], list[float]] = {}
-    slower = 0  # sizes in a row that were clearly slower than the best
+    slower = 0  # how many sizes in a row were clearly slower than the best
     for size in _SIZES if batch_size == "auto" else (batch_size,):
         for layout, forward in forwards.items():
             samples[size, layout] = [_speed(forward, (size, *shape), workers, warm_up=True)]
-        best = max(max(each) for each in samples.values())
+        best = max(max(item) for item in samples.values())
         here = max(samples[size, layout][0] for layout in forwards)
         slower = slower + 1 if here < 0.85 * best else 0
-        if slower == 2 or 2 * size > _MOST_SECONDS * here:
+        if slower == 2 or 2 * size > _MOST_SECONDS * here or (best and is_over()):
             break
     if not best:
         raise ValueError(f"a device batch of {size} images does not fit into memory; give a smaller one")
-    speeds = {candidate: each[0] for candidate, each in samples.items() if each[0] > 0.85 * best}
+    speeds = {candidate: item[0] for candidate, item in samples.items() if item[0] > 0.85 * best}
     turns = _TURNS if len(speeds) > 1 and size <= _MOST_SECONDS * best else 0
     until = time.perf_counter() + _SECONDS_OF_TURNS
     for _ in range(turns):
+        if time.perf_counter() > until or is_over():
+            break
         for size, layout in speeds:
             samples[size, layout].append(_speed(forwards[layout], (size, *shape), workers))
         medians = {candidate: median(samples[candidate]) for candidate in speeds}
         best = max(medians.values())
         speeds = {candidate: speed for candidate, speed in medians.items() if speed > 0.85 * best}
-        if time.perf_counter() > until:
-            break
     size, layout = min(
         (candidate for candidate, speed in speeds.items() if speed >= 0.97 * best),
         key=lambda candidate: (candidate[0], -speeds[candidate]),
     )
-    return Tuning(size, replace(numerics, channels_last=layout), max(1, workers.helpers) * best)
+    return Tuning(size, replace(numerics, channels_last=layout), at_once * best)
 
 
 def _speed(forward: Forward, shape: tuple[int, ...], workers: Workers, warm_up: bool = False) -> float:
-    """Images per second of one worker while all compute; zero if a batch does not fit into memory."""
+    """Images per second of one worker while all of them compute; 0 if a batch does not fit into memory."""
     devices = [forward.device] if forward.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices):  # networks that are random inside draw from the global generator
+        with torch.random.fork_rng(devices):  # random networks draw from the global generator
             batch = torch.rand(shape, device=forward.device)
             batch = batch.to(memory_format=forward.memory_format)
             several = range(max(1, workers.helpers))
             paces = [workers.submit(_pace, forward, batch, warm_up) for _ in several]
             return mean(pace.result() for pace in paces)
-    except RuntimeError as error:  # a GPU's has a type of its own, a CPU's only this text
+    except RuntimeError as error:  # on a GPU it is an OutOfMemoryError, on a CPU it has only this text
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         if forward.device.type == "cuda":
@@ -118,7 +134,7 @@ def _speed(forward: Forward, shape: tuple[int, ...], workers: Workers, warm_up: 
 
 
 def _pace(forward: Forward, batch: Tensor, warm_up: bool) -> float:
-    """Noisy images per second of a few passes in this thread."""
+    """Noisy images per second, from a few passes in this thread."""
     randomness = torch.Generator(forward.device).manual_seed(0)
 
     def one_pass() -> float:

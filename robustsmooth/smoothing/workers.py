@@ -1,8 +1,7 @@
 """Threads that compute device batches: one for each CPU core; on a GPU the calling thread.
 
-Small images are too little work for several cores in one batch: the cores wait for each other in every
-layer, and all but one of them are idle while noise is drawn. A core that has its own batch waits for nobody,
-and what it computes does not depend on how many cores there are.
+For small images, several cores on one batch wait for each other in every layer, and all but one are idle
+while noise is drawn. With one batch per core no core waits, and results do not depend on the number of cores.
 """
 
 import os
@@ -21,10 +20,10 @@ T = TypeVar("T")
 
 
 class Workers(Protocol):
-    """What computes device batches.
+    """Computes device batches.
 
     Attributes:
-        helpers: How many threads compute beside the calling one.
+        helpers: How many threads compute, beside the calling one.
     """
 
     helpers: int
@@ -35,7 +34,7 @@ class Workers(Protocol):
 
 
 class CallingThread:
-    """Computes at once, in the calling thread, with all of its cores."""
+    """Computes immediately, in the calling thread, with all of its cores."""
 
     helpers = 0
 
@@ -59,23 +58,23 @@ class _Cores:
         started = Barrier(cores)
 
         def start(_: int) -> None:
-            torch.get_num_threads()  # or the thread's first work would set what all threads have
+            torch.get_num_threads()  # otherwise the thread's first work would set the number for all threads
             torch.set_num_threads(1)
             started.wait()
 
         list(self._pool.map(start, range(cores)))
-        torch.set_num_threads(cores)  # what threads that others start later will have
+        torch.set_num_threads(cores)  # for threads that are started later
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return self._pool.submit(work, *args, **kwargs)
 
 
 def workers_for(device: torch.device, random_inside: bool = False) -> Workers:
-    """The workers of a device: on a CPU as many as torch has threads here, else the calling thread.
+    """The workers of a device: on a CPU one per thread of torch, otherwise the calling thread.
 
-    Networks that are random inside draw from the one global generator: they are computed one at a time.
-    A thread that OpenMP has bound to one core (``OMP_PROC_BIND``) binds the threads that it starts; it
-    computes alone.
+    Networks that are random inside draw from the global generator, so their batches are computed one after
+    the other. A process that OpenMP has bound to one core (``OMP_PROC_BIND``) also uses the calling thread
+    only, since new threads would be bound to the same core.
     """
     cores = torch.get_num_threads()
     bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
@@ -85,5 +84,5 @@ def workers_for(device: torch.device, random_inside: bool = False) -> Workers:
 
 @lru_cache(maxsize=1)
 def _cores(cores: int, process: int) -> _Cores:
-    """The threads are kept; a forked process has none of its parent's."""
+    """The threads are kept; a forked process needs its own."""
     return _Cores(cores)

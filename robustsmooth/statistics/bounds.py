@@ -86,8 +86,8 @@ def _at_least(k: Floats, n: Floats, p: Floats) -> Floats:
 def randomized_clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: float, uniform: ArrayLike) -> Any:
     """Lower bound with exact coverage: the p at which P(X > k) + uniform P(X = k) = alpha.
 
-    With probability alpha exactly (not at most) it exceeds the truth, at the price of one random
-    number, which must be drawn independently of the votes and logged. Never below the Clopper-Pearson
+    It exceeds the truth with probability exactly alpha (not at most alpha). It needs one random number, which
+    must be drawn independently of the votes and logged. Never below the Clopper-Pearson
     bound. Where k = n the equation may have no solution below 1; the bound is then clamped at
     2^(-1/n), where n of n successes have probability one half, so that the radius stays finite.
 
@@ -120,7 +120,7 @@ def majority_test(k: ArrayLike, n: ArrayLike) -> Any:
 
     Args:
         k: Successes, in [0, n].
-        n: Flips; 0 is allowed and says nothing (p-value 1).
+        n: Flips; with 0 the p-value is 1.
 
     Returns:
         float64 in (0, 1], of the broadcast shape.
@@ -157,13 +157,13 @@ def chernoff_interval(mean: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any,
             middle = (inside + outside) / 2
             within = _relative_entropy(average, middle) <= budget
             inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-        return outside  # the end that errs on the safe side
+        return outside  # the conservative end
 
     return end(0.0)[()], end(1.0)[()]
 
 
 def _relative_entropy(p: Floats, q: Floats) -> Floats:
-    """Of a coin of probability p from one of probability q."""
+    """Relative entropy of a coin with probability p from one with probability q."""
     with np.errstate(divide="ignore", invalid="ignore"):
         heads = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
         tails = np.where(p < 1, (1 - p) * (np.log1p(-p) - np.log1p(-q)), 0.0)
@@ -171,12 +171,12 @@ def _relative_entropy(p: Floats, q: Floats) -> Floats:
 
 
 def confidence_sequence(k: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any, Any]:
-    """Confidence interval that may be looked at after every vote, and at which one may stop or go on.
+    """Confidence interval that may be inspected after every vote: one may stop or continue at any time.
 
-    With probability at least 1 - alpha the intervals of *all* n at once hold the truth. For a true
+    With probability at least 1 - alpha the intervals of *all* n contain the truth simultaneously. For a true
     probability p, the likelihood of the votes averaged over a Beta(1/2, 1/2) prior, divided by their
     likelihood under p, is a martingale with mean 1; it ever reaches 1/alpha with probability alpha at most
-    (Ville 1939; Robbins 1970). The interval holds the p at which it has not.
+    (Ville 1939; Robbins 1970). The interval contains those p for which it has not.
 
     Args:
         k: Successes, in [0, n].
@@ -189,7 +189,7 @@ def confidence_sequence(k: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any, 
     successes, votes = _counts(k, n)
     failures = votes - successes
     average = betaln(successes + 0.5, failures + 0.5) - betaln(0.5, 0.5)
-    slack = 1e-9 + 1e-14 * votes  # rounding errs on the safe side
+    slack = 1e-9 + 1e-14 * votes  # rounded to the conservative side
     needed = np.log(1 / _level(alpha)) + slack
 
     def end(towards: float) -> Floats:
@@ -205,11 +205,10 @@ def confidence_sequence(k: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any, 
 
 
 def dispersion_test(successes: ArrayLike, votes: int) -> float:
-    """Do groups of votes scatter as independent votes do? For networks that are random inside.
+    """Test whether groups of votes vary as independent votes do, for networks that are random inside.
 
-    When one draw of a network's inner noise is shared by many votes of an image, the counts of such
-    groups scatter more than binomial counts, and no binomial bound holds. This is the usual
-    chi-square test of that.
+    When many votes of an image share one draw of the network's own noise, the counts of such groups vary more
+    than binomial counts, and no binomial bound holds. This is the usual chi-square test for it.
 
     Args:
         successes: ``(G,)`` successes in each of G groups of votes, G at least 2.

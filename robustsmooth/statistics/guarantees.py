@@ -1,4 +1,4 @@
-"""What a certified radius guarantees, as a value: its norm, what it is about, and on what it rests.
+"""What a certified radius guarantees: its norm, its statement, and its basis.
 
 Logs hold it as text, such as ``l2-certificate``, ``l1-at-radius-certificate``, ``l2-top5-votes-certificate``
 or ``l2-lbound-assumed``; `Guarantee.parse` reads that back. Radii of two guarantees are never compared or
@@ -18,12 +18,12 @@ class Guarantee:
     """One kind of statement about a radius.
 
     Args:
-        norm: Of the perturbations: ``l2``, ``l1`` or ``linf``; ``none`` where there is no noise.
+        norm: Norm of the perturbations: ``l2``, ``l1`` or ``linf``; ``none`` without noise.
         basis: ``certificate`` (holds with probability at least 1 - alpha), ``exact`` (a theorem about this
-            network), ``assumed`` (holds if an assumption does that nothing here checks), or ``estimate`` (no
+            network), ``assumed`` (holds under an assumption that is not checked), or ``estimate`` (no
             guarantee).
         statement: What is certified; empty for the usual one, "the prediction stays the same". ``at-radius``:
-            the answer to one radius alone (``at-radii``: to a few). ``top5``: the class stays among the five
+            only one radius was tested (``at-radii``: a few). ``top5``: the class stays among the five
             most probable ones. ``top5-votes``: among the five largest logits of most noisy copies.
             ``lbound``: HeatSmoothing's L-bound.
     """
@@ -57,12 +57,12 @@ class Guarantee:
 
     @property
     def usual(self) -> bool:
-        """Whether it is the field's l2 certificate, which goes without saying."""
+        """Whether it is the usual l2 certificate, which is not named in tables."""
         return self == Guarantee()
 
     @property
     def at_some_radii(self) -> bool:
-        """Whether the question was about one radius or a few; then a mean of radii means nothing."""
+        """Whether only one radius or a few were tested; then the mean of radii is not an ACR."""
         return self.statement in ("at-radius", "at-radii")
 
     @property
@@ -74,7 +74,7 @@ class Guarantee:
 
     @property
     def caveat(self) -> str:
-        """What a number with this guarantee must be read with, as a sentence; empty for a certificate."""
+        """A warning for numbers with this guarantee; empty for a certificate."""
         if self.basis == "assumed":
-            return "No certificate: holds only if the network is a Gaussian average, which nothing checked."
+            return "No certificate: holds only if the network is a Gaussian average, which was not checked."
         return "No certificate: estimates without a confidence level." if self.basis == "estimate" else ""

@@ -1,8 +1,8 @@
-"""What is said about a set of images, as pure functions of arrays (NumPy in, NumPy or floats out).
+"""Statistics over a set of images, as pure functions of arrays (NumPy in, NumPy or floats out).
 
-Everywhere: ``correct`` is 1 where the prediction is the label (an abstention is wrong, see `is_correct`),
-``radius`` is the certified radius, 0 on abstention, and a mean runs over *all* images. Over no image at all
-each of these numbers is NaN, "not known"; a median that is infinite lies beyond what was found.
+In all functions, ``correct`` is 1 where the prediction is the label (an abstention is wrong, see
+`is_correct`), ``radius`` is the certified radius, 0 on abstention, and means are over *all* images. Without
+images these numbers are NaN; an infinite median means that more than half of the attacks failed.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 ABSTAIN = -1
-"""The prediction that is no class; always counted as wrong."""
+"""The prediction for an abstention; always counted as wrong."""
 
 Array = NDArray[np.float64]
 Method = Literal["clopper_pearson", "wilson"]
@@ -52,7 +52,7 @@ def is_correct(prediction: ArrayLike, label: ArrayLike) -> NDArray[np.bool_]:
     """Whether each prediction is the label; an abstention never is.
 
     Args:
-        prediction: ``(N,)`` classes, `ABSTAIN` where there is none.
+        prediction: ``(N,)`` classes, `ABSTAIN` for an abstention.
         label: ``(N,)`` classes.
 
     Raises:
@@ -64,7 +64,7 @@ def is_correct(prediction: ArrayLike, label: ArrayLike) -> NDArray[np.bool_]:
 
 
 def abstention_rate(prediction: ArrayLike) -> float:
-    """Share of images without an answer, of ``(N,)`` predictions."""
+    """Share of abstentions among ``(N,)`` predictions."""
     return _mean(np.asarray(prediction) == ABSTAIN)
 
 
@@ -143,7 +143,7 @@ def interval(
 def acr(correct: ArrayLike, radius: ArrayLike) -> float:
     """Average certified radius: the mean over all images of ``radius * correct`` (Zhai et al. 2020).
 
-    It rewards a classifier that is very sure of a few easy images; read it beside the whole curve.
+    It rewards a classifier that is very certain on a few easy images; compare the whole curve too.
     """
     return _mean(_counted(correct, radius))
 
@@ -165,7 +165,7 @@ def radius_statistics(correct: ArrayLike, radius: ArrayLike) -> Radii:
 
 
 def envelope(curves: Sequence[ArrayLike]) -> Array:
-    """The best of several curves at each point (SmoothAdv, Figure 1). It is no classifier's own curve."""
+    """The best of several curves at each point (SmoothAdv, Figure 1). No single classifier has it."""
     return np.max(np.asarray(curves, float), axis=0)
 
 
@@ -182,9 +182,9 @@ class Paired:
 
     Attributes:
         images: How many images both were tested on.
-        only_first: Images that only the first has right (at the radius asked for).
-        only_second: Images that only the second has right.
-        p_value: Exact two-sided McNemar test of "both are equally often right".
+        only_first: Images that only the first classifies correctly (at the given radius).
+        only_second: Images that only the second classifies correctly.
+        p_value: Exact two-sided McNemar test of "both are correct equally often".
     """
 
     images: int
@@ -236,7 +236,7 @@ def attack_curve(distance: ArrayLike, success: ArrayLike, distances: ArrayLike) 
 
 
 class Distances(NamedTuple):
-    """Of adversarial examples: median over all images, mean over the successes, share of successes."""
+    """Adversarial distances: median over all images, mean over the successes, share of successes."""
 
     median: float
     mean: float
@@ -244,28 +244,29 @@ class Distances(NamedTuple):
 
 
 def distance_statistics(distance: ArrayLike, success: ArrayLike) -> Distances:
-    """What the distances of attacks say (HeatSmoothing, Tables 3 and 5).
+    """Summarise the distances of attacks (HeatSmoothing, Tables 3 and 5).
 
-    In the median a failure is farther than any success: it is infinite, beyond what was found, when half of
-    the attacks fail. The mean is NaN when all do.
+    In the median a failure counts as infinitely far, so the median is infinite if half of the attacks fail.
+    The mean over the successes is NaN if all of them fail.
     """
     won = np.asarray(success, bool)
     if not won.size:
         return Distances(float("nan"), float("nan"), float("nan"))
     reached = np.where(won, np.asarray(distance, float), np.inf)
-    # The mean of the two middle values; inf where one of them is.
+    # The mean of the two middle values; inf if one of them is.
     middle = np.sort(reached)[[(won.size - 1) // 2, won.size // 2]]
     return Distances(float(middle.mean()), _mean(reached[won]), float(won.mean()))
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Certified images that an attack within the certified radius turned over.
+    """Certified images whose answer an attack within the certified radius has changed.
 
     Attributes:
         certified: Images that are correct and certified at the attack's budget, and attacked.
-        broken: Those of them for which the attacked classifier answered another class.
-        probability: Of at least so many, if each certificate and each prediction errs with its alpha.
+        broken: Those of them that are classified as another class under attack.
+        probability: Of at least this many, if each certificate and each prediction is wrong with probability
+            alpha.
     """
 
     certified: int
@@ -274,7 +275,7 @@ class Contradiction:
 
 
 def contradiction(certified: ArrayLike, broken: ArrayLike, alpha: float) -> Contradiction:
-    """Count broken certificates and say whether chance explains them.
+    """Count broken certificates, with their probability under chance.
 
     Args:
         certified: Whether each attacked image is correct with a certified radius of at least the distance.
@@ -289,15 +290,15 @@ def contradiction(certified: ArrayLike, broken: ArrayLike, alpha: float) -> Cont
 
 
 def agreement(single: ArrayLike, vote: ArrayLike, label: ArrayLike | None = None) -> tuple[float, int]:
-    """How often a single pass and a vote say the same (HeatSmoothing, Figure 3).
+    """How often a single pass and a vote agree (HeatSmoothing, Figure 3).
 
     Args:
         single: Predictions of one pass.
-        vote: Predictions of the stochastic vote; an abstention agrees with nothing.
-        label: If given, only images that the single pass has right count, as in the paper.
+        vote: Predictions of the stochastic vote; an abstention counts as disagreement.
+        label: If given, only images that the single pass classifies correctly count, as in the paper.
 
     Returns:
-        The share, and the number of images it is taken over.
+        The share, and the number of images that it is computed from.
     """
     one, other = np.asarray(single), np.asarray(vote)
     counted = np.ones(one.shape, bool) if label is None else one == np.asarray(label)

@@ -6,11 +6,11 @@ from scipy.special import ndtri
 
 __all__ = ["l2_radius", "linf_radius", "reachable_radius", "table_radii"]
 
-_STEP = 0.25  # between the radii of a table, as in the field's
+_STEP = 0.25  # between the radii of a table, as in most papers
 
 
 def linf_radius(l2_radius: float, dimension: int) -> float:
-    """An l_inf radius from an l2 radius: a cube of half side r lies in a ball of radius r sqrt(d).
+    """An l_inf radius from an l2 radius: the l_inf ball of radius r is in the l2 ball of radius r sqrt(d).
 
     Salman et al. 2019, Table 3, uses it at 2/255.
 

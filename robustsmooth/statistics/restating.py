@@ -1,9 +1,8 @@
-"""What a certification would have given with fewer votes, exactly, from the counts that it has.
+"""The exact expected result of a certification with fewer votes, from its counts.
 
-Of the n votes of an image k were for its class. The votes that a certification with m of them would have seen
-are m of these n drawn without order, so that the number for the class is hypergeometric, and every
-probability under it can be summed. The result is the mean over all such choices: no random numbers, and no
-votes that were not cast.
+Of the n votes of an image, k were for its class. A certification with m votes would have used a random subset
+of m of these n votes, so the number of votes for the class is hypergeometric, and all its probabilities can
+be summed. The result is the mean over all such subsets: no random numbers and no additional votes are needed.
 """
 
 from typing import NamedTuple
@@ -18,11 +17,11 @@ __all__ = ["Restated", "restate", "successes_of"]
 
 
 class Restated(NamedTuple):
-    """Expectations per image under a smaller number of votes.
+    """Expected values per image with a smaller number of votes.
 
     Attributes:
         radius: ``(N,)`` expected certified radius, 0 where it would abstain.
-        certified: ``(R, N)`` probability of being certified at each radius in question.
+        certified: ``(R, N)`` probability of being certified at each radius.
         sure: ``(N,)`` probability that the lower bound of p_A is at least `sure_at`.
     """
 
@@ -32,10 +31,10 @@ class Restated(NamedTuple):
 
 
 def successes_of(bound: ArrayLike, n: int, alpha: float) -> NDArray[np.int64]:
-    """The numbers of successes whose Clopper-Pearson lower bounds are given: the bounds' inverse.
+    """The numbers of successes from Clopper-Pearson lower bounds: the inverse of the bound.
 
     Args:
-        bound: Lower bounds; rounded ones give the nearest count.
+        bound: Lower bounds; if rounded, the nearest count is found.
         n: Votes.
         alpha: Level of the bounds.
 
@@ -56,22 +55,22 @@ def successes_of(bound: ArrayLike, n: int, alpha: float) -> NDArray[np.int64]:
 def restate(
     successes: ArrayLike, n: int, m: int, alpha: float, sigma: float, radii: ArrayLike, sure_at: float = 0.9
 ) -> Restated:
-    """What m of n votes would have certified (Cohen et al. 2019), in the mean over the choice of the m.
+    """The expected certificate (Cohen et al. 2019) from a random subset of m of n votes.
 
     Args:
         successes: ``(N,)`` votes for the candidate class among the n of the estimate.
-        n: Votes that were cast.
-        m: Votes to restate at, in [1, n].
+        n: Number of votes.
+        m: Size of the subset, in [1, n].
         alpha: Level of the Clopper-Pearson bound.
         sigma: Noise level.
-        radii: ``(R,)`` radii in question; at radius 0 it is enough not to abstain.
+        radii: ``(R,)`` radii; at radius 0 it is enough not to abstain.
         sure_at: Threshold of `Restated.sure`.
 
     Raises:
         ValueError: If there are not that many votes.
     """
     if not 1 <= m <= n:
-        raise ValueError(f"`m` must be in [1, n] with n={n}, got {m}: votes that were not cast are not known")
+        raise ValueError(f"`m` must be in [1, n] with n={n}, got {m}: there are no more votes than n")
     counts = np.asarray(successes, np.int64)
     drawn = np.arange(m + 1)
     bounds = clopper_pearson_lower(drawn, m, alpha)
@@ -92,12 +91,12 @@ def restate(
 
 
 def _first(radius: NDArray[np.float64], asked: float) -> int:
-    """The smallest count whose radius is at least the one asked for."""
+    """The smallest count whose radius is at least the given one."""
     return int(np.searchsorted(radius, asked))
 
 
 def _support(k: int, n: int, m: int) -> tuple[int, int]:
-    """Counts that hold all but 1e-15 of the probability, by Hoeffding's bound."""
+    """Range of counts with all but 1e-15 of the probability, by Hoeffding's bound."""
     width = int(np.ceil(np.sqrt(m * np.log(2e15) / 2))) + 1
     centre = m * k / n
     return max(0, m - (n - k), int(centre) - width), min(m, k, int(np.ceil(centre)) + width)

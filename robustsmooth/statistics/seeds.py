@@ -1,4 +1,4 @@
-"""What is said about several runs that differ in their seed alone."""
+"""Statistics over several runs that differ only in their seed."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ def mean_and_std(values: ArrayLike) -> tuple[float, float]:
 
 
 class Difference(NamedTuple):
-    """A difference of means, its confidence interval, and whether that is over seeds too."""
+    """A difference of means, its confidence interval, and whether the interval includes seeds."""
 
     mean: float
     low: float
@@ -27,19 +27,19 @@ class Difference(NamedTuple):
 def difference_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Difference:
     """Difference of two methods' means, with an interval over images *and* seeds, paired on the images.
 
-    The value of method m under seed s on image i is seen as mean + seed effect + image effect + rest, seeds
-    and images drawn at random and crossed within a method; the images are the same for both. The variance of
-    the difference is the sum of
+    The value of method m under seed s on image i is modelled as mean + seed effect + image effect + residual,
+    with random seeds and images, crossed within a method; the images are the same for both methods. The
+    variance of the difference is the sum of
 
     * the variance over seeds of each method's means, divided by its number of seeds, and
     * the variance over images of the difference of the methods' means over seeds, divided by the number of
     images.
 
     This is the two-way cluster variance of Cameron, Gelbach and Miller (2011) without its last term: what
-    varies with both seed and image is counted twice, as by the pigeonhole bootstrap (Owen 2007), so that the
-    interval errs on the long side. Its quantile is Student's, with the degrees of freedom of Satterthwaite
-    (1946), which is honest about two or three seeds where a bootstrap over them is not. With a single seed of
-    either method nothing is known about the seeds, and the interval is over images alone.
+    varies with both seed and image is counted twice, as by the pigeonhole bootstrap (Owen 2007), so the
+    interval is conservative. The quantile is Student's, with the degrees of freedom of Satterthwaite (1946),
+    which remains valid for two or three seeds, where a bootstrap is not. With a single seed of either method
+    the variance over seeds is unknown, and the interval is over images only.
 
     Args:
         first: ``(S, N)``, one row per seed, one column per image: radius times correct, or correct at a
@@ -73,5 +73,5 @@ def difference_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.
 
 
 def _variance_of_mean(values: NDArray[np.float64]) -> float:
-    """Of the mean over seeds, as far as the seeds make it vary."""
+    """Variance of the mean over seeds, and its degrees of freedom."""
     return float(values.mean(axis=1).var(ddof=1) / len(values))

@@ -1,8 +1,8 @@
 """Boundaries of an exact group-sequential binomial test.
 
-Votes arrive in groups; after each group one may look and stop. The boundaries keep the probability
-of ever stopping wrongly at most alpha, computed exactly by following the distribution of the running
-count through all looks (Armitage, McPherson and Rowe 1969, for binomial counts).
+Votes arrive in groups; after each group there is an interim analysis (a "look"), at which one may stop. The
+boundaries keep the probability of ever stopping wrongly at most alpha, computed exactly from the distribution
+of the running count at all analyses (Armitage, McPherson and Rowe 1969, for binomial counts).
 """
 
 import math
@@ -26,20 +26,20 @@ __all__ = [
 ]
 
 Spending = Literal["halves", "root"]
-"""How an error probability is spent over the looks. ``halves``: half equally over all looks but the last,
-half at the last. ``root``: the square root of the share of votes drawn, so that more is spent early."""
+"""How an error probability is spent over the interim analyses. ``halves``: half equally over all but the
+last, half at the last. ``root``: the square root of the share of votes drawn, so that more is spent early."""
 
-_NEGLIGIBLE = 1e-18  # mass that is cut off is counted as spent, so that no error is made on the unsafe side
+_NEGLIGIBLE = 1e-18  # probability that is cut off counts as spent, which is conservative
 
 
 @dataclass(frozen=True)
 class SequentialPlan:
-    """When to look and what decides.
+    """The interim analyses of a test, and their boundaries.
 
     Attributes:
-        looks: ``(L,)`` numbers of votes n_1 < ... < n_L at which one looks.
-        accept: ``(L,)`` at least so many successes: the probability is above p0.
-        refute: ``(L,)`` at most so many successes: it is not; -1 where that cannot happen.
+        looks: ``(L,)`` numbers of votes n_1 < ... < n_L of the interim analyses.
+        accept: ``(L,)`` with at least this many successes, the probability is above p0.
+        refute: ``(L,)`` with at most this many successes, it is not; -1 if that is impossible.
     """
 
     looks: tuple[int, ...]
@@ -48,24 +48,24 @@ class SequentialPlan:
 
 
 def looks(n: int, first: int = 100, growth: float = 1.2) -> tuple[int, ...]:
-    """Numbers of votes at which to look: about first * growth^k, the last one n.
+    """Numbers of votes of the interim analyses: about first * growth^k; the last one is n.
 
     Args:
         n: Votes at the last look.
         first: Votes at the first look.
-        growth: Ratio of one look to the one before, above 1.
+        growth: Ratio of one number to the one before, above 1.
 
     Returns:
         Strictly increasing whole numbers ending with `n`.
     """
     rungs = math.ceil(math.log(max(n / first, 1)) / math.log(growth))
-    # The last rung falls on n itself; a final step that is hardly a step is merged into it.
+    # The last one is n itself; a number just below n is left out.
     steps = (first * growth**k for k in range(rungs))
     return (*sorted({round(step) for step in steps if step < n / math.sqrt(growth)} - {n}), n)
 
 
 def _shares(spending: Spending, plan: tuple[int, ...]) -> NDArray[np.float64]:
-    """Shares of the error probability that the looks may spend, ``(L,)``; they add up to 1."""
+    """Shares of the error probability for the interim analyses, ``(L,)``; they add up to 1."""
     if len(plan) == 1:
         return np.ones(1)
     if spending == "root":
@@ -78,21 +78,21 @@ def upper_boundaries(
 ) -> NDArray[np.int64]:
     """Smallest counts at which one may conclude that the probability is above p0.
 
-    What a look cannot spend, counts being whole, is carried forward.
+    What one analysis cannot spend, since counts are integers, is carried to the next.
 
     Args:
         p0: The hypothesis to reject, in (0, 1).
-        plan: Numbers of votes at the looks.
+        plan: Numbers of votes of the interim analyses.
         alpha: Probability, at most, of ever reaching a boundary if the probability is p0 (or less).
-        spending: How alpha is spent over the looks; fixed before the first vote.
+        spending: How alpha is spent over the analyses; fixed before the first vote.
 
     Returns:
-        ``(L,)`` int64; one more than the look's votes where no count may conclude.
+        ``(L,)`` int64; one more than the number of votes if no count is enough.
     """
-    from scipy.stats import binom  # slow to import, and only this needs it
+    from scipy.stats import binom  # slow to import, and needed only here
 
     boundaries = np.empty(len(plan), dtype=np.int64)
-    mass, offset = np.ones(1), 0  # the running count's distribution among runs that go on
+    mass, offset = np.ones(1), 0  # the distribution of the running count if the test has not stopped
     budget, drawn = 0.0, 0
     shares = _shares(spending, plan)
     for at, votes in enumerate(plan):

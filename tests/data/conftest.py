@@ -45,9 +45,9 @@ def official_cifar10(tmp_path):
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     write(folder / "batches.meta", {"label_names": names, "num_vis": 3072})
     source = np.random.default_rng(1)
-    for number, file in enumerate([*(f"data_batch_{each}" for each in range(1, 6)), "test_batch"]):
+    for number, file in enumerate([*(f"data_batch_{item}" for item in range(1, 6)), "test_batch"]):
         data = source.integers(0, 256, (10, 3072), dtype=np.uint8)
-        labels = [(each + number) % 10 for each in range(10)]
+        labels = [(item + number) % 10 for item in range(10)]
         write(folder / file, {"data": data, "labels": labels, "batch_label": "", "filenames": ["a.png"] * 10})
         pixels[file] = (data, labels)
     return tmp_path, pixels

@@ -128,7 +128,7 @@ def test_wrong_size(class_folders, draw):
 def test_a_meta_file_of_something_else(official_cifar10):
     root, _ = official_cifar10
     write(root / "cifar-10-batches-py" / "batches.meta", {"names": ["cat"]})
-    with pytest.raises(ValueError, match=r"batches.meta` is no file of cifar-10-batches-py"):
+    with pytest.raises(ValueError, match=r"batches.meta` is not a valid file of cifar-10-batches-py"):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
 
 
@@ -136,7 +136,7 @@ def test_truncated_official_file(official_cifar10):
     root, _ = official_cifar10
     path = root / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"test_batch` is damaged or no data file .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"test_batch` is damaged or not a data file .*; fetch it again"):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
 
 
@@ -163,7 +163,7 @@ def test_a_pickle_with_code_is_refused(official_cifar10, monkeypatch):
     path = root / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(pickle.dumps({"data": Trap(), "labels": []}))
     with pytest.raises(
-        ValueError, match=r"test_batch` is damaged or no data file \(it wants to run .*system\)"
+        ValueError, match=r"test_batch` is damaged or not a data file \(it wants to run .*system\)"
     ):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
     assert not (root / "executed").exists()
@@ -186,7 +186,7 @@ def test_arrays_come_back_as_they_were(tmp_path, protocol):
 
 def test_arrays_of_objects_are_refused(tmp_path):
     (tmp_path / "a").write_bytes(pickle.dumps({"data": np.array([None, 1], dtype=object)}))
-    with pytest.raises(ValueError, match=r"`.*` is damaged or no data file"):
+    with pytest.raises(ValueError, match=r"`.*` is damaged or not a data file"):
         load_arrays(tmp_path / "a")
 
 

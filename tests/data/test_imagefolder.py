@@ -179,7 +179,7 @@ def test_chosen_classes(folder):
     [
         ({"classes": 4}, r"`data.classes` must be in \[1, 3\]"),
         ({"classes": 0}, r"`data.classes` must be in \[1, 3\]"),
-        ({"classes": ["n01", "n99"]}, "`data.classes` names 'n99', which is no class folder"),
+        ({"classes": ["n01", "n99"]}, "`data.classes` names 'n99', which is not a class folder"),
         ({"num_classes": 1000}, "`data.num_classes` is 1000, but the data have 3 classes"),
         ({"train_folder": "training"}, "training` does not exist; set data.root"),
     ],

@@ -14,7 +14,7 @@ def test_unrepeated_visits_each_once(ranks):
     dealt = [list(UnrepeatedSampler(DATA, ranks, rank)) for rank in range(ranks)]
     assert sorted(itertools.chain(*dealt)) == list(range(103))
     assert [len(UnrepeatedSampler(DATA, ranks, rank)) for rank in range(ranks)] == [
-        len(each) for each in dealt
+        len(item) for item in dealt
     ]
 
 

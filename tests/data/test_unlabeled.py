@@ -50,7 +50,7 @@ def test_labels_of_the_file(file, arrays):
     extra = UnlabeledImages(str(file), keep_labels=True, max=15)
     if file.suffix == ".npy":
         with pytest.raises(
-            ValueError, match=r"has no label for each image; set data.extra.keep_labels=false"
+            ValueError, match=r"does not have one label per image; set data.extra.keep_labels=false"
         ):
             len(extra)
     else:
@@ -102,14 +102,14 @@ def test_other_shapes_are_refused():
 def test_damaged(tmp_path, content):
     for name in ("a.npz", "a.npy", "a.pickle"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=r"is damaged or no .* file"):
+        with pytest.raises(ValueError, match=r"is damaged or not an .* file"):
             len(UnlabeledImages(str(tmp_path / name)))
 
 
 def test_truncated_archive(tmp_path):
     np.savez(tmp_path / "a.npz", image=np.zeros((4, 32, 32, 3), np.uint8))
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"a.npz` is damaged or no array file; fetch it again"):
+    with pytest.raises(ValueError, match=r"a.npz` is damaged or not an array file; fetch it again"):
         len(UnlabeledImages(str(tmp_path / "a.npz")))
 
 

@@ -113,7 +113,7 @@ def test_a_hub_that_refuses_is_a_sentence(hub, tmp_path):
     hub.status = 403
     (tmp_path / "README.md").touch()
     with pytest.raises(
-        ValueError, match=r"the hub did not take me/net \(.*What was exported stays in the folder"
+        ValueError, match=r"the hub did not accept me/net \(.*The exported files are still in the folder"
     ):
         push(tmp_path, "me/net")
     with pytest.raises(ValueError, match="`push` must be user/name, got 'net'"):

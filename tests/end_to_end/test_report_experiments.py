@@ -71,7 +71,7 @@ def test_it_runs_to_its_table(name, run, tmp_path):
     run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=280)
     report = tmp_path / "multirun" / f"{name}-smoke" / "report"
     cfg = composed(name, "smoke")
-    trained = [each for each in report.parent.iterdir() if (each / "checkpoints" / "last.ckpt").exists()]
+    trained = [path for path in report.parent.iterdir() if (path / "checkpoints" / "last.ckpt").exists()]
     assert len(trained) == trainings(cfg)
     assert (report / "report.html").read_text().count("<figure") >= 1
     for table in cfg.hydra.callbacks.report.show:

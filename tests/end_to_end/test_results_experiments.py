@@ -84,7 +84,7 @@ def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_ste
 def test_it_runs_to_its_report(name, run, tmp_path):
     run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=1500)
     report = tmp_path / "multirun" / f"{name}-smoke" / "report"
-    trained = {each.parent.parent.name for each in report.parent.glob("*/checkpoints/last.ckpt")}
+    trained = {path.parent.parent.name for path in report.parent.glob("*/checkpoints/last.ckpt")}
     assert trained == set(methods(name, "smoke"))
     for table in ("certified_accuracy", "radii", "attacks", "timing", "agreement"):
         assert (report / "tables" / f"{table}.md").exists()
@@ -103,7 +103,7 @@ def test_the_search_runs_to_its_report(name, words, tables, run, tmp_path):
     words = [f"experiment=results/{name}", "scale=smoke", *words, f"start.natural={tmp_path}/natural"]
     run("train", *words, cwd=tmp_path, timeout=280)
     report = tmp_path / "multirun" / "results" / f"{name}-smoke" / "report"
-    assert {each.stem for each in (report / "tables").glob("*.md")} >= set(tables)
+    assert {path.stem for path in (report / "tables").glob("*.md")} >= set(tables)
 
 
 def modern(row, *words):

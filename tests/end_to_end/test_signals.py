@@ -80,7 +80,7 @@ def test_two_ranks_are_stopped(start, tmp_path, signum):
     assert child.returncode == 128 + signum
     assert said.splitlines()[-1] == (
         f"robustsmooth train: stopped by {signal.Signals(signum).name}; what is finished is kept in "
-        f"`{tmp_path}`: start the same command again to go on"
+        f"`{tmp_path}`: start the same command again to continue"
     )
     assert "Traceback" not in said
     assert all_gone(mark, 5)
@@ -94,7 +94,7 @@ def test_a_killed_rank_ends_the_run_with_a_sentence(start, tmp_path):
     _, said = child.communicate(timeout=60)
     assert child.returncode == 1
     assert "one of its processes was ended from outside (SIGKILL" in said
-    assert "start the same command again to go on" in said
+    assert "start the same command again to continue" in said
     assert "unexpected error" not in said
     assert all_gone(mark, 5)
 

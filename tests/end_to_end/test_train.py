@@ -132,9 +132,9 @@ def test_a_sweep_makes_complete_runs_and_continues(run, tmp_path):
     run("train", *words)
     runs = sorted(path.parent for path in tmp_path.glob("*/summary.json"))
     assert [path.name for path in runs] == ["0_natural-digits", "1_gaussian-digits"]
-    stamps = [(each / "checkpoints" / "last.ckpt").stat().st_mtime_ns for each in runs]
+    stamps = [(item / "checkpoints" / "last.ckpt").stat().st_mtime_ns for item in runs]
     run("train", *words)
-    assert [(each / "checkpoints" / "last.ckpt").stat().st_mtime_ns for each in runs] == stamps
+    assert [(item / "checkpoints" / "last.ckpt").stat().st_mtime_ns for item in runs] == stamps
 
 
 def test_a_sweep_that_is_given_no_folder_has_one_named_by_its_time(run, tmp_path):

@@ -56,7 +56,7 @@ def test_rows_are_what_pass_and_votes_say(tmp_path):
     assert noisy["single"].tolist() == Small()(batch.images).argmax(1).tolist()
     assert noisy["top_votes"].tolist() == votes.amax(1).tolist()
     predict = Predict(n=20, alpha=0.05)
-    assert noisy["vote"].tolist() == [predict.decide(each.numpy(), 0.5).prediction for each in votes]
+    assert noisy["vote"].tolist() == [predict.decide(item.numpy(), 0.5).prediction for item in votes]
 
 
 def test_it_says_what_it_found_and_sums_it_up(tmp_path, capsys):

@@ -600,7 +600,7 @@ def test_a_grid_of_radii_has_no_acr_and_says_its_radii(certify):
     assert "test/acr" not in callback.summary["metrics"]
     assert [point["radius"] for point in callback.summary["certified_accuracy"]] == [0.0, 0.1, 0.3]
     fixed, _ = certify("b", Cohen(n0=20, n=2000, batch_size=64), radii=[0.0, 0.1, 0.3])
-    for one, other in zip(*(each.summary["certified_accuracy"] for each in (callback, fixed)), strict=True):
+    for one, other in zip(*(item.summary["certified_accuracy"] for item in (callback, fixed)), strict=True):
         assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.1)
     assert callback.summary["votes_per_image"] < fixed.summary["votes_per_image"]
     log = read_log(path)
@@ -611,7 +611,7 @@ def test_a_grid_of_radii_has_no_acr_and_says_its_radii(certify):
     ("certificate", "said"),
     [
         (Cohen(n=100_000), "certificate=radii takes about"),
-        (RadiusGrid(n=100_000), "votes on average for images like"),
+        (RadiusGrid(n=100_000), "votes per image on average, if the images are like"),
         (Cohen(n=1000), None),
         (Cohen(n=100_000, randomized=True), "certificate=radii takes about"),
         (LBound(), None),

@@ -42,15 +42,15 @@ def update(metric, prediction, radius, label):
 
 def test_metrics_add_up_over_batches():
     images = some_images()
-    expected = [torch.tensor(value).double() for value in naive(*(each.numpy() for each in images))]
+    expected = [torch.tensor(value).double() for value in naive(*(image.numpy() for image in images))]
     for metric, value in zip(metrics(), expected, strict=True):
         for part in (slice(0, 7), slice(7, 7), slice(7, 40)):  # one of them empty
-            update(metric, *(each[part] for each in images))
+            update(metric, *(image[part] for image in images))
         assert torch.allclose(metric.compute(), value)
         again = pickle.loads(pickle.dumps(metric))
         assert torch.equal(again.compute(), metric.compute())
         metric.reset()
-        update(metric, *(each[:5] for each in images))
+        update(metric, *(image[:5] for image in images))
         assert not torch.allclose(metric.compute(), value)
 
 
@@ -60,7 +60,7 @@ def _on_a_rank(rank, port, queue):
     )
     values = []
     for metric in metrics():
-        update(metric, *(each[rank * 13 :: 2] for each in some_images()))  # unequal parts
+        update(metric, *(some_image[rank * 13 :: 2] for some_image in some_images()))  # unequal parts
         values.append(metric.compute().tolist())
     queue.put((rank, values))
     torch.distributed.destroy_process_group()
@@ -81,8 +81,8 @@ def test_metrics_add_up_over_two_processes():
     answers = dict(queue.get() for _ in children)
     for child in children:
         child.join()
-    parts = [torch.cat([each[0::2], each[13::2]]) for each in some_images()]
-    accuracies, acr, abstention = naive(*(each.numpy() for each in parts))
+    parts = [torch.cat([some_image[0::2], some_image[13::2]]) for some_image in some_images()]
+    accuracies, acr, abstention = naive(*(part.numpy() for part in parts))
     assert answers[0] == answers[1]
     assert answers[0][0] == pytest.approx(accuracies)
     assert answers[0][1:] == pytest.approx([acr, abstention])

@@ -43,7 +43,7 @@ def test_parts_are_merged_sorted_and_removed(open_log, tmp_path):
     path = logs[0].merge(expected=[2, 9, 10, 100])
     assert path == tmp_path / "certify.tsv"
     assert [row["idx"] for row in logs[0].rows()] == ["2", "9", "10", "100"]
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["certify.settings.json", "certify.tsv"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["certify.settings.json", "certify.tsv"]
 
 
 @pytest.mark.parametrize("torn", ["4\t0.", "4", "4\t0.5", "\t"])

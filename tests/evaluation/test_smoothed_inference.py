@@ -151,7 +151,7 @@ def test_attack_looks_at_the_level_and_draws_copy_by_copy(tmp_path):
     classifier = network()
     classifier.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
     sweep(tmp_path, classifier, batch_size=10, sigmas=[0.2], samples=[3], attack=EPGD)
-    assert [len(each) for each in seen] == [10] * (1 + 2 * 2 + 3), "clean, 2 steps of 2 copies, 3 looks"
+    assert [len(item) for item in seen] == [10] * (1 + 2 * 2 + 3), "clean, 2 steps of 2 copies, 3 looks"
     data = digits()
     data.setup("test")
     images, labels, indices = data.sample(10)
@@ -203,15 +203,15 @@ def test_summary_is_the_mean(tmp_path, capsys):
     sweep(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())["smoothed_inference"]
     assert len(summary) == 2 * 2 * 3
-    for each in summary:
+    for item in summary:
         cells = [
             int(row["correct"])
             for row in rows(tmp_path)
             if (float(row["sigma"]), row["voting"], int(row["samples"]))
-            == (each["sigma"], each["voting"], each["samples"])
+            == (item["sigma"], item["voting"], item["samples"])
         ]
-        assert each["images"] == len(cells) == 10
-        assert each["accuracy"] == sum(cells) / 10
+        assert item["images"] == len(cells) == 10
+        assert item["accuracy"] == sum(cells) / 10
     assert inference_accuracy(rows(tmp_path))[0].sigma == 0.0
     assert "hard, top-1" in capsys.readouterr().err
 

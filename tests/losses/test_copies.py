@@ -24,7 +24,7 @@ def consistency_twin(logits, labels, clean):
     for b in range(logits.shape[1]):
         p = [softmax(row) for row in logits[:, b]]
         mean = np.mean(p, axis=0)
-        divergences = [np.sum(mean * (np.log(mean) - np.log(each))) for each in p]
+        divergences = [np.sum(mean * (np.log(mean) - np.log(item))) for item in p]
         out.append(7.0 * np.mean(divergences) + 0.3 * entropy(mean))
     return np.array(out)
 

@@ -26,8 +26,8 @@ def test_mixing_against_the_twin():
     for b in range(len(labels)):
         mean = np.mean([softmax(row) for row in logits[:, b]], axis=0)
         target = (1 - shares[b]) * mean + shares[b] / 4
-        each = [kl(target, softmax(row)) for row in mixed[:, b]]
-        expected.append(np.mean(each) * (mean.argmax() == labels[b]))
+        item = [kl(target, softmax(row)) for row in mixed[:, b]]
+        expected.append(np.mean(item) * (mean.argmax() == labels[b]))
     assert 0 < np.count_nonzero(expected) < len(labels)
     ours = mixing_divergence(*(torch.from_numpy(value) for value in (logits, mixed, labels, shares)))
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-10)

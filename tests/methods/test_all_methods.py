@@ -120,7 +120,7 @@ def test_resumes_exactly(method, config, runs, tmp_path, checkpoint):
     resumed = instantiate(config.method)
     fit(config, resumed, Checkpoints(tmp_path), ckpt_path=folder / f"{checkpoint}.ckpt")
     assert_equal_states(whole.state_dict(), resumed.state_dict())
-    ends = [torch.load(each / f"step={STEPS}.ckpt", weights_only=True) for each in (folder, tmp_path)]
+    ends = [torch.load(item / f"step={STEPS}.ckpt", weights_only=True) for item in (folder, tmp_path)]
     one, other = (end["optimizer_states"][0]["state"] for end in ends)
     assert one.keys() == other.keys()
     for key, state in one.items():
@@ -162,7 +162,7 @@ NEWER = ("stability", "consistency", "smoothmix", "cat_rs", "sun2025", "denoiser
 
 
 @pytest.mark.parametrize(
-    "method", [each for each in METHODS if each.name in NEWER], ids=lambda each: each.name
+    "method", [method for method in METHODS if method.name in NEWER], ids=lambda method: method.name
 )
 def test_a_killed_training_goes_on_to_the_same_weights(method, trained, votes, call, monkeypatch, tmp_path):
     """SIGKILL in the middle of the third of four epochs, in the command itself."""
@@ -186,7 +186,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(method, trained, votes, c
     assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
     for folder in (killed, whole):
         call("train", *words, "save_every_steps=1", f"hydra.run.dir={folder}")
-    ends = [torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (killed, whole)]
+    ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (killed, whole)]
     assert ends[0]["global_step"] == STEPS
     assert_equal_states(*(end["state_dict"] for end in ends))
 

@@ -12,7 +12,7 @@ from robustsmooth.losses import Consistency, Terms, mean_terms
 from robustsmooth.methods import AdversarialModule, GaussianModule, NaturalModule, SmoothAdvModule
 from robustsmooth.smoothing import GaussianNoise, GridGaussianNoise, NoNoise, UniformNoise
 from robustsmooth.smoothing.addressing import BatchRandomness
-from tests.methods.test_macer_sodm import SGD, Network, batch
+from tests.methods.test_sodm import SGD, Network, batch
 
 
 def seen(method):

@@ -74,7 +74,7 @@ def numpy_pgd(network: LinearNetwork, images: np.ndarray, labels: np.ndarray) ->
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_both_is_equation_6(weight):
     module = CPNIModule(LinearNetwork(), SGD, attack=LINF, adversarial_weight=weight, sigma=0.2)
-    images, labels, _ = (each.numpy() for each in batch())
+    images, labels, _ = (part.numpy() for part in batch())
     adversarial = numpy_pgd(module.network, images.astype(float), labels)
     noise = module.randomness("noise")
     first, second = (0.2 * noise.normal(batch().images, draw=draw)[0].numpy() for draw in (0, 1))
@@ -90,7 +90,7 @@ def test_either_is_equation_22():
         LinearNetwork(), SGD, attack=LINF, mixture="either", adversarial_weight=0.4, sigma=0.2
     )
     many = batch(500)
-    images, labels, _ = (each.numpy() for each in many)
+    images, labels, _ = (item.numpy() for item in many)
     adversarial = numpy_pgd(module.network, images.astype(float), labels)
     lots = module.randomness("bernoulli").uniform(many.images.flatten(1)[:, 0])[0].numpy()
     chosen = lots < 0.4
@@ -104,7 +104,7 @@ def test_either_is_equation_22():
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_either_with_certain_lots(weight):
     module = CPNIModule(LinearNetwork(), SGD, attack=LINF, mixture="either", adversarial_weight=weight)
-    images, labels, _ = (each.numpy() for each in batch())
+    images, labels, _ = (part.numpy() for part in batch())
     seen = numpy_pgd(module.network, images.astype(float), labels) if weight else images
     expected = numpy_losses(module.network, seen, labels).mean()
     assert module.training_loss(batch())["loss"].item() == pytest.approx(expected, rel=1e-5)
@@ -161,7 +161,7 @@ def test_strengths_have_their_own_weight_decay():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
     assert len(strengths["params"]) == 5
     assert len(plain["params"]) + 5 == len(list(network.parameters()))
-    before = [each.clone() for each in strengths["params"]]
+    before = [strength.clone() for strength in strengths["params"]]
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

@@ -148,7 +148,7 @@ def test_random_students_differ_by_time_step_only():
             super().__init__()
             self.scale = nn.Parameter(torch.ones(1))
 
-    with pytest.raises(ValueError, match="cannot draw `0` anew: Odd has no reset_parameters"):
+    with pytest.raises(ValueError, match="cannot initialise `0`: Odd has no reset_parameters"):
         reinitialize(nn.Sequential(Odd()), 0)
 
 

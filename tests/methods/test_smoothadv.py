@@ -143,8 +143,8 @@ def test_extra_weight_one_counts_all_alike_and_zero_none():
         method = module(labeler=labeler(), extra_weight=weight, copies=1)
         losses.append(method.training_loss(mixed)["loss"].item())
         inputs, labels = method.network.calls[-1][0], method.attack.seen[0][1]
-        each = cross_entropy(method.network(inputs), labels, reduction="none")
-        assert losses[-1] == pytest.approx(each[: 3 if weight == 0 else 6].mean().item(), rel=1e-5)
+        item = cross_entropy(method.network(inputs), labels, reduction="none")
+        assert losses[-1] == pytest.approx(item[: 3 if weight == 0 else 6].mean().item(), rel=1e-5)
     assert losses[0] != losses[1]
 
 

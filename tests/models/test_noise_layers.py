@@ -12,7 +12,6 @@ from torch import nn
 from robustsmooth.commands import conf_dir
 from robustsmooth.instantiation import instantiate
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
-from robustsmooth.models.noise import ParametricNoise
 from robustsmooth.models.noise_layers import (
     NoiseLayers,
     NoisyConv2d,
@@ -21,6 +20,7 @@ from robustsmooth.models.noise_layers import (
     noise_parameters,
     silenced,
 )
+from robustsmooth.models.parametric_noise import ParametricNoise
 from robustsmooth.models.resnet import CifarResNet
 
 DRAWS = 20_000

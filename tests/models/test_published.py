@@ -79,7 +79,7 @@ def test_a_network_is_fetched_once_and_opened_by_its_name(registry, tmp_path, co
 
 def test_an_unrecorded_hash_needs_a_word_of_the_user(registry):
     registry(sha256=None)
-    with pytest.raises(ValueError, match=r"nothing vouches for what file://.* add unverified=true"):
+    with pytest.raises(ValueError, match=r"nothing verifies what file://.* add unverified=true"):
         robustsmooth.load("published:net")
     assert robustsmooth.load("published:net", unverified=True).sigma == 0.5
 
@@ -104,9 +104,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_an_accuracy_far_from_the_expected_one_is_an_error(registry, compose):
     registry(accuracy=0.9)  # it is untrained
-    with pytest.raises(
-        ValueError, match=r"where 90.0 % is expected: the normalisation or the data are others"
-    ):
+    with pytest.raises(ValueError, match=r"where 90.0 % is expected: the normalisation or the data differ"):
         open_run(compose("certify", "checkpoint=published:net"))
 
 

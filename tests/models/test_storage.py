@@ -51,7 +51,7 @@ def test_the_last_but_one_stays_under_another_name(tmp_path):
         FILES.save_checkpoint(content(value), last)
         assert value_of(last) == value
     assert value_of(previous) == 1
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
 def test_a_disk_without_links_keeps_no_second_name(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_a_disk_without_links_keeps_no_second_name(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.hardlink_to", no_links)
     for value in range(2):
         FILES.save_checkpoint(content(value), tmp_path / "last.ckpt")
-    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_nothing_is_written_to_the_folder_for_temporary_files(tmp_path, monkeypatch):
@@ -86,4 +86,4 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, trial):
     value_of(last)
     FILES.save_checkpoint(content(7, 500_000), last)  # over what the kill may have left
     assert value_of(last) == 7
-    assert {each.name for each in tmp_path.iterdir()} <= {"last.ckpt", "previous.ckpt", "last.ckpt.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"last.ckpt", "previous.ckpt", "last.ckpt.tmp"}

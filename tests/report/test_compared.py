@@ -170,7 +170,7 @@ def test_a_test_of_one_radius_has_no_acr_and_no_curve(tmp_path):
     at = tables["certified_accuracy_l2_at_radius_certificate"].used
     assert [column.key for column in at if "acc@" in column.key] == ["certified_acc@0.25"]
     assert "acr" not in {column.key for column in tables["radii_l2_at_radius_certificate"].used}
-    assert [each.name for each in draw_figures(read(str(tmp_path))) if "radius" in each.name] == []
+    assert [item.name for item in draw_figures(read(str(tmp_path))) if "radius" in item.name] == []
 
 
 def test_an_assumed_bound_says_so_where_its_numbers_stand(tmp_path):
@@ -181,7 +181,7 @@ def test_an_assumed_bound_says_so_where_its_numbers_stand(tmp_path):
             assert "assumption" in table.title
             assert "ertified" not in table.title
             assert "Gaussian average" in table.note
-    (drawing,) = (each for each in draw_figures(read(str(tmp_path))) if each.name.startswith("certified"))
+    (drawing,) = (item for item in draw_figures(read(str(tmp_path))) if item.name.startswith("certified"))
     assert "assumption" in drawing.title
     assert "assumption" in drawing.figure().axes[0].get_ylabel()
 
@@ -237,8 +237,8 @@ def test_methods_under_several_seeds_are_compared_over_images_and_seeds(tmp_path
     assert (row["first"], row["second"], row["seeds"]) == ("heat", "gaussian", "3 and 3")
     assert (row["images"], row["over"]) == (60, "images and seeds")
     values = {}
-    for each in read(str(tmp_path)).certifications:
-        values.setdefault(each.run.facts["method"], []).append(each.counted[:60])
+    for certification in read(str(tmp_path)).certifications:
+        values.setdefault(certification.run.facts["method"], []).append(certification.counted[:60])
     expected = np.mean(values["heat"]) - np.mean(values["gaussian"])
     assert row["acr_difference"] == pytest.approx(expected)
     assert row["acr_difference_low"] < expected < row["acr_difference_high"]

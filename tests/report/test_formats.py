@@ -74,7 +74,7 @@ def test_every_table_compiles_and_fits_the_page(runs, tmp_path, rows):
     log = (tmp_path / "paper.log").read_text(encoding="utf-8", errors="replace")
     assert done.returncode == 0, log[-2000:]
     assert "Float too large" not in log
-    assert [float(each) for each in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(each) > 1] == []
+    assert [float(item) for item in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(item) > 1] == []
 
 
 def test_a_panel_is_never_wider_than_the_text():

@@ -34,7 +34,7 @@ def sweep(folder, attack, sigmas, samples, shares, classifier="cpni"):
 
 @pytest.fixture(autouse=True)
 def _one_seed(monkeypatch):
-    monkeypatch.setattr(measured, "repetitions", lambda members: [[each] for each in members])
+    monkeypatch.setattr(measured, "repetitions", lambda members: [[member] for member in members])
 
 
 def test_a_small_grid_is_shown_whole_with_the_attacks_side_by_side():

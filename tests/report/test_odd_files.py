@@ -117,7 +117,7 @@ def test_an_odd_run_is_named(tmp_path):
     trained = write_training(tmp_path / "a")
     odd_sigma(write_certification(trained / "certify", trained))
     (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
-    assert problem == f"{trained / 'certify'}: sigma is 'loud', which is no number; it is left out"
+    assert problem == f"{trained / 'certify'}: sigma is 'loud', which is not a number; it is left out"
 
 
 def test_a_noise_level_of_64_makes_ten_columns(tmp_path):

@@ -69,7 +69,7 @@ def test_the_documented_dashboard_shows_keys_that_are_logged(runs):
     content = content_of(evaluations, runs / "0_gaussian")
     pictures = {"empirical/attack/attack_grid"}  # drawn numbers have no pictures; test_loggers has
     history = {STEP, *content.curves, *(curve.x_key for curve in content.curves.values())}
-    history |= {key for each in evaluations.trainings for key in each.metrics}
+    history |= {key for item in evaluations.trainings for key in item.metrics}
     certified, search, training, attacked, media = panels
     assert {certified["xAxis"], *certified["metrics"], training["xAxis"], *training["metrics"]} <= history
     assert search["xAxis"] == "config:method.value.sigma"

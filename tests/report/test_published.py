@@ -42,7 +42,11 @@ def test_the_numbers_agree_with_each_other(data, rows, incomplete):
 
 def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
     evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, "imagenet"))))
-    table = next(each for each in build_tables(evaluations, published="imagenet") if each.name == "published")
+    table = next(
+        build_table
+        for build_table in build_tables(evaluations, published="imagenet")
+        if build_table.name == "published"
+    )
     mine = [row for row in table.rows if row["source"] == "here"]
     assert [(row["run"], row["images"]) for row in mine] == [("gaussian", 60)]
     flagged = [row["complete"] for row in table.rows if "incomplete" in row["complete"]]
@@ -55,7 +59,9 @@ def test_only_our_runs_on_the_test_images_of_that_data_set_stand_there(tmp_path)
     for facts in ({"data": "digits"}, {"split": "validation"}):
         evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, **facts))))
         table = next(
-            each for each in build_tables(evaluations, published="cifar10") if each.name == "published"
+            build_table
+            for build_table in build_tables(evaluations, published="cifar10")
+            if build_table.name == "published"
         )
         assert "here" not in {row["source"] for row in table.rows}
 

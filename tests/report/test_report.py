@@ -191,7 +191,7 @@ def test_the_envelope_figure_marks_what_attacks_left_of_the_best(tmp_path):
             row = line.split("\t")
             left.setdefault((float(row[1]), name), []).append(row[5] == row[3])
     best = {e: 100 * max(np.mean(left[e, name]) for name in "ab") for e, _ in left}
-    (drawing,) = (each for each in draw_figures(read(tmp_path)) if each.name == "envelope")
+    (drawing,) = (item for item in draw_figures(read(tmp_path)) if item.name == "envelope")
     axes = drawing.figure().axes[0]
     (line,) = (line for line in axes.get_lines() if "under" in str(line.get_label()))
     assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == pytest.approx(best)

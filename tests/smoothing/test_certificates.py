@@ -403,7 +403,7 @@ def test_the_estimated_l_bound_is_the_papers_number_and_no_certificate():
     assert record.radius == pytest.approx(l_bound(0.7 - 0.2, SIGMA), abs=1e-6)
     assert (str(record.guarantee), record.outcome, record.votes) == ("l2-lbound-estimate", "estimated", 1000)
     assert certificate.is_estimate
-    assert not any(each.is_estimate for each in CERTIFICATES.values())
+    assert not any(item.is_estimate for item in CERTIFICATES.values())
 
 
 def test_the_l_bound_never_exceeds_the_linear_classifiers_radius():

@@ -35,8 +35,6 @@ from robustsmooth.smoothing import (
     contains_label,
     dispersion_test,
     generator,
-    tune,
-    tuning,
 )
 from robustsmooth.smoothing.ballots import SCORE_UNIT
 from robustsmooth.smoothing.noise import BLOCK
@@ -256,7 +254,7 @@ def test_seconds_add_up_to_the_time_it_took(network, images):
     engine = VoteEngine(network, GaussianNoise(0.5), Predict(n=200, batch_size=32))
     engine.submit(images, torch.arange(9))
     seconds = [finished.seconds for finished in engine.run(flush=True)]
-    assert all(each > 0 for each in seconds)
+    assert all(second > 0 for second in seconds)
 
 
 def test_an_image_named_twice_is_refused(network, images):
@@ -366,8 +364,8 @@ def test_votes_of_a_random_network_scatter_like_independent_ones(images):
     classifier = SmoothedClassifier(network, GaussianNoise(0.5), random_inside=True)
     classifier.votes(images, n, batch_size=16)
     votes = torch.stack(answers[-n:])[:, :9]  # votes x images
-    for each in votes.T:
-        successes = (each == 0).reshape(-1, group).sum(dim=1)
+    for item in votes.T:
+        successes = (item == 0).reshape(-1, group).sum(dim=1)
         assert 0.1 < successes.sum() / n < 0.25  # six classes, each as good as the others
         assert dispersion_test(successes.numpy(), group) > 1e-5
     # The tempting way: one draw of the network for a batch of noisy copies of one image.
@@ -401,7 +399,7 @@ def test_noise_that_depends_on_the_row_is_the_same_after_a_restart(images):
             engine.submit(images[at : at + 1], torch.tensor([at]), finished=finished)
             done += engine.run()
         done += engine.run(flush=True)
-        return {each.index: each.record.tolist() for each in done}
+        return {item.index: item.record.tolist() for item in done}
 
     whole = records(set())
     at_once = SmoothedClassifier(network, GaussianNoise(0.5), random_inside=True).votes(
@@ -473,30 +471,6 @@ def test_an_image_without_an_answer_is_certified_nowhere(procedure):
     images = torch.stack([torch.full(SHAPE, 0.1), torch.full(SHAPE, 0.9)])
     records = SmoothedClassifier(Overflows(), GaussianNoise(0.05)).run(procedure, images)
     assert [record.prediction for record in records] == [0, -1]
-
-
-def test_tuning_keeps_what_is_given(network):
-    device = torch.device("cpu")
-    found = tune(network, SHAPE, device)
-    assert found.batch_size >= 32
-    assert found.numerics.channels_last in (True, False)
-    assert found.votes_per_second > 0
-    fixed = tune(network, SHAPE, device, 17, Numerics(channels_last=True))
-    assert (fixed.batch_size, fixed.numerics.channels_last) == (17, True)
-
-
-def test_tuning_takes_the_smallest_batch_that_is_as_quick(network, monkeypatch):
-    speeds = {32: 8e5, 64: 9.6e5, 128: 9.75e5, 256: 1e6}
-    monkeypatch.setattr(tuning, "_speed", lambda forward, shape, *_, **__: speeds.get(shape[0], 5e5))
-    assert tune(network, SHAPE, torch.device("cpu")).batch_size == 128
-
-
-@pytest.mark.parametrize("inference", [False, True])
-def test_tuning_a_random_network_leaves_the_global_generator_alone(inference):
-    network, before = RandomInside(), torch.get_rng_state()
-    with torch.inference_mode(inference):
-        tune(network, SHAPE, torch.device("cpu"), 8, Numerics(channels_last=False))
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_lower_precision_is_another_classifier_and_says_so(network, images):

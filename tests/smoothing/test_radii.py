@@ -87,7 +87,7 @@ def test_the_recursion_is_what_the_procedure_does():
     found = [drive(certificate, Case(NOISE, 2, label=0), voter(p, rng)) for _ in range(runs)]
     exact = chances(p, certificate)
     for place, (prediction, radius) in enumerate([(ABSTAIN, 0.0), (0, 0.0), (0, 0.2)]):
-        hits = sum((each.prediction, each.radius) == (prediction, radius) for each in found)
+        hits = sum((item.prediction, item.radius) == (prediction, radius) for item in found)
         assert abs(hits - runs * exact[place]) < 4.5 * np.sqrt(runs * exact[place] * (1 - exact[place])) + 1
 
 
@@ -101,9 +101,9 @@ def test_simulated_on_each_edge_with_a_real_plan(place):
     rng, runs = np.random.default_rng(place), 600
     records = [drive(certificate, Case(NOISE, 2, label=0), voter(p, rng)) for _ in range(runs)]
     true = NOISE.radius(p)
-    wrong = sum(each.prediction == 0 and each.radius > true - 1e-9 for each in records)
+    wrong = sum(record.prediction == 0 and record.radius > true - 1e-9 for record in records)
     if place == len(grid):
-        assert np.mean([each.radius == 0.75 for each in records]) > 0.9
+        assert np.mean([record.radius == 0.75 for record in records]) > 0.9
     else:
         assert wrong <= stats.binom.isf(1e-5, runs, 0.05)
 

@@ -73,7 +73,7 @@ def test_images_come_and_go_in_any_order(network, images):
         for number, part in enumerate(parts):
             engine.submit(images[part], torch.tensor(part))
             found |= {done.index: done.record for done in engine.run(flush=number == len(parts) - 1)}
-            assert engine.waiting == sum(len(each) for each in parts[: number + 1]) - len(found)
+            assert engine.waiting == sum(len(item) for item in parts[: number + 1]) - len(found)
         assert engine.votes == 500
         return found
 

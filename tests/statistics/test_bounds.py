@@ -52,7 +52,7 @@ def test_bounds_are_vectorised():
     k = np.arange(11)
     lower = clopper_pearson_lower(k, 10, 0.05)
     assert lower.shape == (11,)
-    assert lower.tolist() == [clopper_pearson_lower(int(each), 10, 0.05) for each in k]
+    assert lower.tolist() == [clopper_pearson_lower(int(item), 10, 0.05) for item in k]
 
 
 @given(st.integers(1, 10_000), st.data())

@@ -31,7 +31,7 @@ def test_it_is_scipys_hypergeometric_distribution():
     counts = np.array([0, 49_000, 60_000, 93_000, 99_990, 100_000])
     found = restate(counts, n, m, alpha, sigma, [0.25])
     x = np.arange(m + 1)
-    radii = np.array([radius_of(each, m, alpha, sigma) for each in x])
+    radii = np.array([radius_of(item, m, alpha, sigma) for item in x])
     for at, k in enumerate(counts):
         chances = stats.hypergeom.pmf(x, n, k, m)
         assert found.radius[at] == pytest.approx(chances @ radii, abs=1e-9)
@@ -63,5 +63,5 @@ def test_counts_are_read_back_from_their_bounds(n, alpha):
 
 
 def test_votes_that_were_not_cast_are_not_invented():
-    with pytest.raises(ValueError, match="votes that were not cast are not known"):
+    with pytest.raises(ValueError, match="there are no more votes than n"):
         restate([10], 100, 1000, 0.001, 0.25, [0.0])

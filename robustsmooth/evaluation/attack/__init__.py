@@ -1,4 +1,4 @@
-"""Attacks inside ``trainer.test``: the evaluation, what it asks, who decides, and what its rows say."""
+"""Attacks inside ``trainer.test``: the evaluation, its plan, its target, and the summary of its rows."""
 
 from robustsmooth.evaluation.attack.evaluation import AttackEvaluation
 from robustsmooth.evaluation.attack.images import ImageStore

@@ -28,65 +28,62 @@ from robustsmooth.evaluation.attack.summary import (
 from robustsmooth.evaluation.attack.target import Decision, SinglePass, Target
 from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.context import answers_of, fingerprint, image_shape
+from robustsmooth.kinds import ATTACK, LogKind
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import ABSTAIN, ImageRandomness
+from robustsmooth.smoothing import ABSTAIN, ImageRandomness, Noise
 
 __all__ = ["AttackEvaluation"]
 
-_TOLERANCE = 1e-5  # relative, by which a foreign attack may leave its budget in rounding
+_TOLERANCE = 1e-5  # relative; how far an attack may leave its budget by rounding
 
 
 class AttackEvaluation(Evaluation):
     """Attacks every test image; writes ``attack.tsv``, ``summary.json`` and a picture.
 
-    The attack looks at the base classifier or, by its objective, at the smoothed one. Whether it has
-    succeeded is decided by the target, on the image that comes back; distances are measured there too.
-    What is attacked need not be what decides: with a `source`, the images transfer.
+    The attack follows the gradient of the base classifier or, by its objective, of the smoothed one. Whether
+    it has succeeded is decided by the target, on the image that the attack returns; distances are measured on
+    that image too. With a `source`, another network is attacked and the images are shown to the target
+    (transfer).
 
-    Two modes. ``budget`` asks for the accuracy within each epsilon. ``minimum`` asks for the smallest
-    perturbation that succeeds (flips the answer or, with ``attack.topk``, leaves the best `topk`); where
-    none was found the attack has failed, whatever distance it came back from.
+    There are two modes. ``budget`` measures the accuracy within each epsilon. ``minimum`` looks for the
+    smallest perturbation that succeeds (that changes the answer or, with ``attack.topk``, moves the label out
+    of the best `topk`). Where none was found the attack has failed, and its distance is ignored.
 
     Logged for each budget: ``test/attack_acc@<epsilon>`` and ``test/attack_abstention@<epsilon>``; in the
     mode ``minimum`` ``test/attack_success``, ``test/attack_median_<norm>``, ``test/attack_mean_<norm>``. With
     several numbers of noises ``,m=<number>`` follows.
 
-    What an attack draws does not depend on the other images of its batch, except for networks that are
-    random by themselves and for AutoAttack with ``one_by_one=false``. Rounding does: a pass of another number
-    of images may round its last digit otherwise. With another batch size or number of ranks, or after an
-    interruption, distances agree to about 1e-6 relative, and an answer may differ where the image lies on the
-    edge by as little. A later start in the same folder with more budgets adds their rows.
+    The random numbers of an attack do not depend on the other images of its batch, except for networks that
+    are random inside and for AutoAttack with ``one_by_one=false``. Rounding does: a pass over another number
+    of images may round differently in the last digit. With another batch size or number of ranks, or after an
+    interruption, distances agree to about 1e-6 (relative), and an answer may differ for an image that is this
+    close to a decision boundary. A later start in the same folder with more budgets adds their rows.
 
     Args:
-        attack: What is done to each image; not targeted.
-        target: Who decides.
+        attack: The attack on each image; not targeted.
+        target: The classifier that decides.
         folder: Where everything is written.
         mode: ``budget`` or ``minimum``.
         epsilons: Budgets; the attack's own by default.
         num_noises: Numbers of noises of its objective; the attack's own by default.
         batch_size: Images that are attacked at a time, at most; an attack that works image by image gets one.
             An objective with noise multiplies it by ``attack.copies_per_pass``.
-        source: The network that the attack looks at; the tested one by default.
-        source_sigma: Its noise level, for an attack that has none of its own.
+        source: The network that is attacked; the tested one by default.
+        source_noise: The noise that it was trained with, which the attack's noise follows.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``, as of the trainer.
-        certified: A certification of the target, for comparison; the attack must be in l2.
-        save: Format in which the adversarial images are kept, None for not at all; see `ImageStore`.
-        pictures: How many images, the first ones, ``attack_grid.png`` shows.
+        certified: A certification of the target, to compare with; the attack must be in l2.
+        save: Format in which the adversarial images are saved; None to save none. See `ImageStore`.
+        pictures: How many images ``attack_grid.png`` shows (the first ones).
         seed: Addresses all randomness.
-        settings: What else the rows depend on, as plain values (the data set, say).
-        progress: Show a bar, and a table after.
+        settings: What else the rows depend on, as plain values, such as the data set.
+        progress: Show a progress bar, and a table at the end.
 
     Raises:
-        ValueError: If arguments do not go together.
+        ValueError: If the arguments contradict each other.
     """
 
-    name: ClassVar[str] = "attack"
+    kind: ClassVar[LogKind] = ATTACK
     verb: ClassVar[str] = "attacking"
-    columns: ClassVar[list[str]] = [
-        *["idx", "label", "epsilon", "num_noise", "clean", "clean_correct", "adversarial", "success"],
-        *["abstain", "l2", "linf", "votes", "time"],
-    ]
-    key: ClassVar[list[str]] = ["idx", "epsilon", "num_noise"]
 
     def __init__(
         self,
@@ -99,7 +96,7 @@ class AttackEvaluation(Evaluation):
         num_noises: Sequence[int] | None = None,
         batch_size: int = 64,
         source: nn.Module | None = None,
-        source_sigma: float | None = None,
+        source_noise: Noise | None = None,
         precision: str = "32-true",
         certified: CertifiedLog | None = None,
         save: Literal["safetensors", "npz"] | None = None,
@@ -110,7 +107,7 @@ class AttackEvaluation(Evaluation):
     ) -> None:
         if not isinstance(attack, Attack):
             raise ValueError(
-                f"{type(attack).__name__} moves the noise in training and finds no image: choose an attack "
+                f"{type(attack).__name__} perturbs the noise in training and not the image: choose an attack "
                 "on images, such as attack=smoothadv_pgd"
             )
         super().__init__(folder, seed=seed, settings=settings, progress=progress)
@@ -126,22 +123,21 @@ class AttackEvaluation(Evaluation):
                 "network: set target=smoothed, or leave them out"
             )
         self.target, self.batch_size = target, batch_size
-        self.source, self.source_sigma = source, source_sigma
+        self.source, self.source_noise = source, source_noise
         self.precision, self.certified, self.pictures = precision, certified, pictures
         self.images = ImageStore(folder, save)
 
-    # ------------------------------------------------------------------ the life of an evaluation
+    # ------------------------------------------------------------------ the evaluation
 
     def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
-        """See `Evaluation.begin`: get the target ready, and complete the plan with what it knows."""
+        """See `Evaluation.begin`: prepare the target, and complete the plan with its noise."""
         device, shape = trainer.strategy.root_device, image_shape(trainer)
         self._network = network if self.source is None else self.source.to(device).eval()
         self._check_classes(network)
-        then = self.written_settings(self.folder, self.name)
-        self.target.heed = self.heed
-        self.target.set_up(network, shape, device, then, trainer.strategy.broadcast)
-        sigma = self.target.sigma if self.source is None else self.source_sigma
-        self.plan = self.plan.completed(sigma, is_random(self._network))
+        self.target.advance = self.advance
+        self.target.set_up(trainer, network, self.written_settings())
+        noise = self.target.noise if self.source is None else self.source_noise
+        self.plan = self.plan.completed(noise, is_random(self._network))
         self._variants = self.plan.variants
         everything = list(getattr(getattr(trainer, "datamodule", None), "test_indices", ()))
         self.images.pictured = frozenset(everything[: self.pictures])
@@ -170,13 +166,13 @@ class AttackEvaluation(Evaluation):
 
     def variants(self) -> list[tuple[Any, ...]]:
         """See `Evaluation.variants`: a row for each budget and number of noises."""
-        return [(each.epsilon, each.num_noise) for each in self._variants]
+        return [(variant.epsilon, variant.num_noise) for variant in self._variants]
 
     def evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch) -> None:
-        """See `Evaluation.evaluate`: attack as many unfinished images as fill device batches."""
+        """See `Evaluation.evaluate`: attack unfinished images in full device batches."""
         if self.certified is not None:
             self.certified.compare(batch, self._names)
-        self._waiting += [each for each in zip(*batch, strict=True) if not self.is_finished(int(each[2]))]
+        self._waiting += [item for item in zip(*batch, strict=True) if not self.is_finished(int(item[2]))]
         while len(self._waiting) >= self.at_a_time:
             self._attack_batch()
 
@@ -190,19 +186,19 @@ class AttackEvaluation(Evaluation):
         metrics: dict[str, float | None] = {}
         facts: list[dict[str, Any]] = []
         warnings: list[str] = []
-        for each in self._variants:
-            mine = [row for row in rows if (row["epsilon"], row["num_noise"]) == each.name]
-            epsilon = None if math.isinf(each.epsilon) else each.epsilon
+        for variant in self._variants:
+            mine = [row for row in rows if (row["epsilon"], row["num_noise"]) == variant.name]
+            epsilon = None if math.isinf(variant.epsilon) else variant.epsilon
             said = {
                 "epsilon": epsilon,
-                "num_noise": each.num_noise,
+                "num_noise": variant.num_noise,
                 **summarize_variant(mine, self.plan.norm),
             }
-            metrics |= self.plan.metrics(each, said)
+            metrics |= self.plan.metrics(variant, said)
             if self.certified is not None and self.plan.mode == "budget":
-                beside = beneath_certified(mine, each.epsilon, self.certified, self.target.alpha)
+                beside = beneath_certified(mine, variant.epsilon, self.certified, self.target.alpha)
                 said["certified"] = dataclasses.asdict(beside)
-                warning = beside.warning(each.epsilon)
+                warning = beside.warning(variant.epsilon)
                 warnings += [warning] if warning else []
             facts.append(said)
         return metrics, {
@@ -218,7 +214,7 @@ class AttackEvaluation(Evaluation):
         return [table_of(summary), *(f"[yellow]Warning:[/] {line}" for line in summary["warnings"])]
 
     def after_merge(self, trainer: pl.Trainer) -> None:
-        """See `Evaluation.after_merge`: merge the images, and draw the largest budget's pictured ones."""
+        """See `Evaluation.after_merge`: merge the images, and draw those of the largest budget."""
         images = self.images.merge()
         if images is not None and self.images.pictured:
             self._draw(images, getattr(getattr(trainer, "datamodule", None), "class_names", ()))
@@ -228,11 +224,11 @@ class AttackEvaluation(Evaluation):
 
     @property
     def at_a_time(self) -> int:
-        """Images that are attacked together, at most."""
+        """The most images that are attacked together."""
         return 1 if getattr(self.plan.attack, "one_by_one", False) else self.batch_size
 
     def _attack_batch(self) -> None:
-        """Attack the first images that wait."""
+        """Attack the first images of the queue."""
         chosen, self._waiting = self._waiting[: self.at_a_time], self._waiting[self.at_a_time :]
         images, labels, indices = (torch.stack(part) for part in zip(*chosen, strict=True))
         clean = self._decide(images, labels, indices)
@@ -244,18 +240,18 @@ class AttackEvaluation(Evaluation):
             with self._autocast(images.device), self._watched():
                 randomness = ImageRandomness(self.seed, "attack", indices)
                 points = variant.attack(self._network, images, labels, randomness=randomness)
-            if self.target.levels is not None:  # it only knows images on a grid
+            if self.target.levels is not None:  # the target takes images on a grid only
                 steps = self.target.levels
                 points = displace(images, quantize(points - images, steps, variant.epsilon, self.plan.norm))
             decision = self._decide(points, labels, indices)
             seconds = (time.perf_counter() - start) / len(chosen)
             self._write(variant, keys, images, points, labels, clean, decision, seconds)
-        self.heed(0, len(chosen))
+        self.advance(0, len(chosen))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Between the passes of an attack, whoever wrote it, the bar moves and the process may be stopped."""
-        watch = self._network.register_forward_pre_hook(lambda _, inputs: self.heed(len(inputs[0])))
+        """Move the progress bar at every pass of the attack, also of one from a library."""
+        watch = self._network.register_forward_pre_hook(lambda _, inputs: self.advance(len(inputs[0])))
         try:
             yield
         finally:
@@ -276,7 +272,7 @@ class AttackEvaluation(Evaluation):
         decision: Decision,
         seconds: float,
     ) -> None:
-        """Keep the images, then write the rows that are not there yet."""
+        """Save the images, then write the rows that are missing."""
         perturbation = points.double() - images.double()
         lengths = {norm: distance(perturbation, norm).tolist() for norm in ("l2", "linf")}
         self._check_budget(variant, lengths)
@@ -307,10 +303,10 @@ class AttackEvaluation(Evaluation):
                 f"{self.plan.norm}, where epsilon is {variant.epsilon:g}"
             )
 
-    # ------------------------------------------------------------------ parts of it
+    # ------------------------------------------------------------------ helpers
 
     def _check_classes(self, network: nn.Module) -> None:
-        ours, theirs = (getattr(each, "num_classes", None) for each in (network, self._network))
+        ours, theirs = (getattr(item, "num_classes", None) for item in (network, self._network))
         if ours != theirs:
             raise ValueError(
                 f"the source has {theirs} classes and the target {ours}: images transfer between networks of "
@@ -322,7 +318,7 @@ class AttackEvaluation(Evaluation):
         return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
     def _draw(self, images: dict[str, Any], class_names: Sequence[str]) -> None:
-        largest = max(self._variants, key=lambda each: (each.epsilon, each.num_noise))
+        largest = max(self._variants, key=lambda variant: (variant.epsilon, variant.num_noise))
         chosen = [
             place
             for place, (index, epsilon, noises) in enumerate(

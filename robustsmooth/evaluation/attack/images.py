@@ -1,4 +1,4 @@
-"""Adversarial images on disk: written as they are found, merged at the end, shown in a picture."""
+"""Adversarial images on disk: written batch by batch, merged at the end, shown in a picture."""
 
 import io
 import shutil
@@ -16,22 +16,22 @@ __all__ = ["ImageStore", "draw_grid"]
 
 Format = Literal["safetensors", "npz"]
 Key = tuple[int, float, int]
-"""Index, epsilon, number of noises: what names a row of the attack's log."""
+"""Index, epsilon, number of noises: the key of a row in the attack's log."""
 
 Entry = dict[str, NDArray[Any]]
 
 
 class ImageStore:
-    """Keeps adversarial images of an evaluation, beside its log.
+    """Saves the adversarial images of an evaluation, beside its log.
 
-    Parts are written before the rows that speak of them, so that an evaluation that was killed and
-    continued has the image of every row. Merged, they are ``attack.safetensors`` or ``attack.npz``: arrays
+    Parts are written before the rows that belong to them, so that an evaluation that was killed and continued
+    has the image of every row. The merged file is ``attack.safetensors`` or ``attack.npz``, with the arrays
     ``adversarial`` ``(N, C, H, W)`` float32, ``clean`` likewise, ``idx``, ``epsilon``, ``num_noise``,
     ``label`` and ``predict`` (the answer to the adversarial image), sorted like the log.
 
     Args:
         folder: The run folder.
-        save: The format; None to keep only the pictured images, for the picture.
+        save: The format; None to save only the images of the picture, until it is drawn.
 
     Attributes:
         pictured: Indices of the images that the picture shows.
@@ -46,7 +46,7 @@ class ImageStore:
         self._done = self.folder / "attack.images.merged"
 
     def wants(self, index: int) -> bool:
-        """Whether the image of this index is kept."""
+        """Whether the image of this index is saved."""
         return self.save is not None or index in self.pictured
 
     def add(
@@ -57,10 +57,10 @@ class ImageStore:
         labels: Sequence[int],
         predict: Sequence[int],
     ) -> None:
-        """Write a part, with the images among these that are kept.
+        """Write a part: those of these images that are saved.
 
         Args:
-            keys: Of each image.
+            keys: The key of each image.
             clean: ``(B, C, H, W)``.
             adversarial: Likewise.
             labels: One per image.
@@ -84,10 +84,10 @@ class ImageStore:
         write_whole(self._parts / f"{index}-{epsilon}-{num_noise}.npz", part.getbuffer())
 
     def merge(self) -> dict[str, NDArray[Any]] | None:
-        """Merge all parts (call on rank 0, after a barrier); `clean_up` comes after.
+        """Merge all parts (call on rank 0, after a barrier); call `clean_up` afterwards.
 
         Returns:
-            The arrays of all kept images; None if there are no parts.
+            The arrays of all saved images; None if there are no parts.
         """
         parts = sorted(self._parts.glob("*.npz"))
         if not parts:
@@ -105,12 +105,12 @@ class ImageStore:
         return merged
 
     def clean_up(self) -> None:
-        """Remove the parts, now that all that is made of them is there."""
+        """Remove the parts, once the merged file and the picture exist."""
         shutil.rmtree(self._done, ignore_errors=True)
         if self._parts.exists():
-            self._parts.rename(self._done)  # at once: of half the parts half a picture would be drawn
+            self._parts.rename(self._done)  # in one step: half of the parts would give half a picture
             shutil.rmtree(self._done, ignore_errors=True)
-        for draft in self.folder.glob("attack*.tmp"):  # of a kill, where a later start wants no picture
+        for draft in self.folder.glob("attack*.tmp"):  # left by a killed process
             draft.unlink()
 
     def _merged(self) -> list[Path]:
@@ -141,16 +141,16 @@ def _write(path: Path, arrays: Entry) -> None:
 def draw_grid(
     path: Path, images: dict[str, NDArray[Any]], title: str, class_names: Sequence[str] = ()
 ) -> None:
-    """A picture: clean image, perturbation, adversarial image, one column each.
+    """A picture with one column per image: clean image, perturbation, adversarial image.
 
-    The perturbation is shown around grey, scaled so that the largest one fills the range; the factor is
-    in the picture.
+    The perturbation is shown around grey, scaled so that the largest one fills the range; the factor is the
+    row's label.
 
     Args:
         path: A PNG file to write.
         images: Arrays as `ImageStore.merge` returns them, one column per image.
-        title: What it shows.
-        class_names: Names of the classes, for the captions; numbers without.
+        title: The title of the picture.
+        class_names: Names of the classes, for the captions; numbers if empty.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

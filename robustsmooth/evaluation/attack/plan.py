@@ -1,4 +1,4 @@
-"""What an attack evaluation asks: a mode, and a grid of budgets and numbers of noises."""
+"""The plan of an attack evaluation: a mode, and a grid of budgets and numbers of noises."""
 
 import dataclasses
 import math
@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from robustsmooth.attacks import Attack, Norm
 from robustsmooth.evaluation.attack.summary import short
+from robustsmooth.evaluation.context import named
+from robustsmooth.smoothing import GaussianNoise, Noise, NoNoise
 
 __all__ = ["AttackPlan", "Variant"]
 
@@ -23,23 +25,23 @@ class Variant:
 
     @property
     def name(self) -> tuple[str, str]:
-        """As the log's key columns name it."""
+        """The values of the log's key columns."""
         return str(self.epsilon), str(self.num_noise)
 
 
 @dataclasses.dataclass(frozen=True)
 class AttackPlan:
-    """An attack, and over what it is varied.
+    """An attack and the grid over which it is varied.
 
     Args:
-        attack: What is done to each image; not targeted.
+        attack: The attack on each image; not targeted.
         mode: ``budget``: the accuracy within each epsilon. ``minimum``: the smallest perturbation that
-            succeeds; attacks that can keep the closest point of their way (`PGD`) are told to.
+            succeeds; attacks that can keep the closest successful point (`PGD`) do so.
         epsilons: Budgets; the attack's own by default.
         num_noises: Numbers of noises of its objective; the attack's own by default.
 
     Raises:
-        ValueError: If they do not go together.
+        ValueError: If the arguments contradict each other.
     """
 
     attack: Attack
@@ -65,11 +67,11 @@ class AttackPlan:
         if self.mode == "minimum" and hasattr(self.attack, "keep"):
             closest = dataclasses.replace(self.attack, keep="closest")  # type: ignore[call-arg]
             object.__setattr__(self, "attack", closest)
-        assert self.variants  # each checks its own values
+        assert self.variants  # every variant checks its own values
 
     @property
     def norm(self) -> Norm:
-        """In which distances count."""
+        """The norm in which distances are measured."""
         return getattr(self.attack, "norm", "l2")
 
     @property
@@ -90,21 +92,24 @@ class AttackPlan:
             for num_noise in noises
         ]
 
-    def completed(self, sigma: float | None, random: bool) -> "AttackPlan":
-        """The plan with what an attack takes from the classifier that it looks at.
+    def completed(self, noise: Noise | None, random: bool) -> "AttackPlan":
+        """The plan with what an attack takes from the classifier that it attacks.
 
         Args:
-            sigma: Its noise level, for an attack that has none of its own.
-            random: Whether it is random by itself: then every noisy copy needs a pass of its own.
+            noise: Its smoothing noise, and the level for an attack that has none of its own; None if unknown.
+            random: Whether it is random inside: then every noisy copy needs a pass of its own.
 
         Raises:
             ValueError: If the attack needs a noise level and there is none.
         """
         changes: dict[str, Any] = {}
         if self.attack.objective.noise != "none":
-            changes |= {"sigma": sigma} if self.attack.sigma is None and sigma is not None else {}
+            if self.attack.sigma is None and noise is not None:
+                changes["sigma"] = noise.sigma
+            if self.attack.noise is None and noise is not None and not isinstance(noise, NoNoise):
+                changes["noise"] = noise
             changes |= {"copies_per_pass": 1} if random else {}
-            if self.attack.sigma is None and sigma is None:
+            if self.attack.sigma is None and noise is None:
                 raise ValueError(
                     f"`sigma` of {type(self.attack).__name__} is not set and the attacked network has no "
                     "noise level: set attack.sigma, or choose attack/objective=plain"
@@ -112,42 +117,43 @@ class AttackPlan:
         return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **changes))
 
     def settings(self) -> dict[str, Any]:
-        """What rows depend on, as plain values; without the grid, of which a later start may ask more."""
+        """What rows depend on, as plain values; without the grid, which a later start may extend."""
         attack = self.attack
         fields = {
             field.name: getattr(attack, field.name)
             for field in dataclasses.fields(attack)
-            if field.name not in ("epsilon", "num_noise", "copies_per_pass", "objective")
+            if field.name not in ("epsilon", "num_noise", "copies_per_pass", "objective", "noise")
         }
+        if attack.noise is not None and type(attack.noise) is not GaussianNoise:
+            fields["noise"] = type(attack.noise).__name__
         epsilon = getattr(attack, "epsilon", None)
         if fields.get("step_size") is not None and epsilon is not None and hasattr(attack, "keep"):
             fields["step_size"] = f"{fields['step_size'] / epsilon:.6g} epsilon"  # see `with_epsilon`
-        objective: Any = attack.objective
         return {
             "name": type(attack).__name__,
             **fields,
-            "objective": {"name": type(objective).__name__, **dataclasses.asdict(objective)},
+            "objective": named(attack.objective),
         }
 
     def metrics(self, variant: Variant, said: Mapping[str, Any]) -> dict[str, float | None]:
-        """What is logged of one variant.
+        """The metrics of one variant.
 
         Args:
-            variant: Which.
+            variant: The variant.
             said: Its facts, from `summarize_variant`.
 
         Returns:
-            By key; None where a number is beyond what was found.
+            Values by key; None where the value is not finite.
         """
         variants = self.variants
-        noise = f",m={variant.num_noise}" if len({each.num_noise for each in variants}) > 1 else ""
+        noise = f",m={variant.num_noise}" if len({item.num_noise for item in variants}) > 1 else ""
         budget = f"@{short(variant.epsilon)}"
         if self.mode == "budget":
             return {
                 f"test/attack_acc{budget}{noise}": said["accuracy"],
                 f"test/attack_abstention{budget}{noise}": said["abstention"],
             }
-        place = f"{budget}{noise}" if len({each.epsilon for each in variants}) > 1 else noise
+        place = f"{budget}{noise}" if len({item.epsilon for item in variants}) > 1 else noise
         return {
             f"test/attack_success{place}": said["distance"]["success"],
             f"test/attack_median_{self.norm}{place}": said["distance"]["median"],

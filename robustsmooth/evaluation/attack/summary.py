@@ -1,4 +1,4 @@
-"""What an attack's rows say: accuracy, distances, curves, and how they sit with certificates."""
+"""Summary of an attack's rows: accuracy, distances, curves, and a comparison with certificates."""
 
 import csv
 import json
@@ -29,15 +29,15 @@ Row = Mapping[str, str]
 
 
 def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[str, Any]:
-    """Everything about the rows of one budget and one number of noises.
+    """Summarise the rows of one budget and one number of noises.
 
     An image that is wrong without an attack has distance 0, and is robust at no budget, whatever the
     classifier says about the attacked one.
 
     Args:
         rows: One per image.
-        norm: ``l2`` or ``linf``: in which the distances count.
-        points: Of the attack curve.
+        norm: ``l2`` or ``linf``, in which distances are measured.
+        points: Number of points of the attack curve.
 
     Returns:
         Plain values.
@@ -58,7 +58,7 @@ def summarize_variant(rows: Sequence[Row], norm: str, points: int = 41) -> dict[
         "low": float(low),
         "high": float(high),
         "abstention": float(np.mean([row["abstain"] == "1" for row in rows])),
-        "distance": {  # JSON knows no infinity ("beyond what was found") and no NaN
+        "distance": {  # JSON has no infinity and no NaN
             "median": said.median if math.isfinite(said.median) else None,
             "mean_of_successes": said.mean if math.isfinite(said.mean) else None,
             "success": said.success,
@@ -80,7 +80,7 @@ class CertifiedLog:
         radius: By index.
         alpha: Failure probability of one certificate.
         settings: What the rows depend on; empty for a log that is not ours.
-        images: By index: the label, and the image's name where the log has it.
+        images: By index: the label, and the image's name if the log has it.
     """
 
     path: Path
@@ -90,14 +90,14 @@ class CertifiedLog:
     images: Mapping[int, tuple[str, str | None]] = field(default_factory=dict)
 
     def check(self, settings: Mapping[str, Any], images: Sequence[int]) -> None:
-        """Refuse certificates of another classifier or other images than those that are attacked.
+        """Refuse certificates of another classifier or of other images.
 
         Args:
             settings: What the rows of the attack depend on.
             images: The images to attack, empty if they are not known yet.
 
         Raises:
-            ValueError: If they are.
+            ValueError: If network, noise or data differ.
         """
         if images and self.radius.keys().isdisjoint(images):
             raise ValueError(f"`{self.path}` certifies none of the images to attack")
@@ -122,14 +122,14 @@ class CertifiedLog:
             )
 
     def compare(self, batch: Batch, names: Mapping[int, str]) -> None:
-        """Refuse a certificate of another image under the same index.
+        """Refuse a certificate whose image differs from the one that is attacked.
 
         Args:
             batch: Images that are about to be attacked.
             names: Their names by index; see `robustsmooth.evaluation.context.image_names`.
 
         Raises:
-            ValueError: If there is one.
+            ValueError: If an image differs.
         """
         for index, label in zip(batch.indices.tolist(), batch.labels.tolist(), strict=True):
             then = self.images.get(index, (str(label), None))
@@ -141,7 +141,7 @@ class CertifiedLog:
 
 
 def _comparable(setting: Any, named: bool) -> Any:
-    """Of a data set's settings only the split matters, and that no more where the images have names."""
+    """Of a data set's settings only the split counts, and nothing where the images have names."""
     if not isinstance(setting, dict) or "_target_" not in setting:
         return setting
     split = (setting.get("subset") or {}).get("split", "test")
@@ -155,11 +155,11 @@ def read_certified(place: Path | str) -> CertifiedLog:
         place: ``certify.tsv``, or a folder that holds it or holds ``certify/certify.tsv``.
 
     Raises:
-        ValueError: If there is none, or its radii are no l2 certificates.
+        ValueError: If there is none, or its radii are not l2 certificates.
     """
     path = Path(place)
     if path.is_dir():
-        found = [each for each in (path / "certify.tsv", path / "certify" / "certify.tsv") if each.is_file()]
+        found = [item for item in (path / "certify.tsv", path / "certify" / "certify.tsv") if item.is_file()]
         path = found[0] if found else path / "certify.tsv"
     if not path.is_file():
         raise ValueError(f"there is no certification log at `{path}`; give a certify.tsv or its folder")
@@ -193,13 +193,13 @@ class BeneathCertified:
     """Empirical accuracy beside certified accuracy at the same radius, on the same images.
 
     Attributes:
-        images: How many both logs hold.
-        empirical: Share that is right without and under attack.
+        images: How many are in both logs.
+        empirical: Share that is correct both without and under attack.
         certified: Share that is certified at the budget.
-        answered: Certified images that the attack made answer another class.
-        abstained: Certified images that the attack made abstain.
-        probability: Of at least `answered` such images if everything is right: each certificate is
-            wrong with probability alpha at most, and each answer of PREDICT too.
+        answered: Certified images that are classified as another class under attack.
+        abstained: Certified images on which the classifier abstains under attack.
+        probability: Of at least `answered` such images if there is no bug: each certificate and each answer
+            of PREDICT is wrong with probability at most alpha.
     """
 
     images: int
@@ -210,7 +210,7 @@ class BeneathCertified:
     probability: float
 
     def warning(self, epsilon: float) -> str | None:
-        """A sentence if the empirical accuracy is below the certified one, or certificates broke."""
+        """A warning if the empirical accuracy is below the certified one, or certificates were broken."""
         if self.empirical >= self.certified and self.probability >= _SUSPICIOUS:
             return None
         if self.probability < _SUSPICIOUS:
@@ -222,7 +222,7 @@ class BeneathCertified:
         elif self.answered:
             verdict = (
                 f"{self.answered} certified images answer another class, which happens with probability "
-                f"{self.probability:.2g} if all certificates hold: chance explains it"
+                f"{self.probability:.2g} if all certificates hold: this can be chance"
             )
         else:
             verdict = (
@@ -247,7 +247,7 @@ def beneath_certified(
         rows: One per image.
         epsilon: The budget.
         log: The certification.
-        alpha: Of PREDICT, which decided the rows; 0 for a single pass.
+        alpha: Failure probability of PREDICT, which decided the rows; 0 for a single pass.
     """
     shared = [row for row in rows if int(row["idx"]) in log.radius]
     if not shared:
@@ -268,7 +268,7 @@ def beneath_certified(
 
 
 def short(epsilon: float) -> str:
-    """A budget or a radius in a name: two digits where they do.
+    """A budget or a radius in a name: two digits where they are exact.
 
     Examples:
         >>> short(0.5), short(8 / 255)
@@ -286,7 +286,7 @@ _GRADIENTS = {
 
 
 def table_of(summary: Mapping[str, Any]) -> Table:
-    """The summary of an `AttackEvaluation` as a person wants to see it."""
+    """The summary of an `AttackEvaluation` as a table."""
     variants, minimum = summary["variants"], summary["mode"] == "minimum"
     certified = any("certified" in said for said in variants)
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -1,13 +1,15 @@
-"""Who decides whether an attack has succeeded: a single pass, or a vote on noise that no attack has seen."""
+"""What decides whether an attack has succeeded: a single pass, or a vote under fresh noise."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from robustsmooth.evaluation.context import images_here, named, numerics_settings, vote_engine
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import (
     ABSTAIN,
@@ -17,24 +19,18 @@ from robustsmooth.smoothing import (
     Numerics,
     Predict,
     Predicted,
-    Tuning,
-    VoteEngine,
-    tune,
 )
 from robustsmooth.smoothing.ballots import answers
 
 __all__ = ["Decision", "SinglePass", "SmoothedVote", "Target"]
 
 
-Share = Callable[[Any], Any]
-
-
 class Decision(NamedTuple):
-    """What the attacked classifier says about some images.
+    """The attacked classifier's answers to some images.
 
     Attributes:
-        predictions: Its answers, `ABSTAIN` where it gives none.
-        wrong: Whether the label is not the answer; with a `topk` above one, not among so many best.
+        predictions: The predicted classes, `ABSTAIN` where it abstains.
+        wrong: Whether the label is not the answer; for `topk` above 1, not among the `topk` best.
         votes: Votes per image.
     """
 
@@ -47,34 +43,25 @@ class Target(ABC):
     """The classifier under attack.
 
     Attributes:
-        sigma: Its noise level, which attacks take if they are given none; None if it has none.
+        noise: Its smoothing noise, which the attacks' noise follows; None if it has none.
         votes: Passes that a decision takes.
-        alpha: Probability that an answer is not the classifier's own, 0 where no chance is involved.
-        heed: Called after each pass of a decision with the number of images in it; may raise.
+        alpha: Probability that an answer is not that of the exact smoothed classifier; 0 without votes.
+        advance: Called after each pass of a decision, with the number of images in it.
     """
 
-    sigma: float | None
+    noise: Noise | None
     votes: int
     alpha: float
-    heed: Callable[[int], None] = staticmethod(lambda passes: None)
+    advance: Callable[[int], None] = staticmethod(lambda passes: None)
 
     @abstractmethod
-    def set_up(
-        self,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        device: torch.device,
-        then: Mapping[str, Any],
-        share: Share,
-    ) -> None:
-        """Get ready to decide.
+    def set_up(self, trainer: pl.Trainer, network: nn.Module, then: Mapping[str, Any]) -> None:
+        """Prepare for decisions.
 
         Args:
+            trainer: The trainer, about to test.
             network: The base classifier.
-            shape: ``(C, H, W)`` of the images.
-            device: Where they are.
-            then: The settings of rows that are there already, to go on alike; empty if there are none.
-            share: Gives all ranks what rank 0 holds.
+            then: The settings of the rows that are there already, which are kept; empty if there are none.
         """
 
     @abstractmethod
@@ -85,7 +72,7 @@ class Target(ABC):
             images: ``(B, C, H, W)`` float in [0, 1].
             labels: ``(B,)`` int64.
             indices: ``(B,)`` int64, the images' indices in their data set.
-            topk: Among how many best answers the label must be to count as right.
+            topk: The label must be among this many best classes to count as correct.
         """
 
     @abstractmethod
@@ -99,23 +86,16 @@ class Target(ABC):
 
 
 class SinglePass(Target):
-    """The bare network, one pass without noise on the input."""
+    """The network itself: one pass without noise on the input."""
 
-    sigma: float | None = None
+    noise: Noise | None = None
     votes = 1
     alpha = 0.0
 
-    def set_up(
-        self,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        device: torch.device,
-        then: Mapping[str, Any],
-        share: Share,
-    ) -> None:
+    def set_up(self, trainer: pl.Trainer, network: nn.Module, then: Mapping[str, Any]) -> None:
         """See `Target.set_up`."""
         self.network = network
-        self.sigma = 0.0 if is_random(network) else None
+        self.noise = NoNoise() if is_random(network) else None
 
     def decide(self, images: Tensor, labels: Tensor, indices: Tensor, topk: int) -> Decision:
         """See `Target.decide`."""
@@ -125,7 +105,7 @@ class SinglePass(Target):
         answered = answers(logits)
         predictions = torch.where(answered, logits.argmax(1), ABSTAIN)
         wrong = ~answered | (predictions != labels if topk == 1 else better >= topk)
-        self.heed(len(images))
+        self.advance(len(images))
         return Decision(predictions.tolist(), wrong.tolist(), 1)
 
     def settings(self) -> dict[str, Any]:
@@ -136,12 +116,12 @@ class SinglePass(Target):
 class SmoothedVote(Target):
     """The smoothed classifier, decided by PREDICT with fresh noise (Cohen et al. 2019, section 3.2.1).
 
-    An abstention is no answer, and counts as wrong. Only the votes of the two best classes are tested;
+    An abstention counts as wrong. Only the votes of the two best classes are tested;
     with a `topk` above one the label must be among the `topk` classes of most votes, untested.
 
     Args:
         smoothing: The noise.
-        prediction: Number of votes and level.
+        prediction: The number of votes and alpha.
         numerics: Precision, memory format, compilation of the passes.
         seed: Addresses the noise.
     """
@@ -149,52 +129,32 @@ class SmoothedVote(Target):
     def __init__(
         self, smoothing: Noise, prediction: Predict, numerics: Numerics | None = None, seed: int = 0
     ) -> None:
-        self.noise, self.sigma = smoothing, smoothing.sigma
-        # A plurality vote promises nothing about its answers.
+        self.noise: Noise = smoothing
+        # A plurality vote gives no guarantee.
         self.votes, self.alpha = prediction.n, 1.0 if prediction.alpha is None else prediction.alpha
         self.prediction = replace(prediction, purpose="attack/decide")  # the attack's is "attack"
         self.numerics, self.seed = numerics or Numerics(), seed
 
-    def set_up(
-        self,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        device: torch.device,
-        then: Mapping[str, Any],
-        share: Share,
-    ) -> None:
+    def set_up(self, trainer: pl.Trainer, network: nn.Module, then: Mapping[str, Any]) -> None:
         """See `Target.set_up`."""
         if isinstance(self.noise, NoNoise) and not is_random(network):
             raise ValueError("without noise every vote is the same: choose target=network")
-        batch_size, numerics = self.prediction.batch_size, self.numerics
-        written = then.get("target", {}).get("numerics", {})
-        if batch_size == "auto":
-            batch_size = written.get("batch_size", batch_size)
-        if numerics.channels_last == "auto" and "channels_last" in written:
-            numerics = replace(numerics, channels_last=written["channels_last"])
-        self.device = device
-        random_inside = is_random(network)
-        found = tune(network, shape, device, batch_size, numerics, random_inside=random_inside)
-        self.tuning: Tuning = share(found)
-        self.engine = VoteEngine(
+        self.engine = vote_engine(
+            trainer,
             network,
             self.noise,
             self.prediction,
+            numerics=self.numerics,
             seed=self.seed,
-            numerics=self.tuning.numerics,
-            random_inside=True if is_random(network) else None,
-            tuning=self.tuning,
+            then=then.get("target", {}).get("numerics", {}),
+            images=2 * images_here(trainer),  # clean and attacked
         )
-        self._counted = 0
-        self.engine.watch = self._after_pass
-
-    def _after_pass(self, votes: int) -> None:
-        new, self._counted = votes - self._counted, votes
-        self.heed(new)
+        self.engine.watch = self.advance
+        self.device = trainer.strategy.root_device
 
     def decide(self, images: Tensor, labels: Tensor, indices: Tensor, topk: int) -> Decision:
         """See `Target.decide`."""
-        # An index may stand for two images, clean and attacked, but never within one decision.
+        # The clean and the attacked image have the same index, but they are never in one decision.
         self.engine.submit(images, indices, labels)
         answers: dict[int, Predicted] = {done.index: done.record for done in self.engine.run(flush=True)}
         predictions, wrong = [], []
@@ -207,16 +167,13 @@ class SmoothedVote(Target):
 
     def settings(self) -> dict[str, Any]:
         """See `Target.settings`."""
+        assert self.engine.tuning is not None
         return {
             "name": "smoothed",
-            "noise": {"name": type(self.noise).__name__, **asdict(self.noise)},
+            "noise": named(self.noise),
             "n": self.prediction.n,
             "alpha": self.prediction.alpha,
-            "numerics": {
-                **self.tuning.numerics.described(self.device),
-                "batch_size": self.tuning.batch_size,
-                "torch": torch.__version__,
-            },
+            "numerics": numerics_settings(self.engine.tuning, self.device),
         }
 
     @property

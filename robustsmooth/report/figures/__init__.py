@@ -51,19 +51,21 @@ def draw_figures(
         for data, group in groups.items() if not guarantee.at_some_radii else ():
             name = data if len(groups) > 1 else ""
             drawings.append(certified_accuracy(group, styles, level, method, name))
-            if guarantee.usual and any(each.p_a_lower is not None for each in group):
+            if guarantee.usual and any(member.p_a_lower is not None for member in group):
                 drawings.append(lower_bounds(group, styles, name))
     if published is not None:
         ours = of_data(evaluations.certifications, published)
         drawings.append(beside_published(ours, published_results(published), styles))
-    budgets = [each for each in withstood(evaluations) if each.norm == "l2"]
+    budgets = [attack for attack in withstood(evaluations) if attack.norm == "l2"]
     drawings += _envelopes(evaluations, budgets)
-    certified = [each for each in evaluations.certifications if each.guarantee.usual]
-    attacked = {each.run.facts["classifier"] for each in budgets}
-    if any(each.run.facts["classifier"] in attacked for each in certified):
+    certified = [
+        certification for certification in evaluations.certifications if certification.guarantee.usual
+    ]
+    attacked = {budget.run.facts["classifier"] for budget in budgets}
+    if any(certification.run.facts["classifier"] in attacked for certification in certified):
         drawings.append(empirical_and_certified(budgets, certified, styles))
     drawings.append(attack_curves(evaluations.attacks, styles))
-    trainings = [each for each in evaluations.trainings if PROGRESS in each.metrics]
+    trainings = [training for training in evaluations.trainings if PROGRESS in training.metrics]
     if trainings:
         drawings.append(training_curves(trainings, styles))
     rows = list(agreement_rows(evaluations.measurements, level, method))
@@ -71,21 +73,23 @@ def draw_figures(
         drawings.append(agreement(rows, own=True))
     if any(not row["own"] for row in rows):
         drawings.append(agreement(rows, own=False))
-    sweeps = [each for each in evaluations.measurements if each.kind == "smoothed_inference"]
+    sweeps = [
+        measurement for measurement in evaluations.measurements if measurement.kind == "smoothed_inference"
+    ]
     if sweeps:
         drawings.append(inference_over_votings(sweeps))
-    for each in sweeps[:MOST_LINES]:
-        votings = list(each.rows["voting"].unique())
-        drawings.append(inference_over_samples(each, "hard" if "hard" in votings else votings[0]))
+    for sweep in sweeps[:MOST_LINES]:
+        votings = list(sweep.rows["voting"].unique())
+        drawings.append(inference_over_samples(sweep, "hard" if "hard" in votings else votings[0]))
     return [drawing for drawing in drawings if drawing is not None]
 
 
 def _ranked(evaluations: Evaluations) -> list[Run]:
     """All runs, those with the largest ACR first, then those that withstood most, then the others."""
     best: dict[str, tuple[float, float]] = {}
-    for each in evaluations.certifications:
-        name = str(each.run.facts["classifier"])
-        acr = float(each.counted.mean()) if each.guarantee.usual else 0.0
+    for certification in evaluations.certifications:
+        name = str(certification.run.facts["classifier"])
+        acr = float(certification.counted.mean()) if certification.guarantee.usual else 0.0
         best[name] = max(best.get(name, (0.0, 0.0)), (acr, 0.0))
     for attack in evaluations.attacks:
         name, held = str(attack.run.facts["classifier"]), float((~attack.won).mean())
@@ -103,11 +107,11 @@ def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood]) -> Iterat
     Where PREDICT was run on images that others attacked, they stand beside its points at one level too.
     """
     groups = fair_groups(evaluations.certifications)
-    predicted = any(each.attacked_with is not None for each in evaluations.measurements)
+    predicted = any(measurement.attacked_with is not None for measurement in evaluations.measurements)
     for (data, n, alpha), members in groups.items():
-        if predicted or len({sigma_of(each) for each in members}) > 1:
+        if predicted or len({sigma_of(member) for member in members}) > 1:
             name = f"{data}, n={n}, α={alpha}" if len(groups) > 1 else ""
-            tried = [each for each in budgets if data_name(each) == data_name(members[0])]
+            tried = [budget for budget in budgets if data_name(budget) == data_name(members[0])]
             yield from (envelope(members, tried, name), envelope_per_sigma(members, name))
     if predicted and not groups:
         yield envelope([], budgets)

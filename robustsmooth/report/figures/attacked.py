@@ -1,4 +1,4 @@
-"""Figures of what attacks achieved."""
+"""Figures of attacks."""
 
 from __future__ import annotations
 
@@ -23,21 +23,25 @@ def empirical_and_certified(
 ) -> Drawing:
     """Accuracy under attack at each budget beside certified accuracy (SmoothAdv Figure 3).
 
-    Attacks stand beside the certificates of the classifier that they attacked, in its colour.
+    Attacks are drawn with the certificates of the attacked classifier, in its colour.
     """
-    under_attack = {each.run.facts["classifier"] for each in attacks}
-    beside = [each for each in certifications if each.run.facts["classifier"] in under_attack]
-    drawn = [(each, style) for each in beside if (style := styles.of(each.run)) is not None]
+    under_attack = {item.run.facts["classifier"] for item in attacks}
+    beside = [
+        certification
+        for certification in certifications
+        if certification.run.facts["classifier"] in under_attack
+    ]
+    drawn = [(item, style) for item in beside if (style := styles.of(item.run)) is not None]
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
-    marked = [(each, style) for each in attacks if (style := styles.of(each.run)) is not None]
-    names = sorted({each.attack for each, _ in marked})
+    marked = [(item, style) for item in attacks if (style := styles.of(item.run)) is not None]
+    names = sorted({item.attack for item, _ in marked})
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
 
-        grid = radius_grid([each for each, _ in drawn])
-        for each, style in drawn:
-            axes.plot(grid, curve(each, grid), label=shortened(each.run.label), **style)
+        grid = radius_grid([certification for certification, _ in drawn])
+        for certification, style in drawn:
+            axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
         lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for attack, style in marked:
             lines.setdefault((attack.attack, style["color"]), []).append(
@@ -53,8 +57,8 @@ def empirical_and_certified(
             axes.add_line(Line2D([], [], marker=marker, linestyle=":", color="0.3", label=label))
         percent_axes(axes, "l2 radius r, or attack budget ε (pixel units)", "Accuracy (% of all images)")
 
-    note = "Without marks: certified, a lower bound. Marks: what attacks left standing, an upper bound."
-    concerned = [*(each.run for each in beside), *(each.run for each in attacks)]
+    note = "Without marks: certified accuracy, a lower bound. Marks: accuracy under attack, an upper bound."
+    concerned = [*(item.run for item in beside), *(item.run for item in attacks)]
     missing = [run.label for run in concerned if styles.of(run) is None]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
@@ -62,42 +66,42 @@ def empirical_and_certified(
 def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:
     """Share of images attacked within a distance (HeatSmoothing Figures 2, 6); each run's largest budget.
 
-    None where there is no curve to see: where each attack used up one budget, whose accuracy a table says.
+    None if there is no curve: if every perturbation has the length of the budget, the table is enough.
     """
     largest: dict[str, Attack] = {}
-    for each in attacks:
-        kept = largest.get(each.run.label)
-        if kept is None or (each.epsilon or 0) >= (kept.epsilon or 0):
-            largest[each.run.label] = each
-    norm = "l2" if any(each.norm == "l2" for each in largest.values()) else "linf"
-    curves = [each for each in largest.values() if each.norm == norm and _has_curve(each)]
+    for attack in attacks:
+        kept = largest.get(attack.run.label)
+        if kept is None or (attack.epsilon or 0) >= (kept.epsilon or 0):
+            largest[attack.run.label] = attack
+    norm = "l2" if any(attack.norm == "l2" for attack in largest.values()) else "linf"
+    curves = [attack for attack in largest.values() if attack.norm == norm and _has_curve(attack)]
     if not curves:
         return None
-    shown = [(each, style) for each in curves if (style := styles.of(each.run)) is not None]
+    shown = [(item, style) for item in curves if (style := styles.of(item.run)) is not None]
 
     def draw(axes: Axes) -> None:
-        reach = max((_reach(each) for each, _ in shown), default=0.0)
+        reach = max((_reach(item) for item, _ in shown), default=0.0)
         grid = np.linspace(0, reach or 1.0, 400)
-        for each, style in shown:
-            share = statistics.attack_curve(each.distance, each.won, grid)
-            axes.plot(grid, 100 * share, label=shortened(each.run.label), **style)
+        for item, style in shown:
+            share = statistics.attack_curve(item.distance, item.won, grid)
+            axes.plot(grid, 100 * share, label=shortened(item.run.label), **style)
         percent_axes(axes, f"{norm} distance (pixel units)", "Images attacked (%)")
 
     note = (
         "Share of all images with an adversarial example within the distance; a clean mistake has distance 0."
     )
-    note += left_out([each.run.label for each in curves if styles.of(each.run) is None])
+    note += left_out([item.run.label for item in curves if styles.of(item.run) is None])
     return Drawing("attack_curves", "Attack curves", note, draw)
 
 
-def _reach(each: Attack) -> float:
+def _reach(attack: Attack) -> float:
     """The largest finite distance of a success."""
-    distances = each.distance[each.won]
+    distances = attack.distance[attack.won]
     return float(distances[np.isfinite(distances)].max(initial=0.0))
 
 
-def _has_curve(each: Attack) -> bool:
+def _has_curve(attack: Attack) -> bool:
     """Whether the distances of the successes differ: not all at the budget."""
-    distances = each.distance[each.won & each.clean]
+    distances = attack.distance[attack.won & attack.clean]
     distances = distances[np.isfinite(distances)]
     return len(distances) > 0 and float(np.mean(distances < 0.97 * distances.max())) > 0.05

@@ -1,4 +1,4 @@
-"""Our curves beside published ones."""
+"""Our curves compared with published ones."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ def beside_published(
 ) -> Drawing:
     """Certified accuracy of our runs as lines, of published ones as marks at their radii.
 
-    Published ones are shown at the noise levels that ours have: of our methods, and the best one.
+    Published results are shown at our noise levels: those of our methods, and the best one.
     """
-    drawn = [(each, style) for each in certifications if (style := styles.of(each.run)) is not None]
-    levels = {sigma_of(each) for each, _ in drawn} or {paper.facts["sigma"] for paper in published}
-    methods = {each.run.facts.get("method") for each, _ in drawn}
-    near = [each for each in published if each.facts["sigma"] in levels and "rerun" not in each.source]
+    drawn = [
+        (certification, style)
+        for certification in certifications
+        if (style := styles.of(certification.run)) is not None
+    ]
+    levels = {sigma_of(certification) for certification, _ in drawn} or {
+        paper.facts["sigma"] for paper in published
+    }
+    methods = {certification.run.facts.get("method") for certification, _ in drawn}
+    near = [
+        result for result in published if result.facts["sigma"] in levels and "rerun" not in result.source
+    ]
     best = {max((p for p in near if p.facts["sigma"] == s), key=lambda p: p.acr).label for s in levels
             if any(p.facts["sigma"] == s for p in near)}  # fmt: skip
     chosen = [paper for paper in near if paper.facts["method"] in methods or paper.label in best]
@@ -34,9 +42,9 @@ def beside_published(
     shown, more = chosen[: len(MARKERS)], chosen[len(MARKERS) :]
 
     def draw(axes: Axes) -> None:
-        grid = radius_grid([each for each, _ in drawn])
-        for each, style in drawn:
-            axes.plot(grid, curve(each, grid), label=shortened(each.run.label), **style)
+        grid = radius_grid([certification for certification, _ in drawn])
+        for certification, style in drawn:
+            axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
         for paper, marker in zip(shown, MARKERS, strict=False):
             known = paper.accuracy > 0
             label = shortened(f"published: {paper.facts['method']} {paper.facts['sigma']:g}")
@@ -55,5 +63,7 @@ def beside_published(
     sources = sorted({f"{paper.facts['method']}: {paper.source}" for paper in shown})
     note = f"Grey marks: published results ({'; '.join(sources)}). Networks, epochs, images and n differ."
     note += left_out([paper.label for paper in more])
-    note += left_out([each.run.label for each in certifications if styles.of(each.run) is None])
+    note += left_out(
+        [certification.run.label for certification in certifications if styles.of(certification.run) is None]
+    )
     return Drawing("published", "Beside published results", note, draw)

@@ -1,4 +1,4 @@
-"""Figures of what was proved."""
+"""Figures of certificates."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ __all__ = [
 ]
 
 MOST_GREY = 300
-"""Grey lines beyond so many would only fill the picture."""
+"""More grey lines would only fill the picture."""
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
 
 
-def sigma_of(each: Certification) -> Any:
+def sigma_of(certification: Certification) -> Any:
     """The noise level, if it is known."""
-    return each.run.facts.get("sigma")
+    return certification.run.facts.get("sigma")
 
 
 def radius_grid(certifications: Sequence[Certification]) -> np.ndarray:
     """Radii to draw curves at, a little beyond the largest."""
-    largest = max((float(each.counted.max()) for each in certifications), default=0.0)
+    largest = max((float(certification.counted.max()) for certification in certifications), default=0.0)
     return np.linspace(0, 1.02 * largest or 1.0, 400)
 
 
-def curve(each: Certification, grid: np.ndarray) -> np.ndarray:
+def curve(certification: Certification, grid: np.ndarray) -> np.ndarray:
     """Certified accuracy in percent at the radii of `grid`."""
-    return 100 * statistics.certified_accuracy(each.correct, each.radius, grid)
+    return 100 * statistics.certified_accuracy(certification.correct, certification.radius, grid)
 
 
 def certified_accuracy(
@@ -61,28 +61,32 @@ def certified_accuracy(
         styles: The report's lines.
         level: Confidence level of the bands.
         method: Kind of the intervals.
-        data: Named in the title, where a report has several data sets.
+        data: Named in the title, if a report has several data sets.
     """
     guarantee = certifications[0].guarantee
-    drawn = [(each, style) for each in certifications if (style := styles.of(each.run)) is not None]
-    grey = [each for each in certifications if styles.of(each.run) is None]
+    drawn = [
+        (certification, style)
+        for certification in certifications
+        if (style := styles.of(certification.run)) is not None
+    ]
+    grey = [certification for certification in certifications if styles.of(certification.run) is None]
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        many = len(grey) > 50  # as a picture inside the figure, or the page gets heavy
-        for each in grey[:MOST_GREY]:
-            axes.plot(grid, curve(each, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=many)
-        for each, style in drawn:
-            axes.plot(grid, curve(each, grid), label=shortened(each.run.label), **style)
-            counts = statistics.certified_counts(each.correct, each.radius, grid)
-            low, high = statistics.interval(counts, each.images, level, method)
+        many = len(grey) > 50  # as an image inside the figure, to keep the page small
+        for item in grey[:MOST_GREY]:
+            axes.plot(grid, curve(item, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=many)
+        for certification, style in drawn:
+            axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
+            counts = statistics.certified_counts(certification.correct, certification.radius, grid)
+            low, high = statistics.interval(counts, certification.images, level, method)
             axes.fill_between(grid, 100 * low, 100 * high, color=style["color"], alpha=0.12, linewidth=0)
         accuracy = f"Accuracy {UNCERTIFIED[guarantee.kind]}" if guarantee.caveat else "Certified accuracy"
         percent_axes(axes, RADIUS.replace("l2", guarantee.norm), f"{accuracy} (% of all images)")
 
     note = f"Bands: {100 * level:g} % {METHOD_TITLES[method]} intervals over images."
-    note += left_out([each.run.label for each in grey], "in grey")
+    note += left_out([item.run.label for item in grey], "in grey")
     note += f" {guarantee.caveat}" if guarantee.caveat else ""
     title = "Certified accuracy against radius"
     if guarantee.caveat:
@@ -99,20 +103,20 @@ def _name(name: str, guarantee: Guarantee, data: str) -> str:
 
 
 def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: str = "") -> Drawing:
-    """The distribution of p_A, the lower bounds of the top class's probability; belongs beside every ACR."""
-    known = [each for each in certifications if each.p_a_lower is not None]
-    drawn = [(each, style) for each in known if (style := styles.of(each.run)) is not None]
+    """The distribution of p_A, the lower bounds of the top class's probability; to be read with every ACR."""
+    known = [certification for certification in certifications if certification.p_a_lower is not None]
+    drawn = [(item, style) for item in known if (style := styles.of(item.run)) is not None]
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
-    grey = [each for each in known if styles.of(each.run) is None]
+    grey = [item for item in known if styles.of(item.run) is None]
 
     def draw(axes: Axes) -> None:
         grid = np.linspace(0, 1, 400)
-        for each in grey[:MOST_GREY]:
+        for item in grey[:MOST_GREY]:
             axes.plot(
-                grid, _shares(each, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=len(grey) > 50
+                grid, _shares(item, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=len(grey) > 50
             )
-        for each, style in drawn:
-            axes.plot(grid, _shares(each, grid), label=shortened(each.run.label), **style)
+        for certification, style in drawn:
+            axes.plot(grid, _shares(certification, grid), label=shortened(certification.run.label), **style)
         axes.axvline(0.5, color="0.5", linewidth=0.8)
         percent_axes(
             axes, "Lower bound p of the top class's probability", "Correct images with a bound ≥ p (%)"
@@ -121,13 +125,15 @@ def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: 
 
     note = (
         "Share of all images that are correct with a bound of at least p. Below 1/2 (grey) none is "
-        "certified. The ACR weighs the right end most."
+        "certified. The right end has most weight in the ACR."
     )
-    note += left_out([each.run.label for each in grey], "in grey")
+    note += left_out([item.run.label for item in grey], "in grey")
     title = "Distribution of p_A" + (f": {data}" if data else "")
     return Drawing(_name("lower_bounds", Guarantee(), data), title, note, draw)
 
 
-def _shares(each: Certification, grid: np.ndarray) -> np.ndarray:
-    counted = each.p_a_counted
-    return 100 * statistics.exceedance(np.full(each.images, np.nan) if counted is None else counted, grid)
+def _shares(certification: Certification, grid: np.ndarray) -> np.ndarray:
+    counted = certification.p_a_counted
+    return 100 * statistics.exceedance(
+        np.full(certification.images, np.nan) if counted is None else counted, grid
+    )

@@ -1,7 +1,7 @@
-"""What a figure is: a title, a note, and how to draw it; PNG and PDF files, and SVG inside the page.
+"""Figures: a title, a note, and a function that draws; as PNG and PDF files, and as SVG in the page.
 
-Colours are Okabe and Ito's, which the colour-blind tell apart (without their yellow, too pale on white);
-lines differ in their dashes too. matplotlib is imported when a figure is drawn.
+Colours are those of Okabe and Ito, which colour-blind readers can distinguish (without their yellow, too pale
+on white); lines differ in their dashes too. matplotlib is imported when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_LINES = 7
-"""More lines than colours cannot be told apart: then the best ones are drawn, the others in grey."""
+"""If there are more lines than colours, the best ones get colours, the others are grey."""
 
 STYLE: dict[Any, Any] = {
     "figure.figsize": (5.6, 3.9), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
@@ -58,7 +58,7 @@ class Drawing:
 
     Attributes:
         name: File name without suffix.
-        title: What it shows; its heading.
+        title: Its heading.
         note: How to read it.
         draw: Draws into the axes.
     """
@@ -69,7 +69,7 @@ class Drawing:
     draw: Callable[[Axes], None]
 
     def figure(self) -> Figure:
-        """Draw it; titled, with named axes."""
+        """Draw it, with title and axis labels."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -80,7 +80,7 @@ class Drawing:
             self.draw(axes)
             handles, _ = axes.get_legend_handles_labels()
             if handles:
-                columns = 1 if max(len(str(each.get_label())) for each in handles) > 28 else 2
+                columns = 1 if max(len(str(handle.get_label())) for handle in handles) > 28 else 2
                 figure.legend(loc="outside lower left", ncols=columns)
                 rows = math.ceil(len(handles) / columns)
                 figure.set_size_inches(STYLE["figure.figsize"][0], 3.5 + 0.21 * rows)
@@ -143,7 +143,7 @@ class Styles:
                 variants.append(run.label)
 
     def of(self, run: Run) -> dict[str, Any] | None:
-        """Colour and dashes of a run; None where there are none left."""
+        """Colour and dashes of a run; None if there are none left."""
         classifier = str(run.facts.get("classifier", run.label))
         position, variant = self._classifiers[classifier], self._variants[classifier].index(run.label)
         if position >= MOST_LINES or variant >= len(DASHES):

@@ -1,4 +1,4 @@
-"""Figures of what the best of several runs reaches (SmoothAdv, Figures 1 to 3)."""
+"""Figures of the best of several runs (SmoothAdv, Figures 1 to 3)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["envelope", "envelope_per_sigma"]
 
 
 def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
-    return statistics.envelope([curve(each, grid) for each in certifications])
+    return statistics.envelope([curve(certification, grid) for certification in certifications])
 
 
 def _named(name: str, runs: int) -> str:
@@ -40,7 +40,7 @@ def _named(name: str, runs: int) -> str:
 
 def _ranked(families: Mapping[str, Sequence[Certification]]) -> list[str]:
     """The methods with the largest ACR of any run first: these get the colours."""
-    return sorted(families, key=lambda name: -max(each.counted.mean() for each in families[name]))
+    return sorted(families, key=lambda name: -max(member.counted.mean() for member in families[name]))
 
 
 def envelope(
@@ -70,7 +70,7 @@ def envelope(
 
     note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
     if tried:
-        note += " Marks: what attacks left standing of the best, an upper bound."
+        note += " Marks: accuracy of the best under attack, an upper bound."
     note += left_out(grey, "in grey")
     title = "Upper envelope over all runs" if families else "Under attack, the best of each method's runs"
     title += f": {data}" if data else ""
@@ -79,12 +79,12 @@ def envelope(
 
 def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], order: Sequence[str]) -> None:
     """The best accuracy of each method's runs under each attack, a marker for each attack."""
-    names = sorted({each.attack for members in tried.values() for each in members})
+    names = sorted({member.attack for members in tried.values() for member in members})
     for method, members in tried.items():
         best: dict[str, dict[float, float]] = {}
-        for each in members:
-            points = best.setdefault(each.attack, {})
-            points[each.epsilon] = max(100 * each.accuracy, points.get(each.epsilon, 0.0))
+        for member in members:
+            points = best.setdefault(member.attack, {})
+            points[member.epsilon] = max(100 * member.accuracy, points.get(member.epsilon, 0.0))
         for name, points in best.items():
             axes.plot(
                 sorted(points),
@@ -103,14 +103,16 @@ def envelope_per_sigma(certifications: Sequence[Certification], data: str = "") 
     families = by_method(certifications)
     order = _ranked(families)
     shown = order[: len(DASHES)]
-    sigmas = sorted({sigma_of(each) for each in certifications if sigma_of(each) is not None})
+    sigmas = sorted(
+        {sigma_of(certification) for certification in certifications if sigma_of(certification) is not None}
+    )
     levels = sigmas[: len(PALETTE)]
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
         for line, name in enumerate(shown):
             for position, sigma in enumerate(levels):
-                chosen = [each for each in families[name] if sigma_of(each) == sigma]
+                chosen = [member for member in families[name] if sigma_of(member) == sigma]
                 if chosen:
                     style: dict[str, Any] = {"color": PALETTE[position], "linestyle": DASHES[line]}
                     label = shortened(_named(f"{name} σ={sigma:g}", len(chosen)))

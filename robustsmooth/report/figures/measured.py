@@ -34,13 +34,13 @@ def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing:
     """Validation accuracy per epoch; for training runs that have it."""
 
     def draw(axes: Axes) -> None:
-        for each in trainings:
-            if (style := styles.of(each.run)) is not None:
-                values = 100 * each.metrics[PROGRESS].to_numpy(float)
-                axes.plot(np.arange(1, len(values) + 1), values, label=shortened(each.run.label), **style)
+        for training in trainings:
+            if (style := styles.of(training.run)) is not None:
+                values = 100 * training.metrics[PROGRESS].to_numpy(float)
+                axes.plot(np.arange(1, len(values) + 1), values, label=shortened(training.run.label), **style)
         percent_axes(axes, "Epoch", "Validation accuracy (%)")
 
-    missing = left_out([each.run.label for each in trainings if styles.of(each.run) is None])
+    missing = left_out([training.run.label for training in trainings if styles.of(training.run) is None])
     return Drawing("training", "Training", "On clean validation images." + missing, draw)
 
 
@@ -66,16 +66,18 @@ def agreement(rows: Sequence[Mapping[str, Any]], own: bool) -> Drawing:
             axes.fill_between(sigmas, lows, highs, color=style["color"], alpha=0.12, linewidth=0)
         percent_axes(axes, "Noise level σ of the vote (pixel units)", "Equal answers (%)")
 
-    note = "Over the images that the single pass has right. Bands: confidence intervals over images."
+    note = (
+        "Over the images that the single pass classifies correctly. Bands: confidence intervals over images."
+    )
     note += left_out(list(lines)[MOST_LINES:])
     if own:
         return Drawing("agreement", "Agreement with the network's own vote", note, draw)
     return Drawing("agreement_others", "Agreement with another network's vote", note, draw)
 
 
-def inference_over_samples(each: Measurement, voting: str) -> Drawing:
-    """Accuracy against injected noise for numbers of samples M (CPNI Figures 1, 3), one rule of voting."""
-    rows = each.rows[each.rows["voting"] == voting]
+def inference_over_samples(measurement: Measurement, voting: str) -> Drawing:
+    """Accuracy against injected noise for numbers of samples M (CPNI Figures 1, 3), one voting rule."""
+    rows = measurement.rows[measurement.rows["voting"] == voting]
 
     def draw(axes: Axes) -> None:
         samples = sorted(rows["samples"].unique())
@@ -86,25 +88,27 @@ def inference_over_samples(each: Measurement, voting: str) -> Drawing:
             axes.plot(accuracy.index, 100 * accuracy, label=f"M={count}", marker="o", markersize=3, **style)
         _noise_axes(axes)
 
-    name = re.sub(r"\W+", "_", each.run.label).strip("_")
-    title = f"{each.run.label}, {voting} votes"
+    name = re.sub(r"\W+", "_", measurement.run.label).strip("_")
+    title = f"{measurement.run.label}, {voting} votes"
     return Drawing(
-        f"inference_samples_{name}_{voting}", title, "M looks at each image decide together.", draw
+        f"inference_samples_{name}_{voting}", title, "Each answer is the vote of M noisy copies.", draw
     )
 
 
 def inference_over_votings(measurements: Sequence[Measurement], most_samples: int = 8) -> Drawing:
-    """Accuracy against injected noise for the rules of voting, with at most 8 samples (CPNI Figure 2)."""
+    """Accuracy against injected noise for the voting rules, with at most 8 samples (CPNI Figure 2)."""
 
     def draw(axes: Axes) -> None:
         position = 0
-        for each in measurements:
-            few = [count for count in each.rows["samples"].unique() if count <= most_samples]
-            rows = each.rows[each.rows["samples"] == max(few, default=each.rows["samples"].min())]
+        for measurement in measurements:
+            few = [count for count in measurement.rows["samples"].unique() if count <= most_samples]
+            rows = measurement.rows[
+                measurement.rows["samples"] == max(few, default=measurement.rows["samples"].min())
+            ]
             for voting, votes in rows.groupby("voting"):
                 if position < len(MARKERS) * len(DASHES):
                     accuracy = votes.groupby("sigma")["correct"].mean()
-                    label = f"{each.run.label}, {voting}"
+                    label = f"{measurement.run.label}, {voting}"
                     marker = MARKERS[position % len(MARKERS)]
                     style = line_style(position)
                     axes.plot(
@@ -113,8 +117,8 @@ def inference_over_votings(measurements: Sequence[Measurement], most_samples: in
                     position += 1
         _noise_axes(axes)
 
-    title = "Rules of voting over injected noise"
-    return Drawing("inference_voting", title, f"At most {most_samples} looks at each image.", draw)
+    title = "Voting rules over injected noise"
+    return Drawing("inference_voting", title, f"At most {most_samples} votes per image.", draw)
 
 
 def _noise_axes(axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""Tables of what attacks achieved."""
+"""Tables of attacks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,19 +22,19 @@ def attack_rows(
 ) -> list[dict[str, Any]]:
     """The numbers of each attack: accuracy before and under it, successes, distances, abstentions."""
     rows = []
-    for each in attacks:
-        table, held = each.rows, ~each.won
+    for attack in attacks:
+        table, held = attack.rows, ~attack.won
         low, high = statistics.interval(int(held.sum()), len(table), level, method)
-        median, mean, won = statistics.distance_statistics(each.distance, each.won)
+        median, mean, won = statistics.distance_statistics(attack.distance, attack.won)
         rows.append(
             {
-                "run": each.run.label,
-                **known_facts(each.run),
-                **each.settings,
-                "folder": str(each.run.trained or ""),
+                "run": attack.run.label,
+                **known_facts(attack.run),
+                **attack.settings,
+                "folder": str(attack.run.trained or ""),
                 "images": len(table),
-                "distance_norm": each.norm,
-                "clean_accuracy": float(each.clean.mean()),
+                "distance_norm": attack.norm,
+                "clean_accuracy": float(attack.clean.mean()),
                 "accuracy": float(held.mean()),
                 "accuracy_low": float(low),
                 "accuracy_high": float(high),
@@ -76,7 +76,7 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
     ]
     return Table(
         "attacks", "Under attack", columns, attack_rows(attacks, level, method),
-        "What attacks achieved bounds robustness from above. Distances in pixel units; an image that is "
+        "Results of attacks are upper bounds on robustness. Distances in pixel units; an image that is "
         "wrong without an attack has distance 0, a failed attack is beyond every success (∞ in the median), "
         "the mean is over successes.",
     )  # fmt: skip
@@ -85,24 +85,28 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
 def distance_table(evaluations: Evaluations) -> Table | None:
     """One row per classifier: L-bounds and the distances that attacks needed (HeatSmoothing Tables 3 and 5).
 
-    Only where smallest perturbations were asked for.
+    Only for attacks that look for the smallest perturbation.
     """
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, Column] = {}
-    for bound in (each for each in evaluations.certifications if each.guarantee.statement == "lbound"):
+    for bound in (
+        certification
+        for certification in evaluations.certifications
+        if certification.guarantee.statement == "lbound"
+    ):
         median, mean, _ = statistics.radius_statistics(np.ones_like(bound.correct), bound.radius)
         row = rows.setdefault(str(bound.run.facts["classifier"]), {})
         for name, value in (("median", median), ("mean", mean)):
             key = f"{bound.guarantee} {name}"
             row[key] = value
             columns[key] = Column(key, key, bound.kind, ".3f", best="max")
-    smallest = [each for each in evaluations.attacks if each.run.facts.get("mode") == "minimum"]
-    for each, measured in zip(smallest, attack_rows(smallest), strict=True):
-        row = rows.setdefault(str(each.run.facts["classifier"]), {})
-        name = str(each.run.facts.get("attack", "attack"))
+    smallest = [attack for attack in evaluations.attacks if attack.run.facts.get("mode") == "minimum"]
+    for attack, measured in zip(smallest, attack_rows(smallest), strict=True):
+        row = rows.setdefault(str(attack.run.facts["classifier"]), {})
+        name = str(attack.run.facts.get("attack", "attack"))
         for key in ("median", "mean", "success"):
             value = measured[key if key == "success" else f"{key}_distance"]
-            style, title = ("percent", "success (%)") if key == "success" else (".4f", f"{key} {each.norm}")
+            style, title = ("percent", "success (%)") if key == "success" else (".4f", f"{key} {attack.norm}")
             row[f"{name} {key}"] = value
             columns[f"{name} {key}"] = Column(f"{name} {key}", f"{name} {title}", "empirical", style)
     if not smallest:
@@ -112,17 +116,17 @@ def distance_table(evaluations: Evaluations) -> Table | None:
         "Adversarial distances",
         [Column("classifier", "Classifier"), *columns.values()],
         [{"classifier": classifier, **row} for classifier, row in rows.items()],
-        "Pixel units. Bounds are from below, over all images; attacks from above: the median counts a "
-        "failure as beyond every success and a clean mistake as 0, the mean is over successes.",
+        "Pixel units. L-bounds are lower bounds, over all images; attacks give upper bounds: the median "
+        "counts a failure as beyond every success and a clean mistake as 0, the mean is over successes.",
     )
 
 
 def attack_seed_table(attacks: Sequence[Attack]) -> Table:
     """Accuracy without and under attack, mean and standard deviation over seeds (CPNI Tables 1, 2 and 4)."""
-    said = {id(each): row for each, row in zip(attacks, attack_rows(attacks), strict=True)}
+    said = {id(attack): row for attack, row in zip(attacks, attack_rows(attacks), strict=True)}
     rows = []
     for group in (group for group in repetitions(attacks) if len(group) > 1):
-        members = [said[id(each)] for each in group]
+        members = [said[id(item)] for item in group]
         averaged: dict[str, Any] = {**members[0], "seeds": len(members)}
         for key in ("clean_accuracy", "accuracy"):
             mean, std = statistics.mean_and_std([member[key] for member in members])
@@ -148,9 +152,9 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     for attack in evaluations.attacks:
         if attack.epsilon is None or attack.norm != "l2":
             continue
-        for each in evaluations.certifications:
-            if _same_classifier(attack.run, each.run) and each.guarantee.usual:
-                row = _contradiction_row(attack, each, attack.epsilon)
+        for certification in evaluations.certifications:
+            if _same_classifier(attack.run, certification.run) and certification.guarantee.usual:
+                row = _contradiction_row(attack, certification, attack.epsilon)
                 rows += [row] if row else []
     columns = [
         Column("certified_by", "Certified"),
@@ -165,8 +169,9 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     ]
     return Table(
         "contradictions", "Certified and empirical accuracy at the same radius", columns, rows,
-        "An attack on the smoothed classifier can break a certificate only where that certificate or the "
-        "prediction erred, each with probability α; a tiny p-value of so many indicates a bug.",
+        "An attack on the smoothed classifier can break a certificate only if that certificate or the "
+      
+        "prediction is wrong, each with probability α; a tiny p-value indicates a bug.",
     )  # fmt: skip
 
 
@@ -180,21 +185,23 @@ def _same_classifier(attacked: Run, certified: Run) -> bool:
     )
 
 
-def _contradiction_row(attack: Attack, each: Certification, epsilon: float) -> dict[str, Any] | None:
+def _contradiction_row(attack: Attack, certification: Certification, epsilon: float) -> dict[str, Any] | None:
     images = attack.rows["idx"].to_numpy()
-    _, at_attack, at = np.intersect1d(images, each.indices, return_indices=True)
+    _, at_attack, at = np.intersect1d(images, certification.indices, return_indices=True)
     table = attack.rows.iloc[at_attack]
-    if not np.array_equal(table["label"].to_numpy(), each.labels[at]):
+    if not np.array_equal(table["label"].to_numpy(), certification.labels[at]):
         return None  # images of another data set or split
     label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
-    certified = each.correct[at] & (each.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0))
+    certified = certification.correct[at] & (
+        certification.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0)
+    )
     broken = (adversarial != label) & (adversarial != ABSTAIN)
-    alpha = 2 * float(each.run.facts.get("alpha", 0.001))
+    alpha = 2 * float(certification.run.facts.get("alpha", 0.001))
     found = statistics.contradiction(certified, broken, alpha)
     held = float((~attack.won)[at_attack].mean()) if len(table) else math.nan
-    at_radius = each.correct[at] & (each.radius[at] >= epsilon)
+    at_radius = certification.correct[at] & (certification.radius[at] >= epsilon)
     return {
-        "certified_by": each.run.label, "run": attack.run.label, "epsilon": epsilon,
+        "certified_by": certification.run.label, "run": attack.run.label, "epsilon": epsilon,
         "num_noise": attack.settings.get("num_noise"), "images": len(at),
         "certified_accuracy": float(at_radius.mean()) if len(at) else math.nan, "accuracy": held,
         "broken": found.broken, "probability": found.probability if found.broken else 1.0,

@@ -1,4 +1,4 @@
-"""Our certifications beside published ones."""
+"""Our certifications compared with published ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,8 +17,8 @@ __all__ = ["of_data", "published_table"]
 
 def of_data(certifications: Iterable[Certification], data: str) -> list[Certification]:
     """Certified l2 radii on the test images of a data set."""
-    usual = (each for each in certifications if each.guarantee.usual)
-    return [each for each in usual if each.run.facts.get("data") == data and "split" not in each.run.facts]
+    usual = (certification for certification in certifications if certification.guarantee.usual)
+    return [item for item in usual if item.run.facts.get("data") == data and "split" not in item.run.facts]
 
 
 def published_table(certifications: Sequence[Certification], published: Sequence[Published]) -> Table:
@@ -30,10 +30,19 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     """
     radii = published[0].radii
     rows: list[dict[str, Any]] = []
-    for each in certifications:
-        shares = statistics.certified_accuracy(each.correct, each.radius, radii)
-        rows.append(_row(each.run.label, "here", known_facts(each.run), each.images, each.acr, shares))
-        rows[-1] |= {"sure": sure_share(each), "complete": str(each.images)}
+    for certification in certifications:
+        shares = statistics.certified_accuracy(certification.correct, certification.radius, radii)
+        rows.append(
+            _row(
+                certification.run.label,
+                "here",
+                known_facts(certification.run),
+                certification.images,
+                certification.acr,
+                shares,
+            )
+        )
+        rows[-1] |= {"sure": sure_share(certification), "complete": str(certification.images)}
     for paper in published:
         name = f"{paper.facts['method']} {paper.facts['sigma']:g}"
         rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))

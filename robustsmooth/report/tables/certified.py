@@ -1,4 +1,4 @@
-"""Tables of what was proved."""
+"""Tables of certificates."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 UNCERTIFIED = {"assumption": "under an assumption", "estimate": "estimated"}
-"""What is said in a title in place of "certified"."""
+"""The words for "certified" in titles, for other guarantees."""
 
 DIMENSIONS = {
     "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "cifar100": 3072,
@@ -42,19 +42,19 @@ DIMENSIONS = {
 
 
 def _name(name: str, guarantee: Guarantee) -> str:
-    """A file name; the usual guarantee goes without saying."""
+    """A file name; the usual guarantee is not named."""
     return name if guarantee.usual else f"{name}_{str(guarantee).replace('-', '_')}"
 
 
 @lru_cache(maxsize=100_000)
 def _ends(hits: int, images: int, level: float, method: Method) -> tuple[float, float]:
-    """The interval of a share; a report on many logs of 500 images asks for the same ones again and again."""
+    """The interval of a share; cached, since a report on many logs needs the same ones repeatedly."""
     low, high = statistics.interval(hits, images, level, method)
     return float(low), float(high)
 
 
 def _accuracy(guarantee: Guarantee) -> str:
-    """What a share of images with a radius is called: certified only where the radii are."""
+    """The name of a share of images with a radius: certified only if the radii are certified."""
     if guarantee.caveat:
         return f"Accuracy at {guarantee.norm} radius r, {UNCERTIFIED[guarantee.kind]} ({guarantee})"
     return f"Certified accuracy at {guarantee.norm} radius r" + ("" if guarantee.usual else f" ({guarantee})")
@@ -80,12 +80,16 @@ def certified_accuracy_table(
     """
     kind, guarantee = certifications[0].kind, certifications[0].guarantee
 
-    def row(each: Certification) -> dict[str, Any]:
-        cells: dict[str, Any] = {"images": each.images, "acr": each.acr, "sure": sure_share(each)}
-        counts = statistics.certified_counts(each.correct, each.radius, radii)
+    def row(certification: Certification) -> dict[str, Any]:
+        cells: dict[str, Any] = {
+            "images": certification.images,
+            "acr": certification.acr,
+            "sure": sure_share(certification),
+        }
+        counts = statistics.certified_counts(certification.correct, certification.radius, radii)
         for radius, count in zip(radii, counts.tolist(), strict=True):
-            key, (low, high) = radius_key(radius), _ends(count, each.images, level, method)
-            cells |= {key: count / each.images, f"{key}_low": low, f"{key}_high": high}
+            key, (low, high) = radius_key(radius), _ends(count, certification.images, level, method)
+            cells |= {key: count / certification.images, f"{key}_low": low, f"{key}_high": high}
         return cells
 
     columns = [
@@ -113,7 +117,7 @@ def certified_accuracy_table(
 def envelope_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
     """The best certified accuracy of each method's runs at each radius (SmoothAdv Tables 1 and 2).
 
-    Only runs that may be compared share a row: those of the same images, number of votes and level.
+    Only comparable runs share a row: those with the same images, number of votes and alpha.
 
     Args:
         certifications: What to compare.
@@ -123,7 +127,7 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     several = False
     for (data, n, alpha), members in fair_groups(certifications).items():
         for name, runs in by_method(members).items():
-            shares = [statistics.certified_accuracy(each.correct, each.radius, radii) for each in runs]
+            shares = [statistics.certified_accuracy(run.correct, run.radius, radii) for run in runs]
             best = map(float, statistics.envelope(shares))
             cells = dict(zip(map(radius_key, radii), best, strict=True))
             rows.append(
@@ -141,7 +145,8 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     return Table(
         "envelope", "Best certified accuracy of a method's runs at each radius", columns, rows if several else
         [], "No single classifier has these accuracies: at each radius another run may be the best. It was "
-        "chosen on these very images, which flatters a method that has many runs.",
+ 
+        "chosen on these images, which favours a method with many runs.",
     )  # fmt: skip
 
 
@@ -155,7 +160,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     rows = []
     for (data, n, alpha), members in fair_groups(certifications).items():
         shares = np.array(
-            [statistics.certified_accuracy(each.correct, each.radius, radii) for each in members]
+            [statistics.certified_accuracy(member.correct, member.radius, radii) for member in members]
         )
         for at, radius in enumerate(radii if len(members) > 2 else ()):
             if shares[:, at].max() > 0:
@@ -195,39 +200,43 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
 
 
 def fair_groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any, Any], list[Certification]]:
-    """l2 certificates that may be compared: of the same images, number of votes n and level alpha."""
+    """Groups of comparable l2 certificates: with the same images, number of votes n and alpha."""
     groups: dict[tuple[str, Any, Any], list[Certification]] = {}
-    for data, members in by_data(each for each in certifications if each.guarantee.usual).items():
-        for each in members:
-            groups.setdefault((data, each.run.facts.get("n"), each.run.facts.get("alpha")), []).append(each)
+    for data, members in by_data(
+        certification for certification in certifications if certification.guarantee.usual
+    ).items():
+        for member in members:
+            groups.setdefault((data, member.run.facts.get("n"), member.run.facts.get("alpha")), []).append(
+                member
+            )
     return groups
 
 
 def radius_table(certifications: Sequence[Certification]) -> Table:
-    """ACR beside what it depends on, and median, mean and maximum radius (HeatSmoothing Table 4).
+    """ACR with what it depends on, and median, mean and maximum radius (HeatSmoothing Table 4).
 
     Args:
         certifications: Of one guarantee, at least one.
     """
     kind, guarantee = certifications[0].kind, certifications[0].guarantee
 
-    def row(each: Certification) -> dict[str, Any]:
-        radii = statistics.radius_statistics(each.correct, each.radius)
-        facts = each.run.facts
+    def row(certification: Certification) -> dict[str, Any]:
+        radii = statistics.radius_statistics(certification.correct, certification.radius)
+        facts = certification.run.facts
         known = guarantee.usual and all(
             isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha")
         )
         return {
-            "images": each.images,
-            "clean": math.nan if guarantee.at_some_radii else float(each.correct.mean()),
-            "abstained": each.abstained / each.images,
-            "acr": each.acr,
-            "sure": sure_share(each),
+            "images": certification.images,
+            "clean": math.nan if guarantee.at_some_radii else float(certification.correct.mean()),
+            "abstained": certification.abstained / certification.images,
+            "acr": certification.acr,
+            "sure": sure_share(certification),
             "median_radius": math.nan if guarantee.at_some_radii else radii.median,
             "max_radius": radii.largest,
             "reachable_radius": _reachable(facts) if known else math.nan,
-            "votes": each.votes,
-            "seconds": each.seconds,
+            "votes": certification.votes,
+            "seconds": certification.seconds,
         }
 
     columns = [
@@ -271,16 +280,22 @@ def _reachable(facts: Any) -> float:
 
 
 def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] = (1, 2)) -> Table:
-    """Certified l_inf accuracy by conversion from l2 (SmoothAdv Table 3), where the images' size is known."""
+    """Certified l_inf accuracy by conversion from l2 (SmoothAdv Table 3), if the images' size is known."""
 
-    def dimension(each: Certification) -> Any:
-        return each.run.facts.get("dimension", DIMENSIONS.get(str(each.run.facts.get("data"))))
+    def dimension(certification: Certification) -> Any:
+        return certification.run.facts.get(
+            "dimension", DIMENSIONS.get(str(certification.run.facts.get("data")))
+        )
 
-    def row(each: Certification) -> dict[str, Any]:
-        radii = [statistics.l2_radius(budget / 255, int(dimension(each))) for budget in budgets]
-        shares = statistics.certified_accuracy(each.correct, each.radius, radii)
+    def row(certification: Certification) -> dict[str, Any]:
+        radii = [statistics.l2_radius(budget / 255, int(dimension(certification))) for budget in budgets]
+        shares = statistics.certified_accuracy(certification.correct, certification.radius, radii)
         cells = {f"linf@{budget}/255": float(share) for budget, share in zip(budgets, shares, strict=True)}
-        return {"dimension": int(dimension(each)), **cells, "clean": float(each.correct.mean())}
+        return {
+            "dimension": int(dimension(certification)),
+            **cells,
+            "clean": float(certification.correct.mean()),
+        }
 
     columns = [
         RUN,
@@ -289,7 +304,11 @@ def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] =
         *(Column(f"linf@{b}/255", f"l∞ {b}/255 (%)", "certificate", "percent", best="max") for b in budgets),
         Column("clean", "Accuracy at r=0 (%)", "certificate", "percent", best="max"),
     ]
-    known = [each for each in certifications if each.guarantee.usual and dimension(each) is not None]
+    known = [
+        certification
+        for certification in certifications
+        if certification.guarantee.usual and dimension(certification) is not None
+    ]
     return Table(
         "linf", "Certified l∞ accuracy by conversion", columns, certified_rows(known, row),
         "An l2 radius r implies an l∞ radius r/√d, with d values per image.",

@@ -1,4 +1,4 @@
-"""What the tables share."""
+"""The common parts of the tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -27,26 +27,32 @@ RUN = Column("run", "Run")
 DATA = Column("data_set", "Data")
 SURE = 0.9
 P_A = Column("sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent")
-"""Stands beside every ACR, which alone rewards certainty on a few easy images."""
+"""Shown with every ACR, which alone rewards certainty on a few easy images."""
 
 MANY = 40
 """More rows than this are sorted, the best first."""
 
 
 def default_radii(certifications: Iterable[Certification]) -> list[float]:
-    """Up to ten round radii that cover what was certified."""
-    largest = max((float(each.counted.max()) for each in certifications if each.images), default=0.0)
+    """Up to ten round radii that cover the certified radii."""
+    largest = max(
+        (float(certification.counted.max()) for certification in certifications if certification.images),
+        default=0.0,
+    )
     steps = [0.05, *(base * 10.0**power for power in range(-1, 300) for base in (1.0, 2.5, 5.0))]
     step = next(step for step in steps if largest / step <= 9.5)
     return [round(step * count, 10) for count in range(int(largest / step) + 1)]
 
 
 def asked_radii(certifications: Iterable[Certification]) -> list[float]:
-    """The radii that tests of some radii asked about, as far as any image has them.
+    """The radii of certificates that test some radii, if any image has them.
 
     A correct answer with radius 0 is one whose majority was proved: an abstention is not correct.
     """
-    stated = (each.radius[(each.radius > 0) | each.correct] for each in certifications)
+    stated = (
+        certification.radius[(certification.radius > 0) | certification.correct]
+        for certification in certifications
+    )
     return sorted({float(radius) for radii in stated for radius in radii})
 
 
@@ -65,9 +71,9 @@ def radius_columns(radii: Sequence[float], kind: Any, interval: bool = False) ->
     ]
 
 
-def sure_share(each: Certification) -> float | None:
+def sure_share(certification: Certification) -> float | None:
     """Share of all images that are correct with a lower bound of p_A of at least 0.9; None if not known."""
-    counted = each.p_a_counted
+    counted = certification.p_a_counted
     return None if counted is None else float(statistics.exceedance(counted, [SURE])[0])
 
 
@@ -79,13 +85,13 @@ def known_facts(run: Run) -> dict[str, Any]:
 def certified_rows(
     certifications: Iterable[Certification], row: Callable[[Certification], Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One row for each certification, those of one data set together, of many the best first."""
+    """One row for each certification, grouped by data set; if there are many, the best first."""
     rows = []
     for name, members in by_data(certifications).items():
         if len(members) > MANY:
-            members = sorted(members, key=lambda each: -each.counted.mean())
+            members = sorted(members, key=lambda member: -member.counted.mean())
         rows += [
-            {"run": each.run.label, **known_facts(each.run), "data_set": name, **row(each)}
-            for each in members
+            {"run": member.run.label, **known_facts(member.run), "data_set": name, **row(member)}
+            for member in members
         ]
     return rows

@@ -17,9 +17,9 @@ __all__ = ["comparison_table", "seed_comparison_table", "seed_table", "unpaired"
 
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
-    """Why classifiers are not compared in pairs, in a sentence each."""
-    usual = [each for each in certifications if each.guarantee.usual]
-    unknown = [each for each in usual if each.run.facts.get("data") is None]
+    """Messages about classifiers that are not compared in pairs."""
+    usual = [certification for certification in certifications if certification.guarantee.usual]
+    unknown = [item for item in usual if item.run.facts.get("data") is None]
     if len(usual) < 2 or not unknown:
         return []
     return [
@@ -30,9 +30,9 @@ def unpaired(certifications: Iterable[Certification]) -> list[str]:
 
 
 def comparison_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
-    """The classifier with the largest ACR against each other one, on the images that both were certified on.
+    """The classifier with the largest ACR against each other one, on their common images.
 
-    Only classifiers on the same known data set, whose labels agree, with the same number of votes and level.
+    Only classifiers on the same known data set, whose labels agree, with the same number of votes and alpha.
 
     Args:
         certifications: What to compare.
@@ -41,9 +41,9 @@ def comparison_table(certifications: Sequence[Certification], radii: Sequence[fl
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
     for (data, _, _), members in fair_groups(
-        each for each in certifications if each.run.facts.get("data")
+        certification for certification in certifications if certification.run.facts.get("data")
     ).items():
-        ranked = sorted(members, key=lambda each: -each.acr)
+        ranked = sorted(members, key=lambda member: -member.acr)
         rows += [
             {"data_set": data, **row} for second in ranked[1:] if (row := _pair(ranked[0], second, radius))
         ]
@@ -90,7 +90,7 @@ def _pair(first: Certification, second: Certification, radius: float) -> dict[st
 
 
 def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
-    """Mean and standard deviation over seeds of runs that differ in nothing else."""
+    """Mean and standard deviation over runs that differ only in the seed."""
     rows = []
     for (data, n, alpha), members in fair_groups(certifications).items():
         for group in (group for group in repetitions(members) if len(group) > 1):
@@ -120,14 +120,14 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
             *(replace(column, spread=f"{column.key}_std") for column in columns),
         ],
         rows,
-        "The standard deviation is that of single runs, each trained and certified under a seed of its own.",
+        "The standard deviation is that of single runs, trained and certified with different seeds.",
     )
 
 
 def seed_comparison_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
     """Differences between methods that were run under several seeds, over images and seeds.
 
-    The one with the largest mean ACR against each other one; no rows where no method has several seeds.
+    The one with the largest mean ACR against each other one; no rows if no method has several seeds.
 
     Args:
         certifications: What to compare.
@@ -135,9 +135,9 @@ def seed_comparison_table(certifications: Sequence[Certification], radii: Sequen
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
-    known = (each for each in certifications if each.run.facts.get("data"))
+    known = (certification for certification in certifications if certification.run.facts.get("data"))
     for (data, _, _), members in fair_groups(known).items():
-        groups = sorted(repetitions(members), key=lambda group: -np.mean([each.acr for each in group]))
+        groups = sorted(repetitions(members), key=lambda group: -np.mean([member.acr for member in group]))
         for other in groups[1:] if any(len(group) > 1 for group in groups) else ():
             row = _difference(groups[0], other, radius)
             rows += [{"data_set": data, **row}] if row else []
@@ -171,21 +171,21 @@ def _difference(
     first: Sequence[Certification], second: Sequence[Certification], radius: float
 ) -> dict[str, Any] | None:
     """Two methods, each a run per seed, on the images that all these runs share."""
-    every = [each.indices for each in (*first, *second)]
+    every = [item.indices for item in (*first, *second)]
     found, counts = np.unique(np.concatenate(every), return_counts=True)
     shared = found[counts == len(every)]
     if len(shared) < 2:
         return None
     row = {"first": _family(first), "second": _family(second), "images": len(shared)}
     values: dict[str, Callable[[Certification], Any]] = {
-        "acr_difference": lambda each: each.counted,
-        "at_difference": lambda each: each.correct & (each.radius >= radius),
+        "acr_difference": lambda item: item.counted,
+        "at_difference": lambda item: item.correct & (item.radius >= radius),
     }
-    if all(each.p_a_lower is not None for each in (*first, *second)):
-        values["sure_difference"] = lambda each: np.asarray(each.p_a_counted) >= SURE
+    if all(item.p_a_lower is not None for item in (*first, *second)):
+        values["sure_difference"] = lambda item: np.asarray(item.p_a_counted) >= SURE
     for key, value in values.items():
         one, other = (
-            np.array([value(each)[_places(each, shared)] for each in group], float)
+            np.array([value(member)[_places(member, shared)] for member in group], float)
             for group in (first, second)
         )
         difference = statistics.difference_over_seeds(one, other)
@@ -194,10 +194,10 @@ def _difference(
     return {**row, "seeds": f"{len(first)} and {len(second)}"}
 
 
-def _places(each: Certification, images: np.ndarray) -> np.ndarray:
-    """Where these images, sorted, stand in a certification."""
-    order = np.argsort(each.indices)
-    return order[np.searchsorted(each.indices, images, sorter=order)]
+def _places(certification: Certification, images: np.ndarray) -> np.ndarray:
+    """The positions of these images, sorted, in a certification."""
+    order = np.argsort(certification.indices)
+    return order[np.searchsorted(certification.indices, images, sorter=order)]
 
 
 def _family(group: Sequence[Certification]) -> str:
@@ -206,8 +206,10 @@ def _family(group: Sequence[Certification]) -> str:
 
 def _values(group: Sequence[Certification], radii: Sequence[float]) -> dict[str, list[float]]:
     """The numbers of each run, by the keys of their columns."""
-    shares = np.array([statistics.certified_accuracy(each.correct, each.radius, radii) for each in group])
-    values = {"acr": [each.acr for each in group]}
-    sure = [share for each in group if (share := sure_share(each)) is not None]
+    shares = np.array(
+        [statistics.certified_accuracy(member.correct, member.radius, radii) for member in group]
+    )
+    values = {"acr": [member.acr for member in group]}
+    sure = [share for member in group if (share := sure_share(member)) is not None]
     values |= {"sure": sure} if len(sure) == len(group) else {}
     return values | {radius_key(radius): shares[:, at].tolist() for at, radius in enumerate(radii)}

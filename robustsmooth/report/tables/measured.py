@@ -21,12 +21,12 @@ MOST_PAIRS = 12
 def agreement_rows(
     measurements: Iterable[Measurement], level: float = 0.95, method: Method = "clopper_pearson"
 ) -> Iterator[dict[str, Any]]:
-    """How often one network's single pass says what a vote says: its own, or another network's.
+    """How often a network's single pass agrees with a vote: its own, or another network's.
 
-    Over the images that the single pass has right, as in HeatSmoothing's Figure 3.
+    Over the images that the single pass classifies correctly, as in HeatSmoothing's Figure 3.
     """
-    chosen = [each for each in measurements if each.kind == "agreement"]
-    pairs = [(each, each) for each in chosen]
+    chosen = [measurement for measurement in measurements if measurement.kind == "agreement"]
+    pairs = [(item, item) for item in chosen]
     others = [(one, other) for one in chosen for other in chosen if one is not other]
     for one, other in pairs + others[:MOST_PAIRS]:
         keys = ["idx", "sigma"]
@@ -63,8 +63,8 @@ def agreement_table(
         "Agreement of a single pass with the stochastic vote",
         columns,
         list(agreement_rows(measurements, level, method)),
-        "Share of equal answers over the images that the single pass has right; an abstaining vote agrees "
-        "with nothing.",
+        "Share of equal answers over the images that the single pass classifies correctly; an abstention of "
+        "the vote counts as disagreement.",
     )
 
 
@@ -73,20 +73,20 @@ def prediction_table(
 ) -> Table:
     """Accuracy and abstention of PREDICT (SmoothAdv, Appendix C.5: over its number of votes)."""
     rows = []
-    for each in (each for each in measurements if each.kind == "predict"):
-        hits = int((each.rows["correct"] == 1).sum())
-        low, high = statistics.interval(hits, len(each.rows), level, method)
-        key = "accuracy" if each.attacked_with is None else "attacked"
+    for item in (measurement for measurement in measurements if measurement.kind == "predict"):
+        hits = int((item.rows["correct"] == 1).sum())
+        low, high = statistics.interval(hits, len(item.rows), level, method)
+        key = "accuracy" if item.attacked_with is None else "attacked"
         rows.append(
             {
-                "run": each.run.label,
-                **known_facts(each.run),
-                "images": len(each.rows),
-                key: hits / len(each.rows),
+                "run": item.run.label,
+                **known_facts(item.run),
+                "images": len(item.rows),
+                key: hits / len(item.rows),
                 f"{key}_low": float(low),
                 f"{key}_high": float(high),
-                "abstained": float((each.rows["predict"] == ABSTAIN).mean()),
-                "seconds": float(each.rows["time"].mean()) if "time" in each.rows else math.nan,
+                "abstained": float((item.rows["predict"] == ABSTAIN).mean()),
+                "seconds": float(item.rows["time"].mean()) if "time" in item.rows else math.nan,
             }
         )
     columns = [
@@ -121,15 +121,15 @@ def prediction_table(
 def timing_table(measurements: Iterable[Measurement]) -> Table:
     """Inference time of one pass against the vote (HeatSmoothing Table 2)."""
     rows = []
-    for each in (each for each in measurements if each.kind == "timing"):
-        single, vote = each.rows["single_seconds"].median(), each.rows["vote_seconds"].median()
+    for item in (measurement for measurement in measurements if measurement.kind == "timing"):
+        single, vote = item.rows["single_seconds"].median(), item.rows["vote_seconds"].median()
         rows.append(
             {
-                "run": each.run.label,
-                **known_facts(each.run),
-                "device": str(each.rows["device"].iloc[0]),
-                "n": int(each.rows["n"].iloc[0]),
-                "images": len(each.rows),
+                "run": item.run.label,
+                **known_facts(item.run),
+                "device": str(item.rows["device"].iloc[0]),
+                "n": int(item.rows["n"].iloc[0]),
+                "images": len(item.rows),
                 "single_ms": 1000 * float(single),
                 "vote_ms": 1000 * float(vote),
                 "ratio": float(vote / single) if single else math.nan,
@@ -149,17 +149,19 @@ def timing_table(measurements: Iterable[Measurement]) -> Table:
         "Inference time",
         columns,
         rows,
-        "Median over images, one image at a time; the quickest of several runs each.",
+        "Median over images, one image at a time; the shortest of several runs.",
     )
 
 
 def inference_table(measurements: Iterable[Measurement]) -> Table:
     """Accuracy of smoothed inference without and under attacks, mean over seeds (CPNI Tables 3 and 4).
 
-    One row per network, rule of voting, number of votes and noise level. Of large grids only the most votes,
-    at no noise and at the best level of each attack.
+    One row per network, voting rule, number of votes and noise level. For large grids only the largest number
+    of votes, without noise and at the best level of each attack.
     """
-    repeated = list(repetitions(each for each in measurements if each.kind == "smoothed_inference"))
+    repeated = list(
+        repetitions(measurement for measurement in measurements if measurement.kind == "smoothed_inference")
+    )
     names = [_attack_name(members[0], repeated) for members in repeated]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for network in dict.fromkeys(_network_name(members[0]) for members in repeated):
@@ -200,35 +202,35 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
         "Smoothed inference",
         columns,
         list(rows.values()),
-        "Of large grids: with the most votes, without injected noise and at the level with the largest "
-        "accuracy. That level was chosen on these very images, which flatters it a little.",
+        "For large grids: with the most votes, without injected noise and at the level with the largest "
+        "accuracy. That level was chosen on these images, which favours it slightly.",
     )
 
 
-def _network_name(each: Measurement) -> str:
-    return str(each.run.facts.get("classifier", each.run.label))
+def _network_name(measurement: Measurement) -> str:
+    return str(measurement.run.facts.get("classifier", measurement.run.label))
 
 
-def _attack_name(each: Measurement, repeated: Sequence[Sequence[Measurement]]) -> str:
-    """The attack; the evaluation's folder where one network met several attacks of that name."""
-    told = str(each.run.facts.get("attack", "none"))
+def _attack_name(measurement: Measurement, repeated: Sequence[Sequence[Measurement]]) -> str:
+    """The attack; the evaluation's folder if a network has several attacks of that name."""
+    told = str(measurement.run.facts.get("attack", "none"))
     alike = [
         members
         for members in repeated
-        if _network_name(members[0]) == _network_name(each)
+        if _network_name(members[0]) == _network_name(measurement)
         and str(members[0].run.facts.get("attack", "none")) == told
     ]
-    return each.run.folder.name if len(alike) > 1 else "clean" if told == "none" else told
+    return measurement.run.folder.name if len(alike) > 1 else "clean" if told == "none" else told
 
 
 def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
-    """Accuracies by (voting, votes, level), one column per seed; where all of them have it."""
-    by_seed = [each.rows.groupby(["voting", "samples", "sigma"])["correct"].mean() for each in members]
+    """Accuracies by (voting, votes, level), one column per seed, if all seeds have them."""
+    by_seed = [member.rows.groupby(["voting", "samples", "sigma"])["correct"].mean() for member in members]
     return pd.concat(by_seed, axis=1).dropna()
 
 
 def _shown(accuracies: Iterable[pd.DataFrame]) -> pd.MultiIndex:
-    """Which rows a table has room for: all of a small grid."""
+    """The rows to show: all of a small grid."""
     frames = list(accuracies)
     index = frames[0].index
     for frame in frames[1:]:

@@ -1,4 +1,4 @@
-"""Tables of classifiers: everything about one in a row, and its training."""
+"""Tables of classifiers: one row with everything about a classifier, and its training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ from robustsmooth.report.tables.common import (
 __all__ = ["overview_table", "training_table"]
 
 OF_ATTACKS = ("mode", "norm", "steps", "images", "source", "seed")
-"""What tells two attacks apart that have the same title."""
+"""Facts that distinguish two attacks with the same title."""
 
 
 @dataclass
 class _Row:
-    """One network with one noise level under one certification, and what is said about it."""
+    """One network with one noise level and one certification, and its values."""
 
     certification: Certification | None
     label: str
@@ -36,28 +36,34 @@ class _Row:
 
 
 def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | None:
-    """What was proved, what attacks achieved, what the training took: one row per network and certification.
+    """Certificates, attacks and training: one row per network and certification.
 
-    Only where evaluations name a checkpoint. Certifications of one network at several noise levels, numbers
-    of votes or images are rows of their own; other guarantees and attacks get columns of their own. Runs that
-    differ only in their seed become one row of means and standard deviations.
+    Only for evaluations with a checkpoint. Certifications of one network with several noise levels, numbers
+    of votes or images are separate rows; other guarantees and attacks get separate columns. Runs that differ
+    only in their seed become one row of means and standard deviations.
     """
     columns: dict[str, Column] = {}
     rows: dict[tuple[str, Any], list[_Row]] = {}
-    known = [each for each in evaluations.certifications if each.run.checkpoint is not None]
-    for each in sorted(known, key=lambda each: not each.guarantee.usual):
-        cells = _certified_cells(each, radii, columns)
-        home = rows.setdefault(_classifier(each), [])
+    known = [
+        certification
+        for certification in evaluations.certifications
+        if certification.run.checkpoint is not None
+    ]
+    for item in sorted(known, key=lambda item: not item.guarantee.usual):
+        cells = _certified_cells(item, radii, columns)
+        home = rows.setdefault(_classifier(item), [])
         free = next(
-            (row for row in home if not each.guarantee.usual and not row.cells.keys() & cells.keys()), None
+            (row for row in home if not item.guarantee.usual and not row.cells.keys() & cells.keys()), None
         )
         if free is None:
-            home.append(free := _Row(each, each.run.label))
+            home.append(free := _Row(item, item.run.label))
         free.cells |= cells
-    _add_attacks([each for each in evaluations.attacks if each.run.checkpoint is not None], rows, columns)
+    _add_attacks(
+        [attack for attack in evaluations.attacks if attack.run.checkpoint is not None], rows, columns
+    )
     if not rows:
         return None
-    seconds = {each.run.facts["classifier"]: each.seconds for each in evaluations.trainings}
+    seconds = {training.run.facts["classifier"]: training.seconds for training in evaluations.trainings}
     for (classifier, _), home in rows.items():
         for row in home:
             row.cells["seconds"] = seconds.get(classifier, math.nan)
@@ -84,8 +90,8 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         "number of votes. Certified columns "
         "hold for the smoothed classifier with"
         " probability 1 - α per image; "
-        "empirical columns say what the named "
-        "attack left standing; clean accuracy "
+        "empirical columns are accuracies "
+        "under the named attack; clean accuracy "
         "is the network's own, without noise. "
         "ACR: average certified radius; p_A: "
         "lower bound of the top class's "
@@ -93,62 +99,67 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     )  # fmt: skip
 
 
-def _classifier(each: Certification | Attack) -> tuple[str, Any]:
+def _classifier(certification: Certification | Attack) -> tuple[str, Any]:
     """A network and the noise level of its smoothing."""
-    return str(each.run.facts["classifier"]), each.run.facts.get("sigma")
+    return str(certification.run.facts["classifier"]), certification.run.facts.get("sigma")
 
 
 def _certified_cells(
-    each: Certification, radii: Sequence[float], columns: dict[str, Column]
+    certification: Certification, radii: Sequence[float], columns: dict[str, Column]
 ) -> dict[str, Any]:
-    """The numbers of a certification by the keys of their columns, which are added where they are new."""
-    guarantee = each.guarantee
+    """The numbers of a certification by the keys of their columns, which are added if they are new."""
+    guarantee = certification.guarantee
     name = "" if guarantee.usual else f" {guarantee}"
-    made = [] if guarantee.at_some_radii else [Column("acr", "ACR", each.kind, ".3f", best="max")]
+    made = [] if guarantee.at_some_radii else [Column("acr", "ACR", certification.kind, ".3f", best="max")]
     made += [] if guarantee.at_some_radii else [P_A]
-    made += radius_columns(_asked(each, radii), each.kind)
+    made += radius_columns(_asked(certification, radii), certification.kind)
     for column in made:
         key = f"{column.key}{name}"
         title = column.title if guarantee.usual else column.title.replace(" (%)", "") + name
         columns.setdefault(
             key,
-            Column(key, title + (" (%)" if column.style == "percent" and name else ""), each.kind,
+            Column(key, title + (" (%)" if column.style == "percent" and name else ""), certification.kind,
             column.style,
                    best=column.best, head=column.head if guarantee.usual else "", spread=f"{key}_std"),
         )  # fmt: skip
-    shares = statistics.certified_accuracy(each.correct, each.radius, _asked(each, radii))
+    shares = statistics.certified_accuracy(
+        certification.correct, certification.radius, _asked(certification, radii)
+    )
     cells: dict[str, Any] = (
-        {} if guarantee.at_some_radii else {f"acr{name}": each.acr, f"sure{name}": sure_share(each)}
+        {}
+        if guarantee.at_some_radii
+        else {f"acr{name}": certification.acr, f"sure{name}": sure_share(certification)}
     )
     cells |= {
-        f"{radius_key(r)}{name}": float(share) for r, share in zip(_asked(each, radii), shares, strict=True)
+        f"{radius_key(r)}{name}": float(share)
+        for r, share in zip(_asked(certification, radii), shares, strict=True)
     }
     if guarantee.usual:
-        metrics = each.run.summary.get("metrics")
+        metrics = certification.run.summary.get("metrics")
         cells |= {
-            "images": each.images,
+            "images": certification.images,
             "top1": metrics.get("test/top1") if isinstance(metrics, Mapping) else None,
         }
     return cells
 
 
-def _asked(each: Certification, radii: Sequence[float]) -> list[float]:
-    """The radii at which a certification says something: of a test of some radii, those."""
-    return asked_radii([each]) if each.guarantee.at_some_radii else list(radii)
+def _asked(certification: Certification, radii: Sequence[float]) -> list[float]:
+    """The radii of a certification that tests only some radii; otherwise all."""
+    return asked_radii([certification]) if certification.guarantee.at_some_radii else list(radii)
 
 
 def _add_attacks(
     attacks: Sequence[Attack], rows: dict[tuple[str, Any], list[_Row]], columns: dict[str, Column]
 ) -> None:
-    """Each attack's column, in the rows of the classifier that it attacked, or of its network."""
-    for each, said, title in _titled(attacks):
-        classifier, sigma = _classifier(each)
-        of_network = each.run.facts.get("target") == "network"
+    """Add a column per attack, in the rows of the attacked classifier or of its network."""
+    for item, said, title in _titled(attacks):
+        classifier, sigma = _classifier(item)
+        of_network = item.run.facts.get("target") == "network"
         homes = [row for (name, level), home in rows.items() if name == classifier and (of_network or level ==
         sigma)
                  for row in home]  # fmt: skip
         if not homes:
-            homes = rows.setdefault((classifier, sigma), [_Row(None, each.run.label)])
+            homes = rows.setdefault((classifier, sigma), [_Row(None, item.run.label)])
         for row in homes:
             row.cells[title] = said["accuracy"]
         columns.setdefault(
@@ -157,13 +168,13 @@ def _add_attacks(
 
 
 def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str]]:
-    """Each attack with its numbers and a title; two attacks of one classifier never share one."""
+    """Each attack with its numbers and a title; two attacks of one classifier never share a title."""
     said = attack_rows(attacks)
     titles = [_attack_title(row) for row in said]
     for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
         places: dict[Any, list[int]] = {}
-        for at, each in enumerate(attacks):
-            places.setdefault((_classifier(each), titles[at]), []).append(at)
+        for at, attack in enumerate(attacks):
+            places.setdefault((_classifier(attack), titles[at]), []).append(at)
         clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
         if not clashing:
             break
@@ -175,9 +186,9 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
             ]
             titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
     seen: set[Any] = set()
-    for at, each in enumerate(attacks):
-        if (key := (_classifier(each), titles[at])) in seen:
-            titles[at] += f" ({each.run.path.name})"
+    for at, attack in enumerate(attacks):
+        if (key := (_classifier(attack), titles[at])) in seen:
+            titles[at] += f" ({attack.run.path.name})"
         seen.add(key)
     return list(zip(attacks, said, titles, strict=True))
 
@@ -194,11 +205,11 @@ def _attack_title(attack: Mapping[str, Any]) -> str:
 
 
 def _merged(rows: Mapping[tuple[str, Any], Sequence[_Row]]) -> list[dict[str, Any]]:
-    """The rows as they are printed: repetitions under several seeds as one, in the order of the first."""
+    """The rows as they are printed: repetitions with several seeds as one row, in the order of the first."""
     every = [row for home in rows.values() for row in home]
     by_run = {id(row.certification): row for row in every if row.certification is not None}
     groups = {
-        id(group[0]): [by_run[id(each)] for each in group]
+        id(group[0]): [by_run[id(member)] for member in group]
         for group in repetitions(row.certification for row in every if row.certification is not None)
     }
     merged = []
@@ -219,7 +230,7 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     label = rows[0].label.replace(str(first.run.facts["classifier"]), family) if first is not None else family
     row: dict[str, Any] = {"classifier": label, "seeds": len(rows), "images": rows[0].cells.get("images")}
     for key in (key for key in rows[0].cells if key != "images"):
-        values = [each.cells.get(key) for each in rows]
+        values = [item.cells.get(key) for item in rows]
         if all(isinstance(value, int | float) for value in values):
             row[key], row[f"{key}_std"] = statistics.mean_and_std(values)  # type: ignore[arg-type]
     return row
@@ -228,15 +239,15 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
 def training_table(evaluations: Evaluations) -> Table:
     """Training time per epoch and in total (SODM Tables 4 and 5), with the last validation metrics."""
     rows = []
-    for each in evaluations.trainings:
-        last = each.metrics.ffill().iloc[-1] if len(each.metrics) else {}
+    for training in evaluations.trainings:
+        last = training.metrics.ffill().iloc[-1] if len(training.metrics) else {}
         row: dict[str, Any] = {
-            "run": each.run.label,
-            **known_facts(each.run),
-            "epochs": each.epochs,
-            "seconds": each.seconds,
+            "run": training.run.label,
+            **known_facts(training.run),
+            "epochs": training.epochs,
+            "seconds": training.seconds,
         }
-        row["epoch_seconds"] = each.seconds / each.epochs if each.epochs else math.nan
+        row["epoch_seconds"] = training.seconds / training.epochs if training.epochs else math.nan
         row |= {key: float(last[key]) for key in ("val/top1", "val/noisy_top1", "val/acr") if key in last}
         rows.append(row)
     columns = [

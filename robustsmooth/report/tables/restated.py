@@ -23,32 +23,32 @@ from robustsmooth.report.tables.common import (
 __all__ = ["restated_table"]
 
 SAME_STATEMENT = ("Cohen", "cohen", "given_class", None)
-"""Certificates whose bound is that of a fixed number of votes; None: a log of the field's."""
+"""Certificates with a fixed number of votes; None for a foreign log."""
 
 
 def restated_table(
     certifications: Iterable[Certification], radii: Sequence[float], votes: int | None = None
 ) -> Table:
-    """Each certification as it would have been with the same, smaller number of votes.
+    """The expected result of each certification with the same, smaller number of votes.
 
     Args:
         certifications: Of all data sets and guarantees.
         radii: In pixel units.
-        votes: The number to restate at; if None the smallest on the same images, where there are several.
+        votes: The number to restate at; if None, the smallest one on the same images, if they differ.
     """
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     for (data, alpha), members in _groups(certifications).items():
-        numbers = {int(each.run.facts["n"]) for each in members}
+        numbers = {int(member.run.facts["n"]) for member in members}
         m = votes if votes is not None else min(numbers)
         if votes is None and len(numbers) < 2:
             continue
-        for each in members:
-            row = _row(each, m, radii)
+        for member in members:
+            row = _row(member, m, radii)
             if row is None:
-                left_out.append(f"{each.run.label} (n={each.run.facts['n']})")
+                left_out.append(f"{member.run.label} (n={member.run.facts['n']})")
             else:
-                facts = {**known_facts(each.run), "run": each.run.label, "data_set": data, "alpha": alpha}
+                facts = {**known_facts(member.run), "run": member.run.label, "data_set": data, "alpha": alpha}
                 rows.append({**facts, **row})
     columns = [
         RUN,
@@ -62,50 +62,50 @@ def restated_table(
         *radius_columns(radii, "certificate"),
     ]
     note = (
-        "What that many of the votes would have certified, exactly, in the mean over their choice "
-        "(hypergeometric). Counts from rounded radii are near, not exact."
+        "The exact expected result of a random subset of the votes (hypergeometric). "
+        "Counts from rounded radii are approximate."
     )
     if left_out:
         more = f" and {len(left_out) - 6} more" if len(left_out) > 6 else ""
-        note += f" Not restated, for want of votes or of counts: {', '.join(left_out[:6])}{more}."
+        note += f" Not restated, for lack of votes or counts: {', '.join(left_out[:6])}{more}."
     return Table("restated", "With the same number of votes", columns, rows, note)
 
 
 def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], list[Certification]]:
     """Certifications of the same images and level whose number of votes is known."""
     groups: dict[tuple[str, Any], list[Certification]] = {}
-    usual = (each for each in certifications if each.guarantee.usual)
+    usual = (certification for certification in certifications if certification.guarantee.usual)
     for data, members in by_data(usual).items():
-        for each in members:
-            facts = each.run.facts
+        for member in members:
+            facts = member.run.facts
             if all(isinstance(facts.get(name), int | float) for name in ("n", "alpha", "sigma")):
-                groups.setdefault((data, facts["alpha"]), []).append(each)
+                groups.setdefault((data, facts["alpha"]), []).append(member)
     return groups
 
 
-def _row(each: Certification, m: int, radii: Sequence[float]) -> dict[str, Any] | None:
+def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[str, Any] | None:
     """The numbers at m votes; None if they cannot be known."""
-    facts, keys = each.run.facts, [radius_key(radius) for radius in radii]
+    facts, keys = certification.run.facts, [radius_key(radius) for radius in radii]
     n = int(facts["n"])
     if n == m:
-        shares = statistics.certified_accuracy(each.correct, each.radius, radii)
+        shares = statistics.certified_accuracy(certification.correct, certification.radius, radii)
         cells = {
-            "acr": each.acr,
-            "sure": sure_share(each),
+            "acr": certification.acr,
+            "sure": sure_share(certification),
             **dict(zip(keys, map(float, shares), strict=True)),
         }
-        return {"restated": m, "counts": "as certified", "images": each.images, **cells}
+        return {"restated": m, "counts": "as certified", "images": certification.images, **cells}
     known = facts.get("certificate") in SAME_STATEMENT and not facts.get("randomized")
-    if m > n or not known or each.p_a_lower is None or not 0 < facts["alpha"] < 1:
+    if m > n or not known or certification.p_a_lower is None or not 0 < facts["alpha"] < 1:
         return None
-    counts = statistics.successes_of(np.nan_to_num(each.p_a_lower), n, facts["alpha"])
+    counts = statistics.successes_of(np.nan_to_num(certification.p_a_lower), n, facts["alpha"])
     said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], radii, SURE)
-    right = each.correct.astype(float)
+    right = certification.correct.astype(float)
     shares = (said.certified * right).mean(axis=1)
     return {
         "restated": m,
-        "counts": "exact" if each.exact_bounds else "from rounded radii",
-        "images": each.images,
+        "counts": "exact" if certification.exact_bounds else "from rounded radii",
+        "images": certification.images,
         "acr": float((said.radius * right).mean()),
         "sure": float((said.sure * right).mean()),
         **dict(zip(keys, map(float, shares), strict=True)),

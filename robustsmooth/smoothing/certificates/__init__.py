@@ -1,4 +1,4 @@
-"""Certificates and predictions: procedures that ask for votes and end in a record."""
+"""Certificates and predictions: procedures that request votes and return a record."""
 
 from robustsmooth.smoothing.certificates.adaptive import FixedRadius, TwoStage
 from robustsmooth.smoothing.certificates.anytime import Anytime

@@ -1,4 +1,4 @@
-"""Certificates that spend votes where they matter."""
+"""Certificates whose number of votes adapts to the image."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from scipy.special import ndtri
 
 from robustsmooth.smoothing.certificates.base import (
     Case,
-    Certificate,
     Certified,
+    Estimating,
     Request,
+    Sequential,
     Steps,
-    require_count,
-    require_first_look,
+    require_share,
 )
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics import Guarantee
@@ -23,21 +23,21 @@ __all__ = ["FixedRadius", "TwoStage"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedRadius(Certificate):
-    """Is the certified radius at least r? An exact group-sequential test, many times cheaper.
+class FixedRadius(Sequential):
+    """Is the certified radius at least r? An exact group-sequential test with far fewer votes.
 
-    Answers the question behind one point of the certified-accuracy curve. Votes come in growing groups,
-    and an image stops as soon as its own count decides. The record's radius is r where that is proved
-    and 0.0 elsewhere, so an average of these radii means nothing.
+    Computes one point of the certified-accuracy curve. Votes come in growing groups, and an image stops as
+    soon as its count decides. The record's radius is r where that is proved and 0.0 elsewhere, so the average
+    of these radii is not an ACR.
 
     Args:
-        radius: The radius r in question, in the noise's norm; positive.
-        n: The most votes for one image; undecided images abstain there.
+        radius: The radius r, in the norm of the noise; positive.
+        n: The most votes for one image; images that are undecided then abstain.
         beta: Probability that the test of the selected class refutes although its radius is at least r. An
-            image whose n0 votes select another class is refuted too, whatever beta: with few of them
-            this happens more often (5.6 % of images in one example with beta = 5 % and n0 = 20).
-        first_look: Votes before the first look.
-        growth: Ratio of the votes at one look to those at the look before.
+            image whose n0 votes select another class is refuted too, whatever beta; with a small n0 this
+            happens more often (5.6 % of images in one example with beta = 5 % and n0 = 20).
+        first_look: Votes at the first interim analysis.
+        growth: Ratio of the votes at one interim analysis to those at the one before.
         n0: Votes that select the candidate.
         alpha: Probability that an image is certified although its radius is below r.
         candidate: Where the candidate comes from, see `Certificate`.
@@ -45,34 +45,21 @@ class FixedRadius(Certificate):
     """
 
     radius: float
-    n: int = 100_000
     beta: float = 0.001
-    first_look: int = 100
-    growth: float = 1.2
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        require_count("n", self.n)
-        require_first_look(self.first_look, self.n)
         if not self.radius > 0:
             raise ValueError(f"`radius` must be positive, got {self.radius}")
-        if not 0 < self.beta < 1:
-            raise ValueError(f"`beta` must be in (0, 1), got {self.beta}")
-        if not self.growth > 1:
-            raise ValueError(f"`growth` must be above 1, got {self.growth}")
-
-    @property
-    def max_votes(self) -> int:
-        """Votes of an image that is never decided."""
-        return self.selection_votes + self.n
+        require_share("beta", self.beta)
 
     def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
         return Guarantee(noise.norm, statement="at-radius")
 
     def only_radii(self, noise: Noise) -> tuple[float, ...]:
-        """The radius in question."""
+        """The one radius."""
         return (self.radius,)
 
     def steps(self, case: Case) -> Steps[Certified]:
@@ -99,51 +86,43 @@ class FixedRadius(Certificate):
             counts,
             self.selection_votes + drawn,
             self.radius if certified else 0.0,
-            # All that the stopping rule proves: the probability is above p0.
+            # The stopping rule proves only that the probability is above p0.
             p_a_lower=p0 if certified else 0.0,
             refuted=bool(refuted),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoStage(Certificate):
-    """CERTIFY with a number of votes chosen per image by a pilot.
+class TwoStage(Estimating):
+    """CERTIFY with a number of votes that is chosen per image after a pilot sample.
 
-    The n0 pilot votes give the candidate and a guess of its probability, and with it the number of
-    fresh votes that is worth its price: the one that maximises the radius to be expected less
-    cost * sigma for each vote. The pilot votes are never used again, so the plain Clopper-Pearson
-    bound of the fresh votes holds at the full alpha. (The published ISC code reuses them, and errs
-    more often than alpha.)
+    The n0 pilot votes give the candidate and an estimate of its probability. From it follows the number of
+    fresh votes: the one that maximises the expected radius minus cost * sigma for each vote. The pilot votes
+    are never used again, so the Clopper-Pearson bound of the fresh votes holds at the full alpha. (The
+    published ISC code reuses them, and fails more often than alpha.)
 
     Args:
         n0: Pilot votes, a few hundred.
         n: The most votes for one image.
-        cost: Price of a vote, in units of sigma: a thousand votes must gain a radius of 1000 cost sigma.
+        cost: Cost of a vote, in units of sigma: a thousand votes must gain a radius of 1000 cost sigma.
         alpha: Probability that the statement is wrong.
         candidate: ``votes``: the pilot selects.
         batch_size: See `Procedure`.
     """
 
     n0: int = 500
-    n: int = 100_000
     cost: float = 5e-6
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        require_count("n", self.n)
         if self.candidate != "votes":
             raise ValueError(f"`candidate` must be votes: the pilot selects it, got {self.candidate!r}")
         if not self.cost > 0:
             raise ValueError(f"`cost` must be positive, got {self.cost}")
 
-    @property
-    def max_votes(self) -> int:
-        """Votes of an image that gets as many as there are."""
-        return self.n0 + self.n
-
     def plan(self, successes: int) -> int:
-        """How many fresh votes are worth their price after `successes` of the n0 pilot votes."""
+        """How many fresh votes are worth their cost after `successes` of the n0 pilot votes."""
         guess = (successes + 0.5) / (self.n0 + 1)
         grid = np.asarray(looks(self.n))
         bound = clopper_pearson_lower(np.floor(grid * guess), grid, self.alpha)

@@ -1,4 +1,4 @@
-"""A certificate that may be looked at, stopped and extended at any time."""
+"""A certificate that may be inspected, stopped and extended at any time."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,13 +8,11 @@ import numpy as np
 from robustsmooth.smoothing.certificates.base import (
     Begun,
     Case,
-    Certificate,
     Certified,
     Counts,
     Request,
+    Sequential,
     Steps,
-    require_count,
-    require_first_look,
 )
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics.bounds import confidence_sequence
@@ -23,30 +21,30 @@ __all__ = ["Anytime"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anytime(Certificate):
-    """CERTIFY with a confidence sequence in place of Clopper-Pearson: one may stop, or go on later.
+class Anytime(Sequential):
+    """CERTIFY with a confidence sequence instead of Clopper-Pearson: stop early, or extend later.
 
-    The bound on the candidate's probability holds for all numbers of votes at once
-    (`robustsmooth.statistics.confidence_sequence`). So an image may stop as soon as its radius suffices or is
-    known well enough, and a finished run may be extended: with a larger n the estimate goes on from the
-    votes that are there, and the new statement is as valid as if n had been chosen at the start. (Clopper-
-    Pearson bounds of two looks are not: `certificate=cohen` must begin anew.) At equal n the radius is a few
-    per cent smaller.
+    The bound on the candidate's probability holds for all numbers of votes simultaneously
+    (`robustsmooth.statistics.confidence_sequence`). So an image may stop as soon as its radius is large
+    enough or known precisely enough, and a finished run may be extended: with a larger n the estimate
+    continues from the existing votes, and the new statement is as valid as if n had been chosen at the start.
+    (Two Clopper-Pearson bounds computed one after the other are not: `certificate=cohen` has to start again.)
+    At equal n the radius is a few per cent smaller.
 
     Args:
         n: The most votes for one image; may be raised later.
-        radius: Stop where this radius is certified or excluded; None to ignore.
-        width: Stop where radius and the largest radius that is not excluded differ by at most this much;
-            None to ignore.
-        first_look: Votes at the first look, where `radius` or `width` is given.
-        growth: Ratio of the votes at one look to those at the look before.
-        n0: Votes that select the candidate; part of the statement, not to be changed later.
-        alpha: Probability that any of the statements about an image is wrong, early or late.
+        radius: Stop when this radius is certified or excluded; None to ignore.
+        width: Stop when the certified radius and the largest radius that is not excluded differ by at most
+            this much; None to ignore.
+        first_look: Votes at the first interim analysis, if `radius` or `width` is given.
+        growth: Ratio of the votes at one interim analysis to those at the one before.
+        n0: Votes that select the candidate; must not be changed later.
+        alpha: Probability that any of the statements about an image, early or late, is wrong.
         candidate: Where the candidate comes from, see `Certificate`.
         batch_size: See `Procedure`.
     """
 
-    may_change: ClassVar[frozenset[str]] = Certificate.may_change | {
+    may_change: ClassVar[frozenset[str]] = Sequential.may_change | {
         "n",
         "radius",
         "width",
@@ -54,33 +52,23 @@ class Anytime(Certificate):
         "growth",
     }
 
-    n: int = 100_000
     radius: float | None = None
     width: float | None = None
-    first_look: int = 100
-    growth: float = 1.2
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        require_count("n", self.n)
-        if self.radius is None and self.width is None:
-            require_count("first_look", self.first_look)
-        else:
-            require_first_look(self.first_look, self.n)
         for name, wanted in (("radius", self.radius), ("width", self.width)):
             if wanted is not None and not 0 < wanted < float("inf"):
                 raise ValueError(f"`{name}` must be a positive number or null, got {wanted}")
-        if not 1 < self.growth < float("inf"):
-            raise ValueError(f"`growth` must be above 1, got {self.growth}")
 
     @property
-    def max_votes(self) -> int:
-        """Votes of an image that does not stop early."""
-        return self.selection_votes + self.n
+    def stops_early(self) -> bool:
+        """Whether a radius or a width was given to stop at."""
+        return self.radius is not None or self.width is not None
 
     def goes_on(self, begun: Begun, noise: Noise) -> bool:
-        """Whether n allows for more votes and they have not shown what was asked for."""
+        """Whether n allows more votes and the stopping rule is not met yet."""
         successes = dict(begun.counts).get(begun.candidate, 0)
         return begun.votes < self.n and not self._suffices(successes, begun.votes, noise)
 
@@ -104,7 +92,7 @@ class Anytime(Certificate):
         return self.conclude(case, candidate, counts, votes, radius, p_a_lower=lower)
 
     def _next_look(self, drawn: int) -> int:
-        if self.radius is None and self.width is None:
+        if not self.stops_early:
             return self.n
         look = float(self.first_look)
         while round(look) <= drawn:
@@ -113,7 +101,7 @@ class Anytime(Certificate):
 
     def _suffices(self, successes: int, votes: int, noise: Noise) -> bool:
         """Whether `radius` is decided or the interval of radii is at most `width`."""
-        if not votes or (self.radius is None and self.width is None):
+        if not votes or not self.stops_early:
             return False
         lower, upper = confidence_sequence(successes, votes, self.alpha)
         low, high = noise.radius(float(lower)), noise.radius(float(upper))

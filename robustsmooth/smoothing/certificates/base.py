@@ -1,16 +1,16 @@
-"""What every certificate is: a small procedure that asks for votes and ends in a record.
+"""The base of all certificates: small procedures that request votes and return a record.
 
-A procedure is written as a generator. It yields a `Request` for fresh votes of one image, is sent
-the counts, may ask again, and returns a frozen record:
+A procedure is written as a generator. It yields a `Request` for fresh votes of one image, receives the
+counts, may make further requests, and returns a frozen record:
 
     selected = yield Request("select", self.n0)
     candidate = int(selected.argmax())
     counts = yield Request("estimate", self.n)
     return ...
 
-Whoever drives it decides where the votes come from: the engine multiplexes thousands of these
-state machines into full device batches, `drive` runs one with any source of counts (a simulation,
-say). The statistics run on the host in float64.
+The caller decides where the votes come from: the engine runs thousands of these generators in full device
+batches, and `drive` runs one with any source of counts, such as a simulation. Statistics are computed on the
+host in float64.
 """
 
 import math
@@ -60,10 +60,10 @@ class Request:
     """Fresh votes of one image.
 
     Attributes:
-        purpose: What they are for; votes of two purposes are independent, and a purpose's votes go on
-            where its last request ended.
+        purpose: What they are for. Votes of two purposes are independent; a second request of the same
+            purpose gets the next votes.
         votes: How many, at least 1.
-        noisy: Without noise if false: what the network says about the image itself.
+        noisy: False for the network's answer to the clean image.
     """
 
     purpose: str
@@ -73,12 +73,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Begun:
-    """Votes that an earlier run has estimated with, for a certificate that may go on from them.
+    """Estimation votes of an earlier run, for a certificate that can continue from them.
 
     Attributes:
         candidate: The class that was selected.
         counts: ``((class, votes), ...)`` of the estimate.
-        votes: How many were drawn; the next one has this number.
+        votes: How many were drawn; also the number of the next vote.
     """
 
     candidate: int
@@ -88,15 +88,15 @@ class Begun:
 
 @dataclass(frozen=True)
 class Case:
-    """What a procedure may know about the image at hand.
+    """What a procedure knows about its image.
 
     Attributes:
         noise: The smoothing noise.
         num_classes: K.
-        label: The true class, where evaluation asks about it; -1 if unknown.
+        label: The true class; -1 if unknown.
         index: The image's index in its data set.
         seed: The run's seed, for random numbers that are not noise.
-        begun: Votes of an earlier run that the estimate goes on from; None to begin.
+        begun: Votes of an earlier run from which the estimate continues; None to start.
     """
 
     noise: Noise
@@ -112,15 +112,15 @@ Steps = Generator[Request, Counts, Record]
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure(ABC):
-    """Asks for votes and ends in a record.
+    """Requests votes and returns a record.
 
     Args:
-        batch_size: The device batch in which votes are drawn, ``"auto"`` to find a quick one. It sets
-            the speed; votes change only where the two largest logits agree to rounding.
+        batch_size: The device batch in which votes are computed; ``"auto"`` searches for a fast one. It
+            changes a vote only if the two largest logits are equal up to rounding.
     """
 
     may_change: ClassVar[frozenset[str]] = frozenset({"batch_size"})
-    """Arguments on which the meaning of a record does not depend: another run may go on with others."""
+    """Arguments that a run may change when it continues a log: records keep their meaning."""
 
     batch_size: int | Literal["auto"] = "auto"
 
@@ -136,7 +136,7 @@ class Procedure(ABC):
 
     @property
     def ballot(self) -> Ballot:
-        """What one noisy image adds to the counts."""
+        """What one noisy copy adds to the counts."""
         return HardVote()
 
     @abstractmethod
@@ -146,24 +146,24 @@ class Procedure(ABC):
 
 @dataclass(frozen=True)
 class Certified:
-    """What was proved about one image.
+    """The certificate of one image.
 
     Attributes:
-        prediction: The class, `ABSTAIN` where nothing could be certified.
-        radius: Certified radius in pixel units, unrounded; 0.0 on abstention, and where nothing but the
-            majority was asked for and proved (`RadiusGrid`).
-        p_a_lower: Lower confidence bound on the candidate's probability under noise; nan where the
-            certificate is not about one.
-        votes: Votes used, the selection included.
-        guarantee: What kind of statement the radius is. Kinds are never compared or averaged.
-        outcome: ``certified``; ``abstained`` (not enough evidence); ``refuted`` (evidence of the
-            contrary); ``estimated`` (a number without a guarantee).
-        alpha: The statement fails with at most this probability over the votes; 0 if no chance is involved.
+        prediction: The class; `ABSTAIN` if nothing could be certified.
+        radius: Certified radius in pixel units, unrounded; 0.0 on abstention, and where only the majority
+            itself was proved (`RadiusGrid`).
+        p_a_lower: Lower confidence bound on the candidate's probability under noise; nan if the certificate
+            does not use one.
+        votes: Votes used, including the selection.
+        guarantee: The kind of statement. Different kinds are never compared or averaged.
+        outcome: ``certified``; ``abstained`` (not enough evidence); ``refuted`` (evidence against it);
+            ``estimated`` (a number without a guarantee).
+        alpha: Probability, at most, that the statement is wrong; 0 if it does not depend on random votes.
         sigma: The noise level.
-        candidate: The class that was put to the test.
+        candidate: The class that was tested.
         counts: ``((class, votes), ...)`` of the estimate, most votes first, classes without votes left out.
-        p_b_upper: Upper confidence bound on the runner-up's probability, where one was used.
-        uniform: The random number of a randomised bound, where one was used.
+        p_b_upper: Upper confidence bound on the runner-up's probability, if one was used.
+        uniform: The random number of a randomised bound, if one was used.
     """
 
     prediction: int
@@ -182,15 +182,14 @@ class Certified:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate(Procedure):
-    """A procedure that ends in a `Certified`.
+    """A procedure that returns a `Certified`.
 
     Args:
         alpha: Probability that one image's statement is wrong, in (0, 1).
-        candidate: Where the class that is tested comes from. ``votes``: the class with most of n0
-            votes, which are never used again. ``clean``: the network's answer to the image itself
-            (HeatSmoothing, section 4.1). ``label``: the true class; only to evaluate, since nobody has
-            it in use.
-        n0: Votes that select the candidate; 0 where it is given.
+        candidate: How the class that is tested is chosen. ``votes``: the class with most of n0 votes, which
+            are never used again. ``clean``: the network's answer to the clean image (HeatSmoothing, section
+            4.1). ``label``: the true class; for evaluation only, since it is unknown in use.
+        n0: Votes that select the candidate; 0 if it is chosen otherwise.
         batch_size: See `Procedure`.
     """
 
@@ -201,8 +200,7 @@ class Certificate(Procedure):
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"`alpha` must be in (0, 1), got {self.alpha}")
+        require_share("alpha", self.alpha)
         if self.candidate not in ("votes", "clean", "label"):
             raise ValueError(f"`candidate` must be votes, clean or label, got {self.candidate!r}")
         if self.candidate == "votes":
@@ -218,36 +216,36 @@ class Certificate(Procedure):
         """The procedure for one image."""
 
     def guarantee(self, noise: Noise) -> Guarantee:
-        """The kind of statement that the radius makes."""
+        """The kind of statement that the radius is."""
         return Guarantee(noise.norm)
 
     def only_radii(self, noise: Noise) -> tuple[float, ...] | None:
-        """The radii that this certificate can tell apart, ascending; None if any radius can come out.
+        """The only radii that this certificate can return, ascending; None if it can return any.
 
-        The mean of radii from a few given ones is no average certified radius.
+        The mean of radii from such a grid is not the average certified radius.
         """
         return None
 
     def begun(self, record: "Certified") -> Begun:
-        """Where an earlier record of the same image, noise and seed stopped."""
+        """The votes of an earlier record of the same image, noise and seed."""
         return Begun(record.candidate, record.counts, record.votes - self.selection_votes)
 
     def goes_on(self, begun: Begun, noise: Noise) -> bool:
-        """Whether the estimate of an earlier run is to be extended; most statements do not allow it."""
+        """Whether the estimate of an earlier run is to be extended; most certificates do not allow it."""
         return False
 
     @property
     def is_estimate(self) -> bool:
-        """Whether the radius is a number without a guarantee, which nothing may call certified."""
+        """Whether the radius is a number without a guarantee, which must not be called certified."""
         return False
 
     @property
     def selection_votes(self) -> int:
-        """Votes that the candidate costs."""
+        """Votes (passes) that select the candidate."""
         return 1 if self.candidate == "clean" else self.n0
 
     def select(self, case: Case) -> Steps[tuple[int, Counts]]:
-        """The candidate, by the rule in `candidate`, and the counts that chose it (zeros if none did)."""
+        """The candidate, chosen as `candidate` says, and the counts that chose it (zeros if none did)."""
         if self.candidate == "label":
             if case.label < 0:
                 raise ValueError("candidate=label needs the images' labels; choose candidate=votes")
@@ -272,7 +270,7 @@ class Certificate(Procedure):
         refuted: bool = False,
         certified: bool | None = None,
     ) -> Certified:
-        """The record: certified where the radius is positive (or as given), else an abstention."""
+        """The record: certified if the radius is positive (or as given), otherwise an abstention."""
         certified = radius > 0 if certified is None else certified
         proved: Literal["certified", "estimated"] = "estimated" if self.is_estimate else "certified"
         return Certified(
@@ -291,22 +289,83 @@ class Certificate(Procedure):
         )
 
 
-def tabulate(records: Sequence[Any]) -> "pd.DataFrame":
-    """Records as a table, one row each in their order, one column per attribute.
+@dataclass(frozen=True, kw_only=True)
+class Estimating(Certificate):
+    """A certificate that estimates the candidate's probability with at most n votes.
 
     Args:
-        records: `Certified` or other frozen records of one kind.
+        n: The most votes for the estimate of one image; fresh, never those that selected the candidate.
+        n0: See `Certificate`.
+        alpha: See `Certificate`.
+        candidate: See `Certificate`.
+        batch_size: See `Procedure`.
+    """
+
+    n: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        require_count("n", self.n)
+
+    @property
+    def max_votes(self) -> int:
+        """Votes of an image that takes all n."""
+        return self.selection_votes + self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequential(Estimating):
+    """A certificate that looks at the counts before all n votes are cast, and may stop.
+
+    Args:
+        first_look: Votes at the first interim analysis.
+        growth: Ratio of the votes at one interim analysis to those at the one before.
+        n: See `Estimating`.
+        n0: See `Certificate`.
+        alpha: See `Certificate`.
+        candidate: See `Certificate`.
+        batch_size: See `Procedure`.
+    """
+
+    first_look: int = 100
+    growth: float = 1.2
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        require_count("first_look", self.first_look)
+        if self.stops_early and self.first_look > self.n:
+            raise ValueError(
+                f"`first_look` must be at most n = {self.n}, got {self.first_look}; lower it or raise n"
+            )
+        if not 1 < self.growth < math.inf:
+            raise ValueError(f"`growth` must be above 1, got {self.growth}")
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether an image may stop before n votes."""
+        return True
+
+
+def tabulate(records: Sequence[Any]) -> "pd.DataFrame":
+    """Records as a table, one row per record and one column per attribute.
+
+    Args:
+        records: `Certified` or other records of one type.
 
     Returns:
         A DataFrame; ``tabulate(records).radius.to_numpy()`` is an array.
     """
     import pandas as pd
 
-    return pd.DataFrame([{one.name: getattr(each, one.name) for one in fields(each)} for each in records])
+    return pd.DataFrame(
+        [{one.name: getattr(record, one.name) for one in fields(record)} for record in records]
+    )
 
 
 def ranked(counts: Counts) -> tuple[tuple[int, int], ...]:
-    """Counts as ``((class, votes), ...)``: most votes first, ties by class, zeros left out."""
+    """Counts as ``((class, votes), ...)``: most votes first, ties by class, without zeros."""
     order = np.argsort(-counts, kind="stable")
     return tuple((int(label), int(counts[label])) for label in order if counts[label] > 0)
 
@@ -317,11 +376,10 @@ def require_count(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}")
 
 
-def require_first_look(first_look: Any, n: int) -> None:
-    """Raise unless the first look of a sequential test is at 1 to n votes."""
-    require_count("first_look", first_look)
-    if first_look > n:
-        raise ValueError(f"`first_look` must be at most n = {n}, got {first_look}; lower it or raise n")
+def require_share(name: str, value: float) -> None:
+    """Raise unless `value` is in (0, 1)."""
+    if not 0 < value < 1:
+        raise ValueError(f"`{name}` must be in (0, 1), got {value}")
 
 
 def drive(procedure: Procedure, case: Case, vote: Callable[[Request], Counts]) -> Any:
@@ -345,7 +403,7 @@ def drive(procedure: Procedure, case: Case, vote: Callable[[Request], Counts]) -
 
 
 def unanimous(procedure: Procedure, noise: Noise, num_classes: int = 10) -> Any:
-    """What the procedure concludes when every vote is for one class: the best that can come out."""
+    """The result when every vote is for one class: the best possible one."""
     clear = np.full((1, num_classes), -np.inf, dtype=np.float32)
     clear[0, 0] = 0.0
     ballot = procedure.ballot(torch.from_numpy(clear))[0].numpy()
@@ -364,10 +422,10 @@ def largest_radius(certificate: Certificate, noise: Noise, num_classes: int = 10
 
 
 def typical_votes(procedure: Procedure, noise: Noise, num_classes: int = 10) -> float:
-    """Votes per image that the procedure takes on average for images as published networks find them.
+    """Average votes per image of the procedure, for images as difficult as those of published experiments.
 
-    The candidates' probabilities are those of CIFAR-10 networks trained with noise, roughly: radius / sigma
-    is normal with mean and standard deviation 1.6. Where images are easier or harder, so are the votes.
+    The candidates' probabilities are roughly those of CIFAR-10 networks trained with noise: radius / sigma is
+    normal with mean and standard deviation 1.6. The number differs for easier or harder images.
     """
     if not isinstance(procedure.ballot, HardVote):
         return procedure.max_votes

@@ -1,4 +1,4 @@
-"""Certificates with a number of votes fixed in advance, the same for every image."""
+"""Certificates with a fixed number of votes, the same for every image."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from robustsmooth.smoothing.addressing import address
 from robustsmooth.smoothing.ballots import Ballot, TopVote
 from robustsmooth.smoothing.certificates.base import (
     Case,
-    Certificate,
     Certified,
+    Estimating,
     Request,
     Steps,
     require_count,
@@ -28,42 +28,17 @@ __all__ = ["Cohen", "TopKCertificate", "TopVotes", "TwoSided", "top_k_radius"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedVotes(Certificate):
-    """A certificate that draws n fresh votes for the candidate.
-
-    Args:
-        n: Votes that estimate the candidate's probability; fresh, never those that selected it.
-        n0: See `Certificate`.
-        alpha: See `Certificate`.
-        candidate: See `Certificate`.
-        batch_size: See `Procedure`.
-    """
-
-    n: int = 100_000
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        super().__post_init__()
-        require_count("n", self.n)
-
-    @property
-    def max_votes(self) -> int:
-        """Votes of every image."""
-        return self.selection_votes + self.n
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cohen(FixedVotes):
+class Cohen(Estimating):
     """CERTIFY (Cohen et al. 2019): one-sided Clopper-Pearson, abstain below one half.
 
-    With ``candidate="clean"`` this is HeatSmoothing's variant, whose candidate is the single
-    forward pass; what is certified is still the smoothed network, not the single pass.
+    With ``candidate="clean"`` this is HeatSmoothing's variant, whose candidate comes from a single forward
+    pass; the certificate still holds for the smoothed network, not for the single pass.
 
     Args:
-        n: Votes that estimate.
-        n0: Votes that select.
+        n: Votes for the estimate.
+        n0: Votes for the selection.
         alpha: Probability that the statement is wrong.
-        candidate: Where the candidate comes from, see `Certificate`.
+        candidate: How the candidate is chosen, see `Certificate`.
         randomized: Use the randomised Clopper-Pearson bound: slightly larger radii, exact coverage;
             its random number is in the record.
         batch_size: See `Procedure`.
@@ -88,12 +63,12 @@ class Cohen(FixedVotes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoSided(FixedVotes):
+class TwoSided(Estimating):
     """CERTIFY with a bound on the runner-up as well (Cohen et al. 2019, Theorem 1 with both bounds).
 
-    alpha/2 goes to the candidate's lower bound and alpha/2 to the upper bound of the other class
-    that got most votes. That class is chosen by the very counts that bound it, yet needs no further
-    division of alpha (Voracek 2024, Appendix B). Can certify where the candidate has no majority.
+    The candidate's lower bound gets alpha/2, and so does the upper bound of the other class with most votes.
+    That class is chosen by the same counts that bound it, but this needs no further division of alpha
+    (Voracek 2024, Appendix B). It can certify even if the candidate has no majority.
     """
 
     def steps(self, case: Case) -> Steps[Certified]:
@@ -111,7 +86,7 @@ class TwoSided(FixedVotes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKCertificate(FixedVotes):
+class TopKCertificate(Estimating):
     """The candidate stays among the k most probable classes (Jia et al. 2020); Gaussian noise.
 
     Args:
@@ -152,11 +127,11 @@ class TopKCertificate(FixedVotes):
 
 
 def top_k_radius(p_lower: float, other_uppers: np.ndarray, k: int, sigma: float) -> float:
-    """Radius within which a class stays among the top k (Jia et al. 2020, Theorem 1).
+    """Radius within which a class stays among the k most probable ones (Jia et al. 2020, Theorem 1).
 
-    The largest over t = 1..k of the R_t with
-    Phi(Phi^-1(p_lower) - R_t/sigma) = Phi(Phi^-1(pbar_t) + R_t/sigma) / t,
-    where pbar_t is the sum of the t smallest upper bounds among the k largest, at most 1 - p_lower.
+    The largest over t = 1..k of the R_t with Phi(Phi^-1(p_lower) - R_t/sigma) = Phi(Phi^-1(pbar_t) +
+    R_t/sigma) / t, where pbar_t is the sum of the t smallest upper bounds among the k largest, at most 1 -
+    p_lower.
 
     Args:
         p_lower: Lower bound on the class's probability.
@@ -165,7 +140,7 @@ def top_k_radius(p_lower: float, other_uppers: np.ndarray, k: int, sigma: float)
         sigma: Noise level.
 
     Returns:
-        The radius in pixel units, rounded down by the bisection; 0.0 if none.
+        The radius in pixel units, rounded down by the bisection; 0.0 if there is none.
     """
     largest = np.sort(other_uppers)[::-1][:k]
     best = 0.0
@@ -187,11 +162,11 @@ def top_k_radius(p_lower: float, other_uppers: np.ndarray, k: int, sigma: float)
 
 @dataclass(frozen=True, kw_only=True)
 class TopVotes(Cohen):
-    """Counts how often the candidate is among the k largest logits (HeatSmoothing, Figure 1b).
+    """Certifies how often the candidate is among the k largest logits (HeatSmoothing, Figure 1b).
 
-    Certifies that within the radius the network's noisy top-k holds the candidate more often than
-    not. That is not the statement of `TopKCertificate`, that the class is among the k most probable
-    ones of the smoothed classifier, and the two are never mixed in a table.
+    Within the radius, the candidate is among the k largest logits under noise more often than not. This is
+    not the statement of `TopKCertificate`, that the class is among the k most probable ones of the smoothed
+    classifier; the two are never mixed in a table.
 
     Args:
         k: Size of the set of classes.

@@ -1,4 +1,4 @@
-"""The L-bound: robustness of soft scores from the smoothness of a Gaussian average."""
+"""The L-bound: robustness of soft scores from the Lipschitz constant of a Gaussian average."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def l_bound(gap: float, sigma: float) -> float:
         sigma: Its standard deviation.
 
     Returns:
-        Radius within which their order stays, 0.0 for a gap that is not positive.
+        Radius within which their order does not change; 0.0 if the gap is not positive.
     """
     return max(0.0, sigma * math.sqrt(math.pi / 2) * gap)
 
@@ -39,28 +39,27 @@ def l_bound(gap: float, sigma: float) -> float:
 class LBound(Certificate):
     """HeatSmoothing's L-bound (Theorem 3) on the gap between the k-th and the next largest softmax score.
 
-    What it guarantees depends on where the scores come from, and the record says so:
+    What it guarantees depends on the scores; the record says which:
 
-    * ``exact``: one pass of a network that *is* a Gaussian average of scores in [0, 1] (say, one with a
-      closed form). A theorem.
-    * ``assumed``: one pass of a network that was trained to be one, as in the paper. A bound under
-      that assumption, which nothing here checks.
+    * ``exact``: one pass of a network that *is* a Gaussian average of scores in [0, 1], such as one with a
+      closed form. The bound is then a theorem.
+    * ``assumed``: one pass of a network that was trained to be such an average, as in the paper. The bound
+      holds under that assumption, which is not checked.
     * ``monte_carlo``: the average of n noisy softmax scores, each class with a confidence interval
       at alpha / K. Holds for any network with probability 1 - alpha.
-    * ``estimate``: the same average, put into the formula as if it were exact. That is what the paper's
-      tables have for stochastic models; it is an estimate, above the truth as often as below, and no
-      certificate.
+    * ``estimate``: the same average, used as if it were exact, as in the paper's tables for stochastic
+      models. This is an estimate, above the true value as often as below, and not a certificate.
 
-    For k > 1 the statement is about the set of the k largest scores; the prediction is the label where the
-    set holds it, and the largest score's class where not.
+    For k > 1 the statement is about the set of the k largest scores. The prediction is the label if it is in
+    the set, otherwise the class with the largest score.
 
     Args:
-        scores: Which of the four.
-        k: Size of the set of classes that must stay.
+        scores: One of these four.
+        k: Size of the set of classes.
         n: Noisy votes for ``monte_carlo`` and ``estimate``; 0 otherwise.
         alpha: Probability that the ``monte_carlo`` statement is wrong.
-        n0: 0; no votes are spent on a selection.
-        candidate: ``clean``; the scores themselves say which class it is.
+        n0: 0, since no votes are needed for a selection.
+        candidate: ``clean``, since the scores determine the class.
         batch_size: See `Procedure`.
     """
 

@@ -1,4 +1,4 @@
-"""PREDICT, and plain counting."""
+"""PREDICT, and counting votes."""
 
 from dataclasses import dataclass, field
 
@@ -25,11 +25,11 @@ class Predicted:
     """The smoothed classifier's answer for one image.
 
     Attributes:
-        prediction: The class, `ABSTAIN` where the votes do not decide.
-        p_value: Of the test that the two top classes are equally probable.
+        prediction: The class; `ABSTAIN` if the votes do not decide.
+        p_value: Of the hypothesis that the two top classes are equally probable.
         votes: Votes used.
-        alpha: An answer that is not the most probable class has at most this probability; 1 for a plain
-            plurality vote, which promises nothing.
+        alpha: Probability, at most, of an answer that is not the most probable class; 1 for a plurality vote,
+            which has no guarantee.
         sigma: The noise level.
         counts: ``((class, votes), ...)``, most votes first, classes without votes left out.
     """
@@ -48,12 +48,12 @@ class Predict(Procedure):
 
     Abstains unless a two-sided binomial test of the two top counts rejects a tie at level alpha. Without
     alpha it is the plain plurality vote (prediction smoothing of Nemcovsky et al., eq. 8): it never abstains,
-    ties go to the lower class, and nothing is promised about the answer.
+    ties go to the lower class, and there is no guarantee.
 
     Args:
         n: Votes.
         alpha: Probability that the answer is not the most probable class, in (0, 1); None for the plurality.
-        purpose: Names the stream of noise, so that it is fresh where others are drawn for the same image.
+        purpose: Names the stream of noise: another purpose draws independent noise for the same image.
         batch_size: See `Procedure`.
     """
 
@@ -95,12 +95,12 @@ class Predict(Procedure):
 
 @dataclass(frozen=True, kw_only=True)
 class Tally(Procedure):
-    """Counts n votes and concludes nothing.
+    """Counts n votes.
 
     Args:
         n: Votes.
         purpose: Names the stream of noise.
-        vote: What one noisy image adds to the counts.
+        vote: What one noisy copy adds to the counts.
         batch_size: See `Procedure`.
     """
 
@@ -120,7 +120,7 @@ class Tally(Procedure):
 
     @property
     def ballot(self) -> Ballot:
-        """The vote that was asked for."""
+        """See `Procedure.ballot`."""
         return self.vote
 
     def steps(self, case: Case) -> Steps[Counts]:

@@ -1,4 +1,4 @@
-"""The whole table of certified accuracies from one stream of votes."""
+"""A whole table of certified accuracies from one sequence of votes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from robustsmooth.smoothing.certificates.base import (
     Case,
-    Certificate,
     Certified,
     Request,
+    Sequential,
     Steps,
-    require_count,
-    require_first_look,
+    require_share,
 )
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics import Guarantee
@@ -26,25 +25,25 @@ __all__ = ["RadiusGrid"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RadiusGrid(Certificate):
-    """The largest radius of a grid that is certified: a table of certified accuracies for few votes.
+class RadiusGrid(Sequential):
+    """Certifies the largest radius of a grid: a table of certified accuracies with few votes.
 
     Radius r_j is certified if the candidate's probability p is above p_j = Phi(r_j / sigma). One exact
-    group-sequential test of "p is at most p_j" at level alpha belongs to each radius, all of them look at
-    the same votes, and r_j counts only if the tests of all smaller radii have concluded too. A wrong
-    statement then needs the test of the smallest radius that is not certifiable to err, which it does with
-    probability alpha at most: nothing is divided among the radii (fixed-sequence testing; the proof is in
-    docs/certificates.md). An image stops once the next radius is given up, or all have passed.
+    group-sequential test of "p is at most p_j" at level alpha belongs to each radius. All tests use the same
+    votes, and r_j counts only if the tests of all smaller radii have rejected too. A wrong statement then
+    requires a wrong rejection for the smallest radius that cannot be certified, which has probability at most
+    alpha: alpha is not divided among the radii (fixed-sequence testing; the proof is in
+    docs/certificates.md). An image stops when the next radius is given up, or all radii are certified.
 
     Args:
-        radii: The grid, ascending, in the noise's norm; 0 asks for the majority alone. By default 0, 0.25,
-            0.5... up to the largest radius that n votes can certify.
+        radii: The grid, ascending, in the norm of the noise; at 0 only the majority is tested. By default 0,
+            0.25, 0.5... up to the largest radius that n votes can certify.
         n: The most votes for one image.
         beta: Probability, at most, of giving up the next radius although `Cohen` with the same n and alpha
-            would certify it with probability 1 - beta. It cannot make a certificate wrong. Wrong
-            selections come on top, as they do in `Cohen`.
-        first_look: Votes at the first look.
-        growth: Ratio of the votes at one look to those at the look before.
+            would certify it with probability 1 - beta. It cannot make a certificate wrong. Selecting the
+            wrong candidate is not included, as in `Cohen`.
+        first_look: Votes at the first interim analysis.
+        growth: Ratio of the votes at one interim analysis to those at the one before.
         n0: Votes that select the candidate.
         alpha: Probability that the image's radius is wrong.
         candidate: Where the candidate comes from, see `Certificate`.
@@ -52,31 +51,19 @@ class RadiusGrid(Certificate):
     """
 
     radii: Sequence[float] | None = None
-    n: int = 100_000
     beta: float = 0.01
-    first_look: int = 100
     growth: float = 1.1
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        require_count("n", self.n)
-        require_first_look(self.first_look, self.n)
-        if not 0 < self.beta < 1:
-            raise ValueError(f"`beta` must be in (0, 1), got {self.beta}")
-        if not 1 < self.growth < float("inf"):
-            raise ValueError(f"`growth` must be above 1, got {self.growth}")
+        require_share("beta", self.beta)
         if self.radii is None:
             return
         grid = tuple(float(radius) for radius in self.radii)
         if not grid or not grid[0] >= 0 or not all(a < b for a, b in pairwise(grid)):
             raise ValueError(f"`radii` must ascend from at least 0, got {list(grid)}")
         object.__setattr__(self, "radii", grid)
-
-    @property
-    def max_votes(self) -> int:
-        """Votes of an image that is never decided."""
-        return self.selection_votes + self.n
 
     def guarantee(self, noise: Noise) -> Guarantee:
         """See `Certificate.guarantee`."""
@@ -136,7 +123,7 @@ class RadiusGrid(Certificate):
 def _tests(
     probabilities: tuple[float, ...], n: int, alpha: float, beta: float, first: int, growth: float
 ) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """Looks ``(L,)``, and the counts ``(L, R)`` at which each radius has passed and is given up."""
+    """Votes ``(L,)`` of the analyses; counts ``(L, R)`` at which a radius is certified or given up."""
     plans = [table_plan(p0, n, alpha, beta, first, growth) for p0 in probabilities]
     accept = np.array([plan.accept for plan in plans]).T
     return plans[0].looks, accept, np.array([plan.refute for plan in plans]).T

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -33,6 +34,7 @@ from robustsmooth.smoothing import (
     Numerics,
     Predict,
     Tuning,
+    UniformNoise,
 )
 
 L2 = PGD(norm="l2", epsilon=0.4, steps=3)
@@ -327,7 +329,7 @@ def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen
     attack, tiny_data, monkeypatch
 ):
     tuned = Tuning(64, Numerics(channels_last=False), 1.0)  # without passes on images of its own
-    monkeypatch.setattr("robustsmooth.evaluation.attack.target.tune", lambda *_, **__: tuned)
+    monkeypatch.setattr("robustsmooth.evaluation.context.tune", lambda *_, **__: tuned)
     attacked, decided = [], []
 
     class Spy(TinyConvolution):
@@ -439,6 +441,24 @@ def test_a_vote_for_top_k_ranks_by_votes(attack):
     assert any(row["success"] == "0" or row["adversarial"] != row["label"] for row in rows)
 
 
+def test_the_attacks_noise_is_the_smoothed_classifiers(attack, network):
+    """The images are those of an attack that is given uniform noise by hand; Gaussian noise gives others."""
+    by_hand = dataclasses.replace(SMOOTHADV, sigma=0.1, noise=UniformNoise(3.0))
+    found = []
+    for name, tested, noise in (
+        ("a", SMOOTHADV, UniformNoise(0.1)),
+        ("b", by_hand, NOISE),
+        ("c", SMOOTHADV, NOISE),
+    ):
+        callback, _ = attack(name, tested, vote(noise), save="npz")
+        with np.load(callback.folder / "attack.npz") as images:
+            found.append(images["adversarial"])
+        named = callback.summary["settings"]["attack"].get("noise")
+        assert named == (None if name == "c" else "UniformNoise")  # rows of Gaussian noise are continued
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 # ------------------------------------------------------------------------------------- transfer
 
 
@@ -452,9 +472,10 @@ def test_transferred_images_are_made_on_the_source(attack, network, tmp_path):
     assert [int(row["adversarial"]) for row in table(path)] == answers.tolist()
 
 
-def test_a_smoothed_source_has_its_own_noise_level(attack):
-    callback, _ = attack("a", SMOOTHADV, source=TinyConvolution(seed=7).eval(), source_sigma=0.5)
-    assert callback.plan.attack.sigma == 0.5
+def test_a_smoothed_source_has_its_own_noise(attack):
+    source, noise = TinyConvolution(seed=7).eval(), UniformNoise(0.5)
+    callback, _ = attack("a", SMOOTHADV, source=source, source_noise=noise)
+    assert (callback.plan.attack.sigma, callback.plan.attack.noise) == (0.5, noise)
 
 
 def test_source_and_target_need_the_same_classes(attack):
@@ -593,7 +614,7 @@ def test_what_a_kill_between_two_files_leaves_behind_is_gone_after_the_next_star
     assert list(folder.glob("attack.images*"))
     attack("a", pictures=2, save="npz")
     attack("calm", pictures=2, save="npz")
-    assert {each.name for each in folder.iterdir()} == {each.name for each in (tmp_path / "calm").iterdir()}
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "calm").iterdir()}
     assert (folder / "attack_grid.png").read_bytes() == (tmp_path / "calm" / "attack_grid.png").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""What an experiment gave, beside what its paper says: one JSON file per experiment in ``docs/results``."""
+"""Results of experiments and of their papers: one JSON file per experiment in ``docs/results``."""
 
 import json
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import Any
 
 from robustsmooth.report.table import Table, plain_rows
 
-__all__ = ["record"]
+__all__ = ["record_results"]
 
 
-def record(folder: Path, experiment: str, scale: str, sweep: Path, tables: Sequence[Table]) -> Path:
-    """Write what a sweep gave into its experiment's file; the paper's values and other scales stay.
+def record_results(folder: Path, experiment: str, scale: str, sweep: Path, tables: Sequence[Table]) -> Path:
+    """Write the results of a sweep into its experiment's file; the paper's values and other scales are kept.
 
     Args:
         folder: ``docs/results``.
         experiment: Such as ``salman2019/table2``.
         scale: Such as ``smoke``.
-        sweep: The sweep's folder; its jobs say commit, versions and seeds.
+        sweep: The sweep's folder; its jobs have commit, versions and seeds.
         tables: The tables that are the experiment's result.
 
     Returns:
@@ -37,8 +37,8 @@ def record(folder: Path, experiment: str, scale: str, sweep: Path, tables: Seque
 
 
 def _environment(sweep: Path) -> dict[str, Any]:
-    """Commits, versions and seeds of the jobs; one value where they agree."""
+    """Commits and versions of the jobs; one commit if they agree."""
     found = [json.loads(path.read_text()) for path in sorted(sweep.glob("*/.hydra/environment.json"))]
-    commits = sorted({str(each.get("git_commit")) for each in found})
+    commits = sorted({str(item.get("git_commit")) for item in found})
     packages = found[-1]["packages"] if found else {}
     return {"commit": commits[0] if len(commits) == 1 else commits, "packages": packages}

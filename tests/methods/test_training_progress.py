@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from robustsmooth.methods import TrainingProgress, progress
+from robustsmooth.methods import TrainingProgress, training_progress
 
 
 def test_a_line_a_minute_with_the_time_left(monkeypatch, tmp_path):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(training_progress.time, "perf_counter", lambda: clock.now)
     steps = SimpleNamespace(current=SimpleNamespace(ready=0))
     trainer = SimpleNamespace(
         is_global_zero=True,

@@ -1,4 +1,4 @@
-"""Attacks that move the noise of an image instead of the image (CAT-RS; Sun et al. 2025)."""
+"""Attacks that perturb the noise of an image instead of the image (CAT-RS; Sun et al. 2025)."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -20,25 +20,25 @@ Restore = Literal["moments", "norm"]
 
 @dataclass(frozen=True, kw_only=True)
 class NoisePGD:
-    """Moves every noise of every image uphill, and leaves it looking like noise.
+    """Moves every noise of every image so that the loss grows, and keeps its norm or its moments.
 
-    Each step goes `step_size` along the unit gradient of each noise by itself. What it climbs is the
-    objective, as for the attacks on images: with `Expectation` every noise climbs the cross-entropy of its
-    own noisy image; with `PlugIn` the noises of an image climb that of their mean softmax together.
-    The noisy images are not clamped, as they are not in training.
+    Each step moves each noise by `step_size` along its own unit gradient of the objective. With `Expectation`
+    every noise raises the cross-entropy of its own noisy image; with `PlugIn` the noises of an image together
+    raise the cross-entropy of their mean softmax. The noisy images are not clamped, as they are not in
+    training.
 
-    Contract, as for `Attack`: parameters, their gradients, modes and the global random state stay as they
-    were, the network is in eval mode meanwhile, and no gradient of zero makes a NaN.
+    Contract, as for `Attack`: parameters, their gradients, modes and the global random state are not changed,
+    the network is in eval mode during the attack, and a zero gradient does not give NaN.
 
     Args:
-        objective: What to climb; see `robustsmooth.attacks.objectives`. It must be differentiable.
+        objective: What is maximised; see `robustsmooth.attacks.objectives`. It must be differentiable.
         steps: Gradients per noise.
         step_size: Length of a step in l2, in pixel units. None: ``2 * epsilon / steps`` (CAT-RS).
         epsilon: How far a noise may move in l2, in pixel units; None for any distance.
-        restore: What a moved noise keeps of the one it was: ``norm``, its l2 norm, after every step
-            (Sun et al.); ``moments``, its mean and root mean square over all pixels, at the end (CAT-RS).
-        keep: The ``last`` noise; or the ``first_success``, the first on the way whose noisy image the
-            network gets wrong, which costs nothing more (Sun et al.).
+        restore: What is restored in a moved noise: ``norm``, its l2 norm, after every step (Sun et al.);
+            ``moments``, its mean and root mean square over all pixels, at the end (CAT-RS).
+        keep: The ``last`` noise; or the ``first_success``, the first one whose noisy image is misclassified,
+            at no extra cost (Sun et al.).
         copies_per_pass: Noisy copies that go through the network at once; None for all.
 
     Raises:
@@ -75,12 +75,12 @@ class NoisePGD:
         """Attack the noises of a batch.
 
         Args:
-            network: Maps images to logits. A module is put into eval mode meanwhile.
+            network: Maps images to logits. A module is in eval mode during the attack.
             images: ``(B, ...)``.
-            targets: What the noisy images shall no longer be: labels, ``(B,)`` integers; or probabilities,
-                ``(B, K)`` floating, for the cross-entropy (hence the divergence) from them.
+            targets: What the attack moves away from: labels, ``(B,)`` integers; or probabilities, ``(B, K)``
+                floats, whose cross-entropy (hence divergence) is then maximised.
             noises: ``(m, B, ...)``, already scaled by sigma.
-            randomness: For networks that are random by themselves.
+            randomness: For networks that are random inside.
 
         Returns:
             Moved noises, ``(m, B, ...)``, without a graph.
@@ -109,7 +109,7 @@ class NoisePGD:
     def _climb(
         self, network: Network, images: Tensor, targets: Tensor, noises: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss's gradient for each noise, ``(m B, ...)``, and which noisy images are got wrong."""
+        """The loss's gradient for each noise, ``(m B, ...)``, and which noisy images are misclassified."""
         seen: list[Tensor] = []
 
         def watched(points: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class NoisePGD:
         return gradient.flatten(0, 1), torch.cat(seen).argmax(1) != classes.repeat(len(noises))
 
     def _held(self, moved: Tensor, noises: Tensor) -> Tensor:
-        """Within epsilon of the noises and, where that is kept after every step, of their norms."""
+        """Project to within epsilon of the noises and, if `restore` is ``norm``, restore their norms."""
         if self.epsilon is not None:
             delta = moved - noises
             lengths = distance(delta, "l2").clamp_min(self.epsilon).to(delta.dtype)

@@ -167,5 +167,5 @@ def test_the_configs_are_the_papers(name, expected, compose):
 
 
 def test_the_attack_command_wants_images(tmp_path):
-    with pytest.raises(ValueError, match="NoisePGD moves the noise in training and finds no image"):
+    with pytest.raises(ValueError, match="NoisePGD perturbs the noise in training and not the image"):
         AttackEvaluation(CAT_RS, SinglePass(), tmp_path)

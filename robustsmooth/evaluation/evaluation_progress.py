@@ -1,4 +1,4 @@
-"""How far an evaluation has come: images, passes per second, time left."""
+"""The progress of an evaluation: images, passes per second, time left."""
 
 import time
 
@@ -11,16 +11,16 @@ __all__ = ["EvaluationProgress"]
 
 
 class EvaluationProgress:
-    """A bar on the terminal; where there is none, a line after some seconds and then every minute.
+    """A progress bar on a terminal; elsewhere a line after some seconds and then every minute.
 
-    The time left follows from what was measured in this run, from the second pass on: the first one also
-    chooses kernels and allocates. Nothing is promised as long as nothing is known.
+    The time left is estimated from the passes of this run, without the first one, which also chooses kernels
+    and allocates memory. Until then nothing is shown.
 
     Args:
-        title: What is going on.
-        images: How many images there are to do here.
-        most_passes: Passes that an image takes at most; None if nobody knows.
-        unit: What a pass is called.
+        title: What is being done.
+        images: How many images this process evaluates.
+        most_passes: The most passes that an image can take; None if unknown.
+        unit: The name of a pass.
         console: Where to write.
         disable: Show nothing.
     """
@@ -52,12 +52,13 @@ class EvaluationProgress:
         self._bar.start()
 
     def advance(self, passes: int, images: int = 0, of_images: int | None = None) -> None:
-        """Show how far it is.
+        """Update the display.
 
         Args:
-            passes: How many there were since the last call.
+            passes: How many since the last call.
             images: How many images were finished since then.
-            of_images: The passes of these images; all so far belong to finished ones if None.
+            of_images: How many passes those images took; if None, all passes so far belong to finished
+                images.
         """
         self.passes, self.finished = self.passes + passes, self.finished + images
         if images:
@@ -89,14 +90,14 @@ class EvaluationProgress:
         return f"{text}, {'at most ' if most else ''}{duration(left)} left"
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._bar.stop()
 
     def _expected(self) -> tuple[float | None, bool]:
-        """Passes of an image, and whether that is the most it can take."""
+        """Expected passes per image, and whether that is an upper bound."""
         if not self.finished:
             return self.most_passes, True
         if self.most_passes is None:
             return self._of_finished / self.finished, False
-        # Images yet to come will take what finished ones took; a little of the most that they may take.
+        # Images to come take about what finished ones took; one at the upper bound keeps the guess careful.
         return (self._of_finished + self.most_passes) / (self.finished + 1), False

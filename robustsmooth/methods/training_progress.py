@@ -1,4 +1,4 @@
-"""What a person sees while a network trains."""
+"""The progress display of a training."""
 
 import time
 from typing import Any
@@ -15,11 +15,11 @@ __all__ = ["TrainingProgress"]
 class TrainingProgress(Callback):
     """One bar for the whole training with the time left, and one line per finished epoch.
 
-    Where the output is no terminal, a line after some seconds and then every minute takes the bar's place.
+    If the output is not a terminal, a line after some seconds and then every minute replaces the bar.
 
     Args:
-        metrics: Logged keys to show on a line, where they exist.
-        every: Print the line of every so many epochs; the last epoch always gets one.
+        metrics: Logged keys to show on a line, if they exist.
+        every: Print a line every this many epochs, and for the last epoch.
     """
 
     def __init__(self, metrics: list[str], every: int = 1) -> None:
@@ -32,11 +32,11 @@ class TrainingProgress(Callback):
         self._started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what starts, and where."""
+        """Print what is trained, and where."""
         if not trainer.is_global_zero:
             return
         name = type(pl_module).__name__
-        parameters = sum(each.numel() for each in pl_module.parameters() if each.requires_grad)
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
         again = f", continued after epoch {trainer.current_epoch}" if trainer.current_epoch else ""
         say(
             self.console,
@@ -46,7 +46,7 @@ class TrainingProgress(Callback):
         )
         self._started = time.perf_counter()
         self._turn = Turn()
-        self._first: float | None = None  # when the first step was done, which also gets everything ready
+        self._first: float | None = None  # time of the first step, which includes the set-up
         self._steps = 0  # since then
         self._bar = Progress(
             TextColumn("training"),
@@ -63,7 +63,7 @@ class TrainingProgress(Callback):
         self._bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Move the bar; or say how far it is."""
+        """Move the bar, or print the progress."""
         if self._bar is None:
             return
         self._bar.advance(self._bar.task_ids[0])
@@ -92,7 +92,7 @@ class TrainingProgress(Callback):
         say(self._bar.console, f"epoch {epoch:>3}/{last}  {shown}  {seconds:.0f} s")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the bar away, also after an error."""
+        """Remove the bar, also after an error."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -104,6 +104,6 @@ def _total(trainer: pl.Trainer) -> int:
 
 
 def _done(trainer: pl.Trainer, within: bool = False) -> int:
-    """Steps of the finished epochs, and of the one that is trained."""
+    """Steps of the finished epochs and, if `within`, of the current one."""
     steps = trainer.fit_loop.epoch_loop.batch_progress.current.ready if within else 0
     return trainer.current_epoch * int(trainer.num_training_batches) + steps

@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from robustsmooth.evaluation.progress import EvaluationProgress
+from robustsmooth.evaluation.evaluation_progress import EvaluationProgress
 from robustsmooth.terminal import duration
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("robustsmooth.evaluation.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("robustsmooth.evaluation.evaluation_progress.time.perf_counter", lambda: now[0])
     return now
 
 

@@ -21,7 +21,8 @@ class ParametricNoise(nn.Module):
     so that the noise has the covariance :math:`a^2 D + b^2 F F^T` with :math:`D = diag(d^2)`. Rank
     r = 0 is PNI (He et al. 2019, eq. 4): white noise with one trained strength per layer, channel or
     element. Rank r > 0 is CPNI (Nemcovsky et al., section 4.4): coloured noise, D + L L^T. The
-    factors a and b say what the strengths are relative to:
+    factors a
+    and b scale the strengths:
 
     ============== ================== ====== =======================================================
     ``scaling``    a                  b      who
@@ -32,20 +33,20 @@ class ParametricNoise(nn.Module):
     ============== ================== ====== =======================================================
 
     std(v) is taken over one sample (a weight is one sample), never over a batch of images, and is a
-    constant for the gradient. The published code takes the spread of activations over the batch,
-    which makes an image's answer depend on its neighbours, and draws one activation noise for
-    the batch; here every sample has its own. It also trains D itself with a root in the forward pass,
-    whose gradient at zero is not finite; here d is trained, so that a strength may cross zero.
+    constant for the gradient. The published code takes the spread of activations over the batch, so that an
+    answer depends on the other images, and draws one activation noise for the batch; here every sample has
+    its own. It also trains D itself, with a square root in the forward pass whose gradient at 0 is not
+    finite; here d is trained, so a strength may become negative.
 
     Args:
-        shape: Shape of one sample of v. With ``layer`` or ``channel`` and rank 0 only its length and
-            its first entry matter, so that images of any size pass.
+        shape: Shape of one sample of v. With ``layer`` or ``channel`` and rank 0 only its length and its
+            first entry matter, so that images of any size are possible.
         granularity: How many strengths d there are: one, one per entry of the first dimension, or one
             per element.
         rank: r, the number of columns of F; 0 for white noise.
         scale: Initial value of every d (the papers': .25).
         factor: Initial value of every entry of F (published code: .01).
-        scaling: What the strengths are relative to, see above.
+        scaling: How the strengths are scaled, see above.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class ParametricNoise(nn.Module):
         self.scale = nn.Parameter(torch.full(strengths, float(scale)))
         if rank:
             self.factor = nn.Parameter(torch.full((*shape, rank), float(factor)))
-        # Travels with the strengths, which mean something else under another scaling.
+        # Saved with the strengths, which have another meaning under another scaling.
         self.register_buffer("trained_scaling", torch.tensor(SCALINGS.index(scaling)))
 
     def forward(self, value: Tensor) -> Tensor:
-        """Perturb one sample, ``shape``, or a batch of them, ``(B, *shape)``, each on its own."""
+        """Perturb one sample, ``shape``, or a batch of them, ``(B, *shape)``, each one separately."""
         if not self.active:
             return value
         white, colored = self._scales(value)
@@ -113,5 +114,5 @@ class ParametricNoise(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The text for `print`."""
         return f"granularity={self.granularity}, rank={self.rank}, scaling={self.scaling}"
