@@ -1,4 +1,5 @@
 # syntax=docker/dockerfile:1
+# Linted (hadolint), but unproven: nobody has built it yet.
 # robustsmooth with its tested versions. On a CPU: docker build -t robustsmooth .
 # On NVIDIA GPUs: docker build -t robustsmooth --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 .
 # Then: docker run --rm -v "$PWD/runs:/runs" robustsmooth train method=gaussian hydra.run.dir=/runs/gaussian

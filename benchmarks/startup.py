@@ -20,6 +20,7 @@ CASES = {
     "train --help": [*PYTHON, "-m", "robustsmooth.train", "--help"],
     "a misspelt key": [*PYTHON, "-m", "robustsmooth.train", "method.sgima=1"],
     "import torch": [*PYTHON, "-c", "import torch"],
+    "import robustsmooth.smoothing": [*PYTHON, "-c", "import robustsmooth.smoothing"],
     "import pytorch_lightning": [*PYTHON, "-c", "import robustsmooth, pytorch_lightning"],
     "import robustsmooth.methods": [*PYTHON, "-c", "import robustsmooth.methods"],
 }
