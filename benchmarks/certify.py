@@ -66,7 +66,7 @@ def bare(
 
 
 def bare_per_core(network: nn.Module, shape: tuple[int, ...], device: torch.device, size: int, votes: int):
-    """The network alone, each core with a batch of its own, channels last; None on a GPU."""
+    """The network alone, each core with its own batch, channels last; None on a GPU."""
     if device.type != "cpu":
         return None
     forward = Forward(network, Numerics(channels_last=True), device)

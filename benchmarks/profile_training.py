@@ -3,7 +3,7 @@
     python benchmarks/profile_training.py --data-root data/cifar10                 # or no root: random pixels
     python benchmarks/profile_training.py --method smoothadv --steps 8 method.copies=2 attack.steps=2
 
-Processor time of each part, without what it calls that is a part of its own, after the first two steps. (A
+Processor time of each part, without other parts that it calls, after the first two steps. (A
 profiler of every call, such as cProfile, adds its own time to what is Python.) Writes Markdown.
 """
 

@@ -80,7 +80,7 @@ def _smoothmix(cfg: DictConfig) -> Passes:
 
 
 def _cpni(cfg: DictConfig) -> Passes:
-    # Every draw of the network's noise is a pass of its own, those of EPGD too.
+    # Every draw of the network's noise is a separate pass, also in EPGD.
     attacks = cfg.attack.steps * (cfg.attack.num_noise or 1)
     if cfg.method.mixture == "either":
         return Passes(images=(cfg.method.adversarial_weight,) * attacks)
@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     options = parser.parse_args()
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no processes that nobody counts
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no processes that are not measured
     register_resolvers()
     where = (
         torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"

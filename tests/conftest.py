@@ -42,7 +42,7 @@ def compose() -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., str]:
-    """`call("train", "method=foo", status=2)`: the command in this process, which is quicker.
+    """`call("train", "method=foo", status=2)`: the command in this process, which is faster.
 
     Returns what it wrote to standard error.
     """
@@ -66,7 +66,7 @@ def call(monkeypatch, capsys) -> Callable[..., str]:
 
 @pytest.fixture
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`run("train", "method=natural")`: the command in a process of its own; fails if it fails."""
+    """`run("train", "method=natural")`: the command in its own process; fails if it fails."""
 
     def command(
         name: str, *words: str, cwd: Path | None = None, status: int = 0, timeout: float = 240

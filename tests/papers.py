@@ -1,4 +1,4 @@
-"""What an experiment does, in the words of ``docs/papers``: facts read off the configs that it composes."""
+"""What an experiment does, as ``docs/papers`` states it: facts from the configs that it composes."""
 
 import functools
 import itertools

@@ -11,7 +11,7 @@ from tests.test_conf import COMMANDS as CONFIGURED
 
 
 def robustsmooth(*words, cwd=None, **environment):
-    """The console command in a process of its own."""
+    """The console command in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "robustsmooth", *words],
         cwd=cwd,

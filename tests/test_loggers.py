@@ -105,7 +105,7 @@ def test_a_sweep_with_wandb_makes_a_run_per_job(run, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     for variable in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # no server answers there
     run("train", *SWEEP, "logger=wandb", "logger.wandb.tags=[mine]", cwd=tmp_path)
     runs = {about.display_name: entry for entry in read_back(tmp_path).values() for about in entry[:1]}
     assert set(runs) == {"gaussian", "natural"}

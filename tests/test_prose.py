@@ -10,7 +10,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TEXTS = [
     *PAGES,
     *sorted((ROOT / "conf").rglob("*.yaml")),
-    *sorted((ROOT / "robustsmooth").rglob("*.py")),
+    *(
+        text
+        for folder in ("robustsmooth", "hydra_plugins", "benchmarks", "tests")
+        for text in sorted((ROOT / folder).rglob("*.py"))
+        if text != Path(__file__).resolve()
+    ),
 ]
 LONGEST = 110
 PHRASES = {

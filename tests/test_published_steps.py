@@ -65,7 +65,7 @@ def test_it_is_our_step(name, monkeypatch):
     step = PUBLISHED[name](published, torch.optim.SGD(published.parameters(), lr=RATE), CONFIG)
     step(images, labels)
     optimizer = torch.optim.SGD(student.parameters(), lr=RATE)
-    parts = COPIES if name == "smoothadv" else 1  # each is a step of its own there
+    parts = COPIES if name == "smoothadv" else 1  # each is a separate step there
     for part, (some, own) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
         loss = ours(name, student, some, own, drawn[part:])["loss"]
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Nonsense in every setting of every command is refused in a sentence, or listed here as meaningful."""
+"""Nonsense in every setting of every command is refused with a message, or listed here as meaningful."""
 
 import copy
 import functools

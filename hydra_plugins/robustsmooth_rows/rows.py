@@ -24,7 +24,7 @@ class RowsSweeper(BasicSweeper):
     ``row=a,b`` leaves the other rows out, and any other value wins over the rows'.
 
     Args:
-        max_batch_size: As in Hydra's sweeper: at most so many jobs are given to the launcher at once.
+        max_batch_size: As in Hydra's sweeper: the most jobs that are given to the launcher at once.
         params: As in Hydra's sweeper: what all rows have in common.
         rows: The overrides of each row, by its name; None leaves a row out. Without rows it is Hydra's
             sweeper.

@@ -64,9 +64,10 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
 
     Args:
         entries: One or several of: a folder (searched with all subfolders), a glob, a log file; or a mapping
-            with such a ``path`` and the facts of the runs that are found there, such as ``{path: logs/**,
-        method: cohen, n: 100000, alpha: 0.001}``. A key ``pattern`` is a regular expression whose named
-            groups read further facts from the path, such as ``noise_(?P<sigma>[0-9.]+)``.
+            with such a ``path`` and the facts of the runs that are found there, such as
+            ``{path: logs/**, method: cohen, n: 100000, alpha: 0.001}``. A key ``pattern`` is a regular
+            expression whose named groups read further facts from the path, such as
+            ``noise_(?P<sigma>[0-9.]+)``.
 
     Returns:
         The runs in the order of their paths (2 before 10), each once, without labels.

@@ -186,7 +186,7 @@ class VoteEngine:
             indices: ``(B,)`` int64, their indices in the data set.
             labels: ``(B,)`` int64, if known.
             finished: Indices of images that are finished already and are skipped. The others keep their
-            places: the noise inside a network may depend on the row of an image.
+                places: the noise inside a network may depend on the row of an image.
             begun: By index, the votes of an earlier run, for a certificate that continues from them.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What every attack promises, whichever it is."""
+"""What every attack must guarantee."""
 
 import dataclasses
 import math

@@ -93,7 +93,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
 
 
 def test_early_abort_saves_passes_and_leaves_images_to_themselves(linear, randomness):
-    """foolbox stops a whole batch together; here each image is a batch of its own then."""
+    """foolbox stops a whole batch together; here each image is then its own batch."""
     pytest.importorskip("foolbox")
     looked = []
 

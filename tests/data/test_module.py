@@ -283,7 +283,7 @@ def test_two_ranks_see_what_one_sees(tmp_path):
 @pytest.mark.ddp
 @pytest.mark.filterwarnings("ignore:.*was called before the ``update`` method")
 def test_a_rank_without_images_joins_in(tmp_path):
-    """One test image and one validation image on two ranks: the metrics are theirs, nobody waits."""
+    """One test image and one validation image on two ranks: their metrics, and no rank hangs."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "max_epochs": 1}
     quiet["use_distributed_sampler"] = False  # as in conf/trainer

@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
 
 
 def description(folder):
-    """What the folder says of its run."""
+    """What the folder records about its run."""
     return {path.name: path.read_bytes() for path in (folder / ".hydra").iterdir()}
 
 
@@ -57,7 +57,7 @@ def test_certify_continue_and_refuse(run, trained, tmp_path):
 
 
 def test_sigterm_ends_it_between_two_passes_and_keeps_the_rows(run, trained, tmp_path):
-    """As ``kill`` and the schedulers send it: nobody waits for the images that the loader has handed over."""
+    """As ``kill`` and schedulers send it: images that are already loaded are not finished first."""
     folder = tmp_path / "c"
     words = [f"checkpoint={trained}", "certificate.n=20000", *SMALL, f"hydra.run.dir={folder}"]
     child = subprocess.Popen(

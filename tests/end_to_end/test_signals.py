@@ -34,7 +34,7 @@ def semaphores() -> set[str]:
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a training in a group of its own, and wait until each of its runs has trained an epoch."""
+    """Start a training in its own process group, and wait until each of its runs has trained an epoch."""
     mark = f"ROBUSTSMOOTH_TEST={tmp_path}"
     started = []
 

@@ -1,4 +1,4 @@
-"""What is said of an evaluation that is under way: only what was measured."""
+"""The messages about a running evaluation: only measured times."""
 
 import io
 

@@ -107,7 +107,7 @@ class Watch(Callback):
 
 @pytest.mark.parametrize("student", ["copy", "random"])
 def test_time_steps(student):
-    """Three time steps of two epochs of two batches: optimiser, schedule and teacher start anew."""
+    """Three time steps of two epochs of two batches: optimiser, schedule and teacher start again."""
     watch = Watch()
     heat = module(
         time_steps=3, student=student, scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1)

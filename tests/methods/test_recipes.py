@@ -122,7 +122,7 @@ def test_recipe(recipe, compose):
 
 
 VARIANTS = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}
-"""Methods under a name of their own, so that a sweep can have both."""
+"""Methods with their own name, so that a sweep can have both."""
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ STATISTICS = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
 
 def trained(channels_last=False):
     network = build_classifier(CifarResNet(8), 10, STATISTICS, channels_last=channels_last)
-    network.train()(torch.rand(8, 3, 32, 32))  # BatchNorm with statistics of its own
+    network.train()(torch.rand(8, 3, 32, 32))  # BatchNorm with its own statistics
     return network.eval()
 
 

@@ -88,7 +88,7 @@ def network_and_shape(request):
 
 
 def settle(network, shape):
-    """A forward pass in training, so that BatchNorm has statistics of its own."""
+    """A forward pass in training, so that BatchNorm has its own statistics."""
     network.train()(torch.randn(16, *shape))
     return network.eval()
 

@@ -1,4 +1,4 @@
-"""The first look at an imported network."""
+"""The first check of an imported network."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ def certify_rows(images=60, sigma=0.25, n=1000, alpha=0.001, strength=1.0, seed=
         share = special.ndtr(random.normal(strength, 1.0))
         count = int(random.binomial(n, share))
         bound = special.betaincinv(count, n - count + 1, alpha) if count else 0.0
-        label = idx % 10  # as in `write_attack`: an image has one label, whoever certifies or attacks it
+        label = idx % 10  # as in `write_attack`: an image has the same label in certification and attack
         right = random.random() < 0.9
         if bound <= 0.5:
             rows.append([idx, label, -1, 0.0, 0, 0.01, bound, n])
@@ -68,7 +68,7 @@ def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits",
 def write_certification(
     folder, trained, sigma=0.25, n=1000, alpha=0.001, guarantee="l2-certificate", **drawn
 ):
-    """A certification run's folder, as it lies inside a training run's."""
+    """A certification run's folder, as it is inside a training run's."""
     (folder / ".hydra").mkdir(parents=True)
     config = {
         "checkpoint": str(trained),

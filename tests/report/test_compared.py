@@ -1,4 +1,4 @@
-"""What may stand beside each other, and what one table says about one classifier."""
+"""What may be compared, and what one table contains about one classifier."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The figures that no network is trained for."""
+"""The figures that need no trained network."""
 
 import numpy as np
 import pytest

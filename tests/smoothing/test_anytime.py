@@ -1,4 +1,4 @@
-"""A bound that may be looked at after every vote: its formula, its coverage, stopping and extending."""
+"""A bound that holds after every vote: its formula, its coverage, stopping and extending."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,8 @@ def test_no_stopping_rule_makes_it_err_more_often_than_alpha(p):
     votes = np.unique(np.geomspace(1, 2000, 80).astype(int))
     counts = rng.binomial(np.diff(votes, prepend=0), p, size=(runs, len(votes))).cumsum(axis=1)
     low, high = confidence_sequence(counts, votes, alpha)
-    ever = ((low > p) | (high < p)).any(axis=1).sum()  # whoever looks always and stops at the worst moment
+    # Someone checks after every vote and stops at the worst moment.
+    ever = ((low > p) | (high < p)).any(axis=1).sum()
     assert ever <= stats.binom.isf(1e-5, runs, alpha)
     assert ever > 0.05 * alpha * runs
     # The same with Clopper-Pearson errs far more often.

@@ -1,4 +1,4 @@
-"""Cores that compute batches of their own: the same votes, no draw twice, nobody else's threads changed."""
+"""Each core computes its own batches: the same votes, no draw twice, other threads' settings unchanged."""
 
 import os
 import threading

@@ -203,7 +203,7 @@ def test_an_attack_that_works_image_by_image_writes_image_by_image(attack, tmp_p
 
 
 def test_sigterm_acts_within_a_batch_of_an_attack(make_trainer, tiny_data, tmp_path):
-    """The scheduler's half minute is over long before a batch is."""
+    """A batch takes longer than the half minute that the scheduler gives."""
     passes = []
 
     class Spy(TinyConvolution):
@@ -328,7 +328,7 @@ def test_other_settings_are_not_mixed_in(attack):
 def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen(
     attack, tiny_data, monkeypatch
 ):
-    tuned = Tuning(64, Numerics(channels_last=False), 1.0)  # without passes on images of its own
+    tuned = Tuning(64, Numerics(channels_last=False), 1.0)  # without extra passes
     monkeypatch.setattr("robustsmooth.evaluation.context.tune", lambda *_, **__: tuned)
     attacked, decided = [], []
 
@@ -373,7 +373,7 @@ def test_grid_noise_judges_images_on_the_grid(attack, tmp_path):
 
 
 class RandomInside(TinyConvolution):
-    """Adds noise of its own, one draw per pass."""
+    """Adds its own noise, one draw per pass."""
 
     def forward(self, images):
         return super().forward(images) + torch.randn(1, 3)
