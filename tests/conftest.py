@@ -12,14 +12,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
-import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from robustsmooth.commands import conf_dir, register_resolvers
-
-CONF = conf_dir()
+from tests.composing import composed
 
 
 @pytest.fixture(autouse=True)
@@ -30,33 +27,34 @@ def _same_numbers_every_time() -> None:
 @pytest.fixture
 def compose() -> Callable[..., DictConfig]:
     """`compose("train", "method=heat")`: a command's config, as the command composes it."""
-    register_resolvers()
+    return lambda name, *overrides: composed(name, f"run_dir={Path.cwd()}", *overrides)
 
-    def composed(name: str, *overrides: str) -> DictConfig:
+
+def started(name: str, *words: str) -> int:
+    """Run a command in this process, which saves the seconds of importing everything; its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"robustsmooth.{name}", *words])
+        for variable in ("HYDRA_FULL_ERROR", "ROBUSTSMOOTH_FULL_ERROR"):
+            patch.setenv(variable, "0")  # the command sets them; here they are taken back
         GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose(name, [f"run_dir={Path.cwd()}", *overrides])
-
-    return composed
+        try:
+            getattr(importlib.import_module(f"robustsmooth.{name}"), name)()
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
 
 
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., str]:
-    """`call("train", "method=foo", status=2)`: the command in this process, which is faster.
+    """`call("train", "method=foo", status=2)`: the command in this process; fails if it ends otherwise.
 
     Returns what it wrote to standard error.
     """
 
-    def command(name: str, *words: str, status: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", [f"robustsmooth.{name}", *words])
-        for variable in ("HYDRA_FULL_ERROR", "ROBUSTSMOOTH_FULL_ERROR"):
-            monkeypatch.setenv(variable, "0")  # the command sets them; here they are taken back
-        GlobalHydra.instance().clear()
-        try:
-            getattr(importlib.import_module(f"robustsmooth.{name}"), name)()
-            ended = 0
-        except SystemExit as end:
-            ended = int(end.code or 0)
+    def command(name: str, *words: str, cwd: Path | None = None, status: int = 0) -> str:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        ended = started(name, *words)
         text = capsys.readouterr().err
         assert ended == status, text
         return text
@@ -64,9 +62,27 @@ def call(monkeypatch, capsys) -> Callable[..., str]:
     return command
 
 
+@pytest.fixture(scope="session")
+def gaussian(tmp_path_factory) -> Path:
+    """A run folder with a small network that has seen a little, under noise."""
+    return _trained(tmp_path_factory.mktemp("gaussian"), "gaussian")
+
+
+@pytest.fixture(scope="session")
+def natural(tmp_path_factory) -> Path:
+    """One that was trained without."""
+    return _trained(tmp_path_factory.mktemp("natural"), "natural")
+
+
+def _trained(folder: Path, method: str) -> Path:
+    words = [f"method={method}", "trainer=cpu", "trainer.max_epochs=1", "model.network.width=8"]
+    assert started("train", *words, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
 @pytest.fixture
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`run("train", "method=natural")`: the command in its own process; fails if it fails."""
+    """`run("train", "method=natural")`: the command in its own process, which takes eight seconds."""
 
     def command(
         name: str, *words: str, cwd: Path | None = None, status: int = 0, timeout: float = 240

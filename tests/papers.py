@@ -7,20 +7,17 @@ import shlex
 import sys
 from pathlib import Path
 
-import hydra
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
-from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.commands import conf_dir
+from tests import composing
 from tests.test_rows import batches
 
 PAPERS = Path(__file__).parents[1] / "docs" / "papers"
 TEST_IMAGES = {"cifar10": 10000, "cifar100": 10000, "imagenet": 50000, "mini_imagenet50": 2500, "digits": 364}
-_load = functools.cache(FileConfigSource.load_config)
 
 
 def papers():
@@ -35,15 +32,8 @@ def experiments():
 
 @functools.cache
 def composed(command, *overrides):
-    """A command's config, read-only; the files of conf/ are read once."""
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    own, FileConfigSource.load_config = FileConfigSource.load_config, lambda self, path: _load(self, path)
-    try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra.compose(command, ["run_dir=run", *overrides], return_hydra_config=True)
-    finally:
-        FileConfigSource.load_config = own
+    """A command's whole config, read-only."""
+    return composing.composed(command, *overrides, whole=True)
 
 
 def jobs(name, scale):
@@ -85,21 +75,35 @@ def representatives(row):
 
 def job_config(name, scale, job):
     """The config of one job; values are put into the config of the job's choices, which is composed once."""
+    groups, values = choices_and_values(job)
+    return _updated(_base(name, scale, *groups).copy(), values)
+
+
+def choices_and_values(words):
+    """The words that choose a file of a group, and the overrides of values."""
     groups, values = [], []
-    for override in OverridesParser.create().parse_overrides(list(job)):
-        key = override.get_key_element().lstrip("+")
-        is_group = (conf_dir() / key.partition("@")[0]).is_dir()
-        (groups if is_group else values).append(override)
-    cfg = _base(name, scale, *[group.input_line for group in groups]).copy()
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if (conf_dir() / override.get_key_element().lstrip("+").partition("@")[0]).is_dir():
+            groups.append(override.input_line)
+        else:
+            values.append(override)
+    return groups, values
+
+
+def _updated(cfg, values):
+    OmegaConf.set_struct(cfg, True)  # a key that is not there is refused, as by the commands
     for override in values:
-        OmegaConf.update(cfg, override.get_key_element().lstrip("+"), override.value(), merge=True)
+        key = override.get_key_element().lstrip("+")
+        OmegaConf.update(cfg, key, override.value(), merge=True, force_add=override.is_add())
     return cfg
 
 
 def folder(cfg):
     """The folder of a job, of which `job_config` made the config last, in that of the sweep."""
-    hydra_cfg = OmegaConf.to_container(HydraConfig.get(), resolve=False)
-    return OmegaConf.merge(cfg, {"folder": hydra_cfg["sweep"]["subdir"]}).folder
+    subdir = OmegaConf.to_container(HydraConfig.get(), resolve=False)["sweep"]["subdir"]
+    with open_dict(cfg):
+        cfg.folder = subdir
+    return cfg.folder
 
 
 @functools.lru_cache(maxsize=1)  # what `${hydra:...}` means is that of the last one
@@ -143,10 +147,19 @@ def evaluations(cfg):
     for name, line in (cfg.get("evaluate") or {}).items():
         if line is not None:
             command, *words = shlex.split(line)
-            found[name] = composed(
-                command, "checkpoint=run", *(word.replace("{run}", "run") for word in words)
-            )
+            found[name] = _evaluation(command, *(word.replace("{run}", "run") for word in words))
     return found
+
+
+@functools.cache
+def _evaluation(command, *words):
+    """As in `job_config`; of Hydra's part only the name of the command and its choices."""
+    groups, values = choices_and_values(words)
+    whole = composed(command, "checkpoint=run", *groups)
+    cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+    own = {"job": {"name": command}, "runtime": {"choices": dict(whole.hydra.runtime.choices)}}
+    OmegaConf.update(cfg, "hydra", own, force_add=True)
+    return _updated(cfg, values)
 
 
 def training(cfg):

@@ -74,9 +74,11 @@ def test_a_missing_checkpoint_is_one_sentence(call, tmp_path):
 
 def test_the_traceback_is_shown_on_request(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    done = run("train", f"hydra.run.dir={tmp_path}/run", "data.batch_size=0", status=1)
+    done = run(
+        "train", f"hydra.run.dir={tmp_path}/run", "seed=1.5", status=1
+    )  # refused before torch is imported
     assert "Traceback" in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: `data.batch_size` must be at least 1")
+    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: `seed` must be an integer")
 
 
 def test_help_shows_groups_choices_and_examples(run, tmp_path):

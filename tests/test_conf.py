@@ -4,25 +4,17 @@ import importlib
 import inspect
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.commands import conf_dir
 from robustsmooth.instantiation import instantiate
+from tests.composing import composed
 
 CONF = conf_dir()
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("common", "evaluation"))
 FILES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml"))
 """All configs, nested ones too, as `group/name`."""
-
-
-def composed(command: str, *overrides: str) -> DictConfig:
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(command, ["run_dir=nowhere", *overrides])
 
 
 def nodes(cfg, path=""):

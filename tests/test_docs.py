@@ -24,6 +24,7 @@ def hooks():
     return module
 
 
+@pytest.mark.slow  # `make docs` does the same
 def test_the_site_builds_strictly(tmp_path):
     build = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],

@@ -44,7 +44,7 @@ def test_every_experiment_of_a_paper_has_its_entry():
 
 @pytest.mark.parametrize("name", STATED)
 def test_full_scale_is_what_the_paper_states(name):
-    """Row by row; and what the configs compose can be built (the other scales: below)."""
+    """Row by row."""
     stated, rows = STATED[name], jobs(name, "full")
     assert stated["rows"].keys() == rows.keys()
     said = []
@@ -53,7 +53,6 @@ def test_full_scale_is_what_the_paper_states(name):
         said += [
             f"{row}: {item}" for item in problems + differences(wanted, row_facts(name, "full", members))
         ]
-    build(name, "full")
     assert not said, "\n".join(said)
 
 
@@ -63,8 +62,7 @@ def scales():
         header = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").partition("\ndefaults:")[0]
         named = re.search(r" scale=([a-z|]+)", header)
         for scale in sorted({"smoke", *(named[1].split("|") if named else ["full"])}):
-            if not (scale == "full" and name in STATED):  # those are built above
-                yield name, scale
+            yield name, scale
 
 
 @pytest.mark.slow
@@ -73,10 +71,15 @@ def test_every_row_binds_and_instantiates(name, scale):
     build(name, scale)
 
 
+def test_noise_on_weights_and_on_outputs_can_be_built():
+    """It could not when first written; all others take minutes, above."""
+    build("nemcovsky2019/table1", "full")
+
+
 def test_the_scales_are_found():
     found = list(scales())
     assert {("digits/all_methods", "full"), ("results/cifar10_cpu", "short")} <= set(found)
-    assert {("salman2019/table2", "cpu"), ("digits/quickstart", "full")} <= set(found)
+    assert {("salman2019/table2", "cpu"), ("salman2019/table2", "full")} <= set(found)
     assert {name for name, scale in found if scale == "smoke"} == set(FILES)
 
 

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.instantiation import instantiate
-from tests.test_conf import COMMANDS, composed
+from tests.composing import composed
+from tests.test_conf import COMMANDS
 
 NONSENSE = {
     "text": "nonsense",

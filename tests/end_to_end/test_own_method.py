@@ -24,15 +24,15 @@ def mine(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
-def test_the_page_works(run, mine):
+def test_the_page_works(call, mine, monkeypatch):
     commands = "".join(re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)).strip()
     assert len(commands.splitlines()) == 4
+    monkeypatch.syspath_prepend(str(mine / "mine"))
     for line in commands.splitlines():
         _, _, module, *words = line.split()
         quick = ["trainer.max_epochs=2", "trainer.limit_train_batches=2"]
         quick = quick if module.endswith("train") else ["data.subset.max=4"]
-        run(module.removeprefix("robustsmooth."), *words, *quick, cwd=mine)
+        call(module.removeprefix("robustsmooth."), *words, *quick, cwd=mine)
     assert "train/spread" in (mine / "runs" / "both" / "metrics.csv").read_text()
     assert len((mine / "runs" / "noisy_mixup" / "metrics.csv").read_text().splitlines()) == 3
 

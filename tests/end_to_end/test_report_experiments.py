@@ -4,12 +4,11 @@ import json
 import math
 import re
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.commands import conf_dir
+from tests import composing
 
 FOLDER = conf_dir() / "experiment"
 PAPERS = ("heat_smoothing", "nemcovsky2019", "salman2019", "sodm")
@@ -21,12 +20,8 @@ EXPERIMENTS = sorted(
 COUNTS = {"heat_smoothing": 9, "nemcovsky2019": 8, "salman2019": 12, "sodm": 9}
 
 
-def composed(name, scale, *overrides):
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        choices = [f"experiment={name}", f"scale={scale}", *overrides]
-        return hydra.compose("train", choices, return_hydra_config=True)
+def composed(name, scale):
+    return composing.composed("train", f"experiment={name}", f"scale={scale}", whole=True)
 
 
 def rows(cfg):

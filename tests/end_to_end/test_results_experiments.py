@@ -1,25 +1,23 @@
 """The experiments on real CIFAR-10 images compose for every method, and run at the size of a test."""
 
-import hydra
+import functools
+
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.commands import conf_dir
 from robustsmooth.instantiation import instantiate
+from tests import composing
 
 SWEEPS = {"results/cifar10_cpu": "short", "results/cifar10_gpu": "gpu"}
 
 
-def composed(name, scale, method=None):
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    chosen = [] if method is None else [f"method={method}"]
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(
-            "train", [f"experiment={name}", f"scale={scale}", *chosen], return_hydra_config=True
-        )
+@functools.cache
+def composed(name, scale, *words):
+    """The config of a job; read-only."""
+    words = [f"experiment={name}", f"scale={scale}", "hydra.sweep.dir=sweep", *words]
+    return composing.composed("train", *words, whole=True)
 
 
 def methods(name, scale):
@@ -31,7 +29,8 @@ def test_every_method_has_its_settings_at_this_scale(name):
     scale = SWEEPS[name]
     known = {path.stem for path in (conf_dir() / "scale" / "method").glob(f"{scale}-*.yaml")}
     for method in methods(name, scale):
-        follows = scale == "gpu" and composed(name, scale, method).get("published_epochs") is not None
+        cfg = composed(name, scale, f"method={method}")
+        follows = scale == "gpu" and cfg.get("published_epochs") is not None
         assert follows or f"{scale}-{method}" in known
 
 
@@ -45,8 +44,7 @@ def test_heat_smoothing_and_the_fine_tunings_start_from_what_they_refine(name):
         "cpni_epgd": "cpni",
     }.items():
         assert order.index(first) < order.index(later)
-        cfg = composed(name, SWEEPS[name], later)
-        cfg.hydra.sweep.dir = "sweep"
+        cfg = composed(name, SWEEPS[name], f"method={later}")
         start = OmegaConf.to_container(cfg.start, resolve=False).get(later)
         assert start is None or start.endswith(f"/{first}")
 
@@ -54,8 +52,7 @@ def test_heat_smoothing_and_the_fine_tunings_start_from_what_they_refine(name):
 @pytest.mark.parametrize("name", SWEEPS)
 def test_schedules_fit_and_noise_is_that_of_the_comparison(name):
     for method in methods(name, SWEEPS[name]):
-        cfg = composed(name, SWEEPS[name], method)
-        cfg.hydra.sweep.dir = "sweep"
+        cfg = composed(name, SWEEPS[name], f"method={method}")
         parameter = torch.nn.Parameter(torch.zeros(1))
         optimizer = torch.optim.SGD(
             [parameter], lr=cfg.method.optimizer.lr, momentum=cfg.method.optimizer.momentum
@@ -69,7 +66,7 @@ def test_schedules_fit_and_noise_is_that_of_the_comparison(name):
 
 def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_steps():
     for method in methods("results/cifar10_cpu", "short"):
-        cfg = composed("results/cifar10_cpu", "short", method)
+        cfg = composed("results/cifar10_cpu", "short", f"method={method}")
         steps = {"natural": 1.0, "cpni_gauss": 64, "cpni_epgd": 64}.get(method, 256)
         assert cfg.trainer.limit_train_batches == steps
         assert cfg.schedule.total_iters == {"natural": 1915}.get(method, steps)
@@ -106,16 +103,11 @@ def test_the_search_runs_to_its_report(name, words, tables, run, tmp_path):
     assert {path.stem for path in (report / "tables").glob("*.md")} >= set(tables)
 
 
-def modern(row, *words):
+def modern(row):
     """The config of one row of the methods after 2019, as its job composes it."""
-    cfg = composed("sun2025/cifar10", "full")
-    cfg.hydra.sweep.dir = "sweep"
-    overrides = [f"{key}={value}" for key, value in cfg.hydra.sweeper.rows[row].items()]
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(
-            "train", ["experiment=sun2025/cifar10", "scale=full", f"row={row}", *overrides, *words]
-        )
+    experiment = ("sun2025/cifar10", "full")
+    overrides = [f"{key}={value}" for key, value in composed(*experiment).hydra.sweeper.rows[row].items()]
+    return composed(*experiment, f"row={row}", *overrides)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.conftest import started
+
 FAST = ["trainer.max_epochs=4", "trainer=cpu"]
 
 
@@ -33,13 +35,7 @@ def same(first: Path, second: Path) -> None:
 def reference(tmp_path_factory) -> Path:
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("reference")
-    done = subprocess.run(
-        [sys.executable, "-m", "robustsmooth.train", *FAST, f"hydra.run.dir={folder}"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    assert started("train", *FAST, f"hydra.run.dir={folder}") == 0
     return folder
 
 
@@ -65,12 +61,13 @@ def test_a_run_folder_holds_what_it_should(reference):
 
 
 def test_the_same_run_twice_is_identical(reference, run, tmp_path):
+    """In another process, too."""
     run("train", *FAST, f"hydra.run.dir={tmp_path}")
     same(reference, tmp_path)
 
 
 @pytest.mark.parametrize("within_epochs", [False, True])
-def test_killed_and_resumed_is_identical(reference, run, tmp_path, within_epochs):
+def test_killed_and_resumed_is_identical(reference, call, tmp_path, within_epochs):
     words = [*FAST, f"hydra.run.dir={tmp_path}", *(["save_every_steps=3"] if within_epochs else [])]
     process = subprocess.Popen(
         [sys.executable, "-m", "robustsmooth.train", *words],
@@ -87,32 +84,30 @@ def test_killed_and_resumed_is_identical(reference, run, tmp_path, within_epochs
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "summary.json").exists(), "it was to be killed before its end"
-    done = run("train", *words)
-    assert "continued after epoch" in done.stderr
+    assert "continued after epoch" in call("train", *words)
     same(reference, tmp_path)
 
 
-def test_a_finished_run_is_not_trained_again(reference, run):
+def test_a_finished_run_is_not_trained_again(reference, call):
     before = (reference / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    run("train", *FAST, f"hydra.run.dir={reference}")
+    call("train", *FAST, f"hydra.run.dir={reference}")
     assert (reference / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
-def test_other_settings_are_refused_and_leave_no_trace(reference, run):
+def test_other_settings_are_refused_and_leave_no_trace(reference, call):
     before = {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()}
-    done = run("train", *FAST, "method.sigma=0.5", f"hydra.run.dir={reference}", status=1)
-    assert "method.sigma=0.25 then, 0.5 now" in done.stderr
+    said = call("train", *FAST, "method.sigma=0.5", f"hydra.run.dir={reference}", status=1)
+    assert "method.sigma=0.25 then, 0.5 now" in said
     assert {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()} == before
 
 
-@pytest.mark.slow
-def test_a_truncated_checkpoint_is_one_sentence(reference, run, tmp_path):
+def test_a_truncated_checkpoint_is_one_sentence(reference, call, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     whole = (reference / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
-    done = run("train", *FAST, f"hydra.run.dir={tmp_path}", status=1)
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "last.ckpt` cannot be read (truncated or damaged" in done.stderr
+    said = call("train", *FAST, f"hydra.run.dir={tmp_path}", status=1)
+    assert len(said.strip().splitlines()) == 1
+    assert "last.ckpt` cannot be read (truncated or damaged" in said
 
 
 @pytest.mark.ddp
@@ -127,40 +122,37 @@ def test_two_ranks_of_two_threads_train_and_validate_every_image_once(run, tmp_p
     assert metrics["train/loss"].iloc[-1] < metrics["train/loss"].iloc[0]
 
 
-def test_a_sweep_makes_complete_runs_and_continues(run, tmp_path):
+def test_a_sweep_makes_complete_runs_and_continues(call, tmp_path):
     words = ["-m", "method=natural,gaussian", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"]
-    run("train", *words)
+    call("train", *words)
     runs = sorted(path.parent for path in tmp_path.glob("*/summary.json"))
     assert [path.name for path in runs] == ["0_natural-digits", "1_gaussian-digits"]
     stamps = [(item / "checkpoints" / "last.ckpt").stat().st_mtime_ns for item in runs]
-    run("train", *words)
+    call("train", *words)
     assert [(item / "checkpoints" / "last.ckpt").stat().st_mtime_ns for item in runs] == stamps
 
 
-def test_a_sweep_that_is_given_no_folder_has_one_named_by_its_time(run, tmp_path):
-    run("train", "-m", "method=natural", "scale=smoke", "trainer.max_epochs=1", cwd=tmp_path)
+def test_a_sweep_that_is_given_no_folder_has_one_named_by_its_time(call, tmp_path):
+    call("train", "-m", "method=natural", "scale=smoke", "trainer.max_epochs=1", cwd=tmp_path)
     assert len(list(tmp_path.glob("multirun/*/*-train/0_natural-digits/summary.json"))) == 1
 
 
-def test_a_failed_job_of_a_sweep_says_so_at_once_and_the_others_run(run, tmp_path):
+def test_a_failed_job_of_a_sweep_says_so_at_once_and_the_others_run(call, tmp_path):
     words = ["-m", "method=heat,natural", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"]
-    done = run("train", *words, status=1)
-    assert done.stderr.index("job 0 failed: HeatSmoothing starts from") < done.stderr.index("#1 :")
+    said = call("train", *words, status=1)
+    assert said.index("job 0 failed: HeatSmoothing starts from") < said.index("#1 :")
     assert [path.parent.name for path in tmp_path.glob("*/summary.json")] == ["1_natural-digits"]
 
 
-@pytest.mark.slow
-def test_checkpoints_can_be_chosen_by_certified_radius(run, tmp_path):
+def test_checkpoints_can_be_chosen_by_certified_radius(call, tmp_path):
     words = [
         "callbacks=certify",
         "monitor=val/acr",
         "callbacks.certify.every=2",
         "callbacks.certify.images=20",
     ]
-    run("train", *words, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}")
-    run(
-        "train", *words, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}"
-    )  # goes on, the last value stands
+    for epochs in (2, 4):  # goes on, the last value stands
+        call("train", *words, f"trainer.max_epochs={epochs}", f"hydra.run.dir={tmp_path}")
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     assert metrics["val/acr"].notna().all()
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
@@ -168,12 +160,9 @@ def test_checkpoints_can_be_chosen_by_certified_radius(run, tmp_path):
     assert {"val/certified_acc@0.25", "val/abstention"} <= set(metrics.columns)
 
 
-@pytest.mark.slow
-def test_a_run_that_diverges_says_so_and_writes_no_checkpoint_of_it(tmp_path):
+def test_a_run_that_diverges_says_so_and_writes_no_checkpoint_of_it(call, tmp_path):
     words = [*FAST, "method.scheduler=null", "method.optimizer.lr=1e30", f"hydra.run.dir={tmp_path}"]
-    command = [sys.executable, "-m", "robustsmooth.train", *words]
-    diverged = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert diverged.returncode != 0
-    assert "training diverged in epoch 1" in diverged.stderr
-    assert "Traceback" not in diverged.stderr
+    said = call("train", *words, status=1)
+    assert "training diverged in epoch 1" in said
+    assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.ckpt"))
