@@ -40,6 +40,7 @@ from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.data import Batch
 from robustsmooth.instantiation import instantiate
 from robustsmooth.methods.compiling import compile_network
+from robustsmooth.models import Ensemble
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
         "3",  # of the denoiser
         lambda cfg: Passes(),
     ),
+    "denoiser, stability": (
+        ("method=denoiser", "method.start=benchmark"),
+        "3",  # of the denoiser, and of the classifier behind it: to its input alone, and once for the target
+        lambda cfg: Passes(),
+    ),
     "macer": (("method=macer",), "3k", lambda cfg: Passes(weights=(cfg.method.copies,))),
     "sodm": (
         ("method=sodm", "method/mapping=softmax"),
@@ -126,6 +132,10 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
     "cpni, gauss": (("method=cpni_gauss",), "2Tq + 3", _cpni),
     "cpni, epgd": (("method=cpni_epgd",), "2Tm + 6", _cpni),
 }
+
+
+ENSEMBLE = 5
+"""Networks of the row *ensemble*, which is a pass of an evaluation, not a training step."""
 
 
 def votes_on(indices: Iterable[int]) -> str:
@@ -159,6 +169,52 @@ def bare(network: nn.Module, images: Tensor, passes: Passes) -> None:
         network(images.repeat(copies, 1, 1, 1)).sum().backward()
 
 
+def bare_stability(network: Any, images: Tensor) -> None:
+    """The passes of a denoiser's stability step."""
+    with torch.no_grad():
+        network.classify(images)
+    network.classify(network.denoiser(images)).sum().backward()
+
+
+def measure_ensemble(options: argparse.Namespace) -> str:
+    """The row of an ensemble's pass."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("train", ["data=cifar10", f"model={options.model}", "run_dir=."])
+    networks = [instantiate(cfg.model).to(options.device).eval() for _ in range(ENSEMBLE)]
+    together = Ensemble(networks).eval()
+    images = torch.rand(options.batch, 3, 32, 32, device=options.device)
+    runs = [
+        lambda: together(images),
+        lambda: [each(images) for each in networks],
+        lambda: networks[0](images),
+    ]
+    with (
+        torch.no_grad(),
+        torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16-mixed"),
+    ):
+        return row("ensemble, a pass", "k", ENSEMBLE, runs, options)
+
+
+def row(
+    name: str,
+    formula: str,
+    needed: float,
+    runs: list[Callable[[], Any]],
+    options: argparse.Namespace,
+    interval: int = 1,
+) -> str:
+    """Measure a step (`interval` of them), its bare passes and one pass, and write the row."""
+    for run in runs:
+        run()
+    times = [[seconds(run, options.device) for run in runs] for _ in range(options.repeats)]
+    forward = statistics.median(each[2] for each in times)
+    measured = statistics.median(each[0] for each in times) / interval / forward
+    floor = statistics.median(each[1] for each in times) / forward
+    overhead = statistics.median(each[0] / interval / each[1] for each in times) - 1
+    numbers = f"{needed:.0f} | {measured:.1f} | {floor:.1f} | {100 * overhead:+.0f} %"
+    return f"| {name} | {formula} | {numbers} | {1000 * forward:.1f} |"
+
+
 def seconds(function: Callable[[], Any], device: str) -> float:
     """Time of a call: of the processor, or of the clock on the wall for a GPU."""
     clock = time.perf_counter if device == "cuda" else time.process_time
@@ -173,6 +229,8 @@ def seconds(function: Callable[[], Any], device: str) -> float:
 
 def measure(name: str, options: argparse.Namespace) -> str:
     """One row of the table."""
+    if name == "ensemble":
+        return measure_ensemble(options)
     words, formula, passes_of = METHODS[name]
     common = ["data=cifar10", f"model={options.model}", "run_dir=."]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -185,7 +243,7 @@ def measure(name: str, options: argparse.Namespace) -> str:
     optimizer = instantiate(cfg.method.optimizer)(module.parameter_groups())
     torch.manual_seed(0)
     plain = instantiate(cfg.model).to(options.device).train()
-    plain = plain.denoiser if name.startswith("denoiser") else plain
+    plain = plain.denoiser if name == "denoiser, mse" else plain
     images = torch.rand(options.batch, 3, 32, 32, device=options.device)
     labels = torch.randint(10, (options.batch,), device=options.device)
     batch = Batch(images, labels, torch.arange(options.batch))
@@ -203,17 +261,18 @@ def measure(name: str, options: argparse.Namespace) -> str:
             optimizer.step()
             count += 1
 
-    runs = [step, lambda: bare(plain, images, passes), lambda: plain(images)]
+    def passes_alone() -> None:
+        if name == "denoiser, stability":
+            bare_stability(plain, images)
+        else:
+            bare(plain, images, passes)
+
+    if name == "denoiser, stability":
+        plain.requires_grad_(False).eval()
+        plain.denoiser.requires_grad_(True).train()
+    runs = [step, passes_alone, lambda: plain(images)]
     with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16-mixed"):
-        for run in runs:
-            run()
-        times = [[seconds(run, options.device) for run in runs] for _ in range(options.repeats)]
-    forward = statistics.median(row[2] for row in times)
-    measured = statistics.median(row[0] for row in times) / interval / forward
-    floor = statistics.median(row[1] for row in times) / forward
-    overhead = statistics.median(row[0] / interval / row[1] for row in times) - 1
-    numbers = f"{passes.needed:.0f} | {measured:.1f} | {floor:.1f} | {100 * overhead:+.0f} %"
-    return f"| {name} | {formula} | {numbers} | {1000 * forward:.1f} |"
+        return row(name, formula, passes.needed, runs, options, interval)
 
 
 def sides(name: str, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
@@ -297,7 +356,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", choices=["cost", "published"], default="cost")
-    parser.add_argument("--methods", nargs="+", choices=["bare", *METHODS])
+    parser.add_argument("--methods", nargs="+", choices=["bare", *METHODS, "ensemble"])
     parser.add_argument("--model", default="cifar_resnet20")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
@@ -320,7 +379,7 @@ def main() -> None:
         return
     print("| method | passes | needed | measured | bare | overhead | forward, ms |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in options.methods or METHODS:
+    for name in options.methods or [*METHODS, "ensemble"]:
         print(measure(name, options), flush=True)
 
 

@@ -214,6 +214,41 @@ def test_two_ranks_stay_in_step(config, tmp_path):
     assert any(not torch.equal(value, before[key]) for key, value in ranks[0].items())
 
 
+class SaveImages(Callback):
+    """The images of every step, one file for each rank."""
+
+    def __init__(self, folder):
+        self.folder, self.steps = folder, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.steps.append(batch.indices.clone())
+
+    def on_fit_end(self, trainer, pl_module):
+        torch.save(torch.stack(self.steps), self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sun2025", ["method.warmup_epochs=0", "trainer.max_epochs=1"]),  # votes of the network itself
+        ("sun2025_voter", ["method.warmup_epochs=1"]),  # images are dropped before the second epoch
+    ],
+)
+def test_two_ranks_draw_the_images_of_one_process(name, words, compose, trained, tmp_path):
+    (method,) = (each for each in METHODS if each.name == name)
+    given = [word.format(trained=trained) for word in method.overrides]
+    config = compose("train", *given, *words, "method.discard_below=0.2")
+    for devices in (1, 2):
+        options = {"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}
+        fit(config, build(config), SaveImages(tmp_path), **options)
+    alone, *ranks = (torch.load(tmp_path / f"{file}.pt") for file in ("1-0", "2-0", "2-1"))
+    assert torch.equal(torch.cat(ranks, dim=1).sort(dim=1).values, alone.sort(dim=1).values)
+    drawn = alone[-2:].flatten()
+    assert len(drawn.unique()) < 20  # of 40: some are dropped, others come twice
+
+
 def test_config_round_trip(config, tmp_path):
     """The resolved config that a run saves builds the same module, and binds without surplus keys."""
     path = tmp_path / "config.yaml"
