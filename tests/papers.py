@@ -117,9 +117,9 @@ def _base(name, scale, *groups):
 def row_facts(name, scale, row):
     """All facts of a row: one value each, or the list of those that its jobs have."""
     merged = {"jobs": len(row)}
-    item = [facts(job_config(name, scale, job)) for job in representatives(row)]
-    for key in dict.fromkeys(key for found in item for key in found):
-        values = list(dict.fromkeys(_frozen(found[key]) for found in item if key in found))
+    of_jobs = [facts(job_config(name, scale, job)) for job in representatives(row)]
+    for key in dict.fromkeys(key for found in of_jobs for key in found):
+        values = list(dict.fromkeys(_frozen(found[key]) for found in of_jobs if key in found))
         merged[key] = values[0] if len(values) == 1 else values
     return merged
 

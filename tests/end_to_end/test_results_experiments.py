@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir
@@ -107,7 +108,9 @@ def modern(row):
     """The config of one row of the methods after 2019, as its job composes it."""
     experiment = ("sun2025/cifar10", "full")
     overrides = [f"{key}={value}" for key, value in composed(*experiment).hydra.sweeper.rows[row].items()]
-    return composed(*experiment, f"row={row}", *overrides)
+    cfg = composed(*experiment, f"row={row}", *overrides)
+    HydraConfig.instance().set_config(cfg)  # for the sweep's folder in `targets`
+    return cfg
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,6 @@ def test_the_methods_after_2019_have_their_published_settings_of_the_level(row, 
 
 
 def test_cat_rs_learns_from_the_votes_of_the_first_row():
-    assert modern("cat_rs_100").method.targets == "sweep/gaussian_025/votes"
+    assert modern("cat_rs_100").method.targets == "sweep/gaussian_025-0/votes"
     assert "data.subset.split=train" in modern("gaussian_025").evaluate.votes
     assert modern("gaussian_050").evaluate.votes is None
