@@ -340,12 +340,14 @@ def _check_batch(images: Tensor, labels: Tensor) -> None:
 
 @contextmanager
 def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[None]:
-    """Enable gradients and eval mode inside the block; restore everything afterwards.
+    """Enable gradients, eval mode and frozen parameters inside the block; restore everything afterwards.
 
-    The global generators are seeded inside, for networks that are random.
+    A compiled network would compute the gradients of all its parameters in the attack too. The global
+    generators are seeded inside, for networks that are random.
     """
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
+    trained = [each for module in modules[:1] for each in module.parameters() if each.requires_grad]
     cache = torch.is_autocast_cache_enabled()
     devices = (
         [torch.cuda.current_device() if device.index is None else device.index]
@@ -362,8 +364,12 @@ def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[N
                 torch.cuda.default_generators[index].manual_seed(seed)
             for module in modules:
                 module.training = False
+            for parameter in trained:
+                parameter.requires_grad_(False)
             yield
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
         torch.set_autocast_cache_enabled(cache)
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode

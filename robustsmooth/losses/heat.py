@@ -60,26 +60,21 @@ def gaussian_probes(normal: Tensor) -> Tensor:
     return normal / normal.shape[-1] ** 0.5
 
 
-def directions(images: Tensor, logits: Tensor, probes: Tensor, batched: bool = True) -> Tensor:
+def directions(images: Tensor, logits: Tensor, probes: Tensor) -> Tensor:
     """Unit vectors along the gradient of ``w . v(x)``, as constants (eq. 18).
 
-    All probes share one forward pass, and go backward to the images only. Nothing is differentiated
-    twice, so the network's layers need no second derivative.
+    All probes share one forward pass and one batched backward pass, to the images only. Nothing is
+    differentiated twice, so the network's layers need no second derivative.
 
     Args:
         images: ``(B, C, H, W)``, requiring gradients.
         logits: The network's output for them, ``(B, K)``; its graph is kept.
         probes: ``(num_probes, B, K)``.
-        batched: One backward pass for all probes; or one for each, as compiled networks need it.
 
     Returns:
         ``(num_probes, B, C, H, W)`` without a graph: unit l2 norm, or zero where the gradient is zero.
     """
-    if batched:
-        (gradient,) = torch.autograd.grad(logits, images, probes, is_grads_batched=True, retain_graph=True)
-    else:
-        each = (torch.autograd.grad(logits, images, probe, retain_graph=True)[0] for probe in probes)
-        gradient = torch.stack(list(each))
+    (gradient,) = torch.autograd.grad(logits, images, probes, is_grads_batched=True, retain_graph=True)
     norm = gradient.flatten(2).norm(dim=2).view(*gradient.shape[:2], *[1] * (images.dim() - 1))
     return torch.where(norm > 0, gradient / norm, torch.zeros_like(gradient))
 
@@ -107,8 +102,7 @@ def jacobian_penalty(
     Returns:
         ``(B,)``, differentiable with respect to the network's parameters; the directions are constants.
     """
-    compiled = getattr(network, "_compiled_call_impl", None) is not None
-    steps = directions(images, logits, probes, batched=not compiled)
+    steps = directions(images, logits, probes)
     perturbed = (images.detach() + difference_step * steps).flatten(0, 1)
     moved = network(perturbed).to(logits.dtype).unflatten(0, probes.shape[:2])
     slopes = ((moved - logits) * probes).sum(dim=2) / difference_step
@@ -211,7 +205,9 @@ class HeatLoss:
         frozen = _batch_norm(network, "frozen") if self.statistics == "frozen" else nullcontext()
         with frozen, torch.enable_grad():
             images = images.detach().requires_grad_(sigma > 0)
-            logits = at_least_float32(network(images))
+            # Compiled, it could not go backward for several probes at once; the second pass is.
+            with torch.compiler.set_stance("force_eager") if sigma > 0 else nullcontext():
+                logits = at_least_float32(network(images))
             distance = fidelity(logits, at_least_float32(targets.detach()), self.fidelity).mean()
             if sigma == 0:
                 return {"loss": distance, "fidelity": distance, "penalty": torch.zeros_like(distance)}

@@ -23,12 +23,10 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
         backend: Of `torch.compile`.
     """
     from torch._dynamo import config as tracing
-    from torch._functorch import config as graphs
     from torch._inductor import config as code
 
     tracing.recompile_limit = max(tracing.recompile_limit, _VARIANTS)
     code.fallback_random = True  # noise layers and dropout draw the same numbers as uncompiled
-    graphs.donated_buffer = False  # HeatSmoothing calls backward several times through one pass
     network.compile(backend=backend, options=dict(_CPU) if backend == "inductor" else None)
 
 

@@ -107,9 +107,11 @@ def test_it_stays_in_box_and_ball_and_changes_nothing_else(attack, network, batc
         parameter.grad = None
 
 
-def test_the_network_is_in_eval_mode_meanwhile(quick, network, batch):
+def test_the_network_is_in_eval_mode_and_frozen_meanwhile(quick, network, batch):
     images, labels = batch
     modes = set()
+    frozen = next(network.parameters()).requires_grad_(False)  # stays as it is
+    before = [parameter.requires_grad for parameter in network.parameters()]
 
     class Spy(nn.Module):
         def __init__(self):
@@ -117,11 +119,14 @@ def test_the_network_is_in_eval_mode_meanwhile(quick, network, batch):
             self.inner = network
 
         def forward(self, points):
-            modes.add((self.training, self.inner[4].training))
+            trained = any(parameter.requires_grad for parameter in self.inner.parameters())
+            modes.add((self.training, self.inner[4].training, trained))
             return self.inner(points)
 
     quick(Spy().train(), images, labels, randomness=images_randomness())
-    assert modes == {(False, False)}
+    assert modes == {(False, False, False)}
+    assert [parameter.requires_grad for parameter in network.parameters()] == before
+    frozen.requires_grad_(True)
 
 
 def test_a_zero_gradient_makes_no_nan(quick, batch):
