@@ -146,7 +146,7 @@ def test_truncated_official_file(official_cifar10):
 def test_other_pickles(official_cifar10, content):
     root, _ = official_cifar10
     write(root / "cifar-10-batches-py" / "test_batch", content)
-    with pytest.raises(ValueError, match=r"test_batch` is no .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"test_batch` is not a .*; fetch it again"):
         CIFAR10DataModule(str(root), num_classes=10).setup("test")
 
 
