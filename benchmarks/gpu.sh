@@ -58,7 +58,8 @@ forward_rate=$(cat "$out/logs/rate.log" 2>/dev/null || true)
 while sleep 60; do pack; done & # a limit that strikes within the sweep finds its finished jobs packed
 packing=$!
 trap 'kill $packing 2>/dev/null; pack' EXIT
-step sweep "$python" -m robustsmooth.train experiment=results/cifar10_gpu "${sweep[@]}" \
-    forward_rate="${forward_rate:-20000}" hydra.sweep.dir="$out/sweep"
+[[ $device == cpu ]] || sweep+=(forward_rate="${forward_rate:-20000}")
+step sweep "$python" -m robustsmooth.train -m experiment=results/cifar10_gpu "${sweep[@]}" \
+    hydra.sweep.dir="$out/sweep"
 cat "$out/logs/steps.txt"
 exit $((failed > 0))
