@@ -47,7 +47,7 @@ def test_a_shorter_schedule_keeps_its_proportions(method):
 def test_equal_passes_are_equal():
     """Steps times the passes of a step's algorithm, as benchmarks/train_step.py counts them."""
     for row, (overrides,) in jobs("results/cifar10_equal_passes", "short").items():
-        cfg = job_config("results/cifar10_equal_passes", "short", [*overrides, "start.gaussian=anywhere"])
+        cfg = job_config("results/cifar10_equal_passes", "short", overrides)
         part = cfg.trainer.limit_train_batches * cfg.data.batch_size
         images = 49_000 if row == "natural" else part
         counted = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}.get(row, row)
