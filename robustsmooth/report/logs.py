@@ -21,8 +21,7 @@ from robustsmooth.statistics import ABSTAIN
 __all__ = ["Log", "kind_of", "read_header", "read_log", "seconds"]
 
 INTEGERS = ("idx", "label", "predict", "correct")
-_NUMERAL = b"0123456789.+-e\r"
-_CLOCK_LINE = b"\t\t\t\t\t::\n"  # what is left of a line without its numbers
+_CLOCK = re.compile(rb"\t\d+:\d+:\d+(\.\d+)?\r?$")
 _DAYS = re.compile(r"^(\d+) days?, (.*)$")
 _TRUTH = {"True": 1, "False": 0, "true": 1, "false": 0}
 
@@ -170,29 +169,28 @@ def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -
 
 
 def _parse_clocks(content: bytes, header: list[str]) -> pd.DataFrame | None:
-    """A log of the field's with a time ``h:m:s`` in every line, at one go; None if it is not one."""
-    body = content.partition(b"\n")[2]
-    if not body.endswith(b"\n"):
-        body += b"\n"
-    separators = body.translate(None, delete=_NUMERAL)
-    lines = len(separators) // len(_CLOCK_LINE)
-    if tuple(header) != FIELD_COLUMNS or not lines or separators != _CLOCK_LINE * lines:
+    """Parse a published log with a time ``h:m:s`` in every line at once; None if it is not one."""
+    first = content.split(b"\n", 2)[1:2]
+    if tuple(header) != FIELD_COLUMNS or not first or not _CLOCK.search(first[0]):
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)
-        try:
-            values = np.fromstring(body.replace(b":", b" "), sep=" ")
-        except (DeprecationWarning, ValueError):
-            return None
-    if len(values) != lines * len(_CLOCK_LINE) or not np.isfinite(values).all():
+    clock = ["hours", "minutes", "seconds"]
+    kinds = {**dict.fromkeys(INTEGERS, "int64"), **dict.fromkeys(["radius", *clock], "float64")}
+    try:
+        rows = pd.read_csv(
+            io.BytesIO(content.replace(b":", b"\t")),
+            sep="\t",
+            names=[*header[:-1], *clock],
+            dtype=kinds,
+            skiprows=1,
+            na_values=[],
+            keep_default_na=False,
+        )
+    except (ValueError, pd.errors.ParserError):
         return None
-    columns = values.reshape(lines, -1).T
-    hours, minutes, seconds = columns[5:]
-    table: dict[str, np.ndarray] = dict(zip(header, columns, strict=False))
-    table.update({name: table[name].astype(np.int64) for name in INTEGERS})
-    if not all(np.array_equal(table[name], column) for name, column in zip(header, columns, strict=False)):
+    if not isinstance(rows.index, pd.RangeIndex) or rows.empty:
         return None
-    return pd.DataFrame({**table, "time": 3600 * hours + 60 * minutes + seconds})
+    times = 3600 * rows["hours"] + 60 * rows["minutes"] + rows["seconds"]
+    return rows[header[:-1]].assign(time=times)
 
 
 def _believable(rows: pd.DataFrame, kind: str, path: Path, problems: list[str]) -> pd.DataFrame:
