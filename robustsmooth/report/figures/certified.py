@@ -10,7 +10,7 @@ import numpy as np
 
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.figures.drawing import Drawing, Styles, left_out, percent_axes, shortened
+from robustsmooth.report.figures.drawing import Drawing, Styles, grey_lines, left_out, percent_axes, shortened
 from robustsmooth.report.tables.certified import UNCERTIFIED
 from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 
@@ -24,9 +24,6 @@ __all__ = [
     "radius_grid",
     "sigma_of",
 ]
-
-MOST_GREY = 300
-"""More grey lines would only fill the picture."""
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
 
@@ -74,9 +71,7 @@ def certified_accuracy(
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        many = len(grey) > 50  # as an image inside the figure, to keep the page small
-        for item in grey[:MOST_GREY]:
-            axes.plot(grid, curve(item, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=many)
+        grey_lines(axes, grid, (curve(item, grid) for item in grey))
         for certification, style in drawn:
             axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
             counts = statistics.certified_counts(certification.correct, certification.radius, grid)
@@ -111,10 +106,7 @@ def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: 
 
     def draw(axes: Axes) -> None:
         grid = np.linspace(0, 1, 400)
-        for item in grey[:MOST_GREY]:
-            axes.plot(
-                grid, _shares(item, grid), color="0.8", linewidth=0.7, zorder=1, rasterized=len(grey) > 50
-            )
+        grey_lines(axes, grid, (_shares(item, grid) for item in grey))
         for certification, style in drawn:
             axes.plot(grid, _shares(certification, grid), label=shortened(certification.run.label), **style)
         axes.axvline(0.5, color="0.5", linewidth=0.8)

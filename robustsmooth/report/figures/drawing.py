@@ -7,6 +7,7 @@ on white); lines differ in their dashes too. matplotlib is imported when a figur
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import math
 import re
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from robustsmooth.report.runs import Run
 
@@ -29,6 +32,7 @@ __all__ = [
     "PALETTE",
     "Drawing",
     "Styles",
+    "grey_lines",
     "left_out",
     "line_style",
     "shortened",
@@ -42,6 +46,9 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_LINES = 7
 """If there are more lines than colours, the best ones get colours, the others are grey."""
+
+MOST_GREY = 300
+"""More grey lines would only fill the picture."""
 
 STYLE: dict[Any, Any] = {
     "figure.figsize": (5.6, 3.9), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
@@ -164,6 +171,15 @@ def shortened(label: str, most: int = 44) -> str:
     """A label for a legend: the middle of a very long one is left out, and matplotlib hides none."""
     label = label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-most // 2 :]}"
     return f" {label}" if label.startswith("_") else label
+
+
+def grey_lines(axes: Axes, x: np.ndarray, curves: Iterable[np.ndarray]) -> None:
+    """Draw the curves that got no colour; many of them become an image, which keeps the page small."""
+    from matplotlib.collections import LineCollection
+
+    lines = [np.column_stack([x, y]) for y in itertools.islice(curves, MOST_GREY)]
+    many = len(lines) > MOST_GREY // 6
+    axes.add_collection(LineCollection(lines, colors="0.8", linewidths=0.7, zorder=1, rasterized=many))
 
 
 def percent_axes(axes: Axes, x: str, y: str) -> None:

@@ -18,6 +18,7 @@ from robustsmooth.report.figures.drawing import (
     MOST_LINES,
     PALETTE,
     Drawing,
+    grey_lines,
     left_out,
     line_style,
     percent_axes,
@@ -57,8 +58,7 @@ def envelope(
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for name in (name for name in grey if name in families):
-            axes.plot(grid, _best_of(families[name], grid), color="0.8", linewidth=0.7, zorder=1)
+        grey_lines(axes, grid, (_best_of(families[name], grid) for name in grey if name in families))
         for position, name in enumerate(shown):
             if name in families:
                 label = shortened(_named(name, len(families[name])))
