@@ -40,7 +40,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
             raise
         inner = re.search(r"\nfull_key: (.*)\Z", str(error))
         keys = OmegaConf.select(OmegaConf.create(plain), inner[1]) if inner else plain
-        place = _key(place, inner[1]) if inner else place
+        place = _given_at(config, place, inner[1]) if inner else place
         raise ValueError(_with_keys(str(cause), place, keys or ())) from cause
 
 
@@ -87,6 +87,16 @@ def _checked(node: Any, place: str, complete: bool, given: frozenset[str] = froz
     if complete and missing and not is_partial and "_args_" not in parts:
         raise ValueError(f"`{_key(place, missing[0])}` must be given: {_name(target)} needs it")
     return parts
+
+
+def _given_at(config: Any, place: str, inner: str) -> str:
+    """The key at which a part was given: ``model`` for ``method.network``, which is ``${model}``."""
+    raw = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    for name in inner.split("."):
+        raw = raw.get(name) if isinstance(raw, Mapping) else None
+        link = re.fullmatch(r"\$\{(\w[\w.]*)\}", raw) if isinstance(raw, str) else None
+        place = link[1] if link else _key(place, name)
+    return place
 
 
 def _key(place: str, name: object) -> str:

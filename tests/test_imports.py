@@ -23,6 +23,7 @@ def printed(code):
         ("robustsmooth.smoothing", HEAVY | {"torch._dynamo"}),
         ("robustsmooth.attacks", OF_COMMANDS),
         ("robustsmooth.losses", OF_COMMANDS),
+        ("robustsmooth.evaluation.metrics", {"pytorch_lightning", "hydra", "omegaconf", "pandas"}),
     ],
 )
 def test_an_import_loads_only_what_it_needs(imported, absent):

@@ -132,6 +132,14 @@ def test_a_slip_is_one_sentence_with_the_key_that_was_typed(keys, sentence):
     assert str(caught.value).startswith(sentence)
 
 
+def test_a_part_that_is_given_elsewhere_is_named_where_it_is_given():
+    """As `method.network`, which is `${model}`: the user typed model.normalization."""
+    parts = {"model": {"inner": {"_target_": f"{__name__}.Base", "sigma": -2}}}
+    linked = OmegaConf.merge(config(part={"network": "${model}"}), parts)
+    with pytest.raises(ValueError, match=r"^`model\.inner\.sigma` must be at least 0"):
+        instantiate(linked.method)
+
+
 def test_fractions_reach_the_constructor_also_through_an_interpolation():
     own = instantiate(config(sigma="${half}", weight="1/4").method)
     assert (own.sigma, own.weight) == (0.5, 0.25)

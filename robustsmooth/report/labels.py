@@ -92,9 +92,9 @@ def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
 
 def _network_facts(run: Run) -> dict[str, Any]:
-    """What is known about the network itself; ``level`` is the noise that it was trained with."""
+    """What is known about the network itself; ``level`` is the noise that it was trained with, if any."""
     facts = dict(run.facts)
-    facts["level"] = facts.get("train_sigma", facts.get("sigma"))
+    facts["level"] = facts.get("train_sigma", facts.get("sigma")) or None
     facts.setdefault("train_seed", facts.get("seed") if run.trained == run.path else None)
     return facts
 

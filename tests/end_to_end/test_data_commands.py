@@ -25,7 +25,7 @@ __all__ = ["class_folders", "draw", "official_cifar10"]  # fixtures
             ["data.batch_size=2000"],
             "`batch_size` must be at most the number of training images (1253), got 2000",
         ),
-        (["model.normalization=imagnet"], "normalization` must be one of none, cifar10,"),
+        (["model.normalization=imagnet"], "`model.normalization` must be one of none, cifar10,"),
         (["model.checkpoint=nowhere.pt"], "there is no checkpoint at `nowhere.pt`"),
     ],
 )

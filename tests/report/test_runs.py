@@ -53,6 +53,14 @@ def test_runs_that_differ_in_a_setting_are_told_apart_by_their_command_lines(tmp
     ]
 
 
+def test_a_network_trained_without_noise_has_no_level_in_its_label(tmp_path):
+    for method, sigma in (("natural", 0.0), ("gaussian", 0.25)):
+        run = tmp_path / method
+        write_training(run, method, sigma=sigma)
+        write_certification(run / "certify", run, sigma=0.25)
+    assert sorted(set(labels(str(tmp_path)))) == ["gaussian", "natural", "natural σ=0.25"]
+
+
 def test_a_row_of_an_experiment_is_named_in_place_of_its_method(tmp_path):
     for row in ("macer_90", "macer_270"):
         trained = write_training(tmp_path / row, method="macer", row=row)
