@@ -35,8 +35,8 @@ class NoisePGD:
         steps: Gradients per noise.
         step_size: Length of a step in l2, in pixel units. None: ``2 * epsilon / steps`` (CAT-RS).
         epsilon: How far a noise may move in l2, in pixel units; None for any distance.
-        restore: What is restored in a moved noise: ``norm``, its l2 norm, after every step (Sun et al.);
-            ``moments``, its mean and root mean square over all pixels, at the end (CAT-RS).
+        restore: What is restored in a moved noise after every step: ``norm``, its l2 norm (Sun et al.);
+            ``moments``, its mean and root mean square over all pixels (CAT-RS).
         keep: The ``last`` noise; or the ``first_success``, the first one whose noisy image is misclassified,
             at no extra cost (Sun et al.).
         copies_per_pass: Noisy copies that go through the network at once; None for all.
@@ -104,7 +104,7 @@ class NoisePGD:
                 stopped = stopped | wrong
             ahead = self._held(moved.flatten(0, 1) + step_size * unit(gradient), noises.flatten(0, 1))
             moved = torch.where(expand(stopped, ahead), moved.flatten(0, 1), ahead).view_as(noises)
-        return _same_moments(moved, noises) if self.restore == "moments" else moved
+        return moved
 
     def _climb(
         self, network: Network, images: Tensor, targets: Tensor, noises: Tensor
@@ -126,21 +126,21 @@ class NoisePGD:
         return gradient.flatten(0, 1), torch.cat(seen).argmax(1) != classes.repeat(len(noises))
 
     def _held(self, moved: Tensor, noises: Tensor) -> Tensor:
-        """Project to within epsilon of the noises and, if `restore` is ``norm``, restore their norms."""
+        """Project to within epsilon of the noises, then restore their norms or their moments."""
         if self.epsilon is not None:
             delta = moved - noises
             lengths = distance(delta, "l2").clamp_min(self.epsilon).to(delta.dtype)
             moved = noises + delta * expand(self.epsilon / lengths, delta)
-        if self.restore == "norm":
-            lengths = distance(moved, "l2").clamp_min(torch.finfo(moved.dtype).tiny)
-            moved = moved * expand((distance(noises, "l2") / lengths).to(moved.dtype), moved)
-        return moved
+        if self.restore == "moments":
+            return _same_moments(moved, noises)
+        lengths = distance(moved, "l2").clamp_min(torch.finfo(moved.dtype).tiny)
+        return moved * expand((distance(noises, "l2") / lengths).to(moved.dtype), moved)
 
 
 def _same_moments(moved: Tensor, noises: Tensor) -> Tensor:
     """Shift and scale every noise to the mean and the standard deviation over all pixels that it had."""
-    now, then = moved.flatten(2), noises.flatten(2)
-    now_mean, then_mean = now.mean(2, keepdim=True), then.mean(2, keepdim=True)
-    spread = (now - now_mean).norm(dim=2, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny)
-    scale = (then - then_mean).norm(dim=2, keepdim=True) / spread
+    now, then = moved.flatten(1), noises.flatten(1)
+    now_mean, then_mean = now.mean(1, keepdim=True), then.mean(1, keepdim=True)
+    spread = (now - now_mean).norm(dim=1, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny)
+    scale = (then - then_mean).norm(dim=1, keepdim=True) / spread
     return ((now - now_mean) * scale + then_mean).view_as(noises)

@@ -18,7 +18,7 @@ class Consistency:
 
     .. math:: \lambda \frac{1}{m} \sum_i KL(\bar p \,\|\, p_i) + \eta H(\bar p)
 
-    (Jeong & Shin 2020, eq. 9). The gradient flows through :math:`\bar p` too, as in the published code.
+    (Jeong & Shin 2020). The gradient flows through :math:`\bar p` too, as in the published code.
     Everything is computed in log space, so nothing has to be clamped; the published code clamps :math:`\bar
     p` at 1e-20 in H.
 

@@ -10,7 +10,7 @@ from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies
 
-__all__ = ["AdversarialModule", "require_noise_attack", "require_untargeted"]
+__all__ = ["AdversarialModule", "require_noise_attack", "require_shared_noise", "require_untargeted"]
 
 
 def require_untargeted(attack: Attack) -> None:
@@ -22,6 +22,16 @@ def require_untargeted(attack: Attack) -> None:
         )
     if getattr(attack, "targeted", False):
         raise ValueError("`attack.targeted` must be false: training moves images away from their labels")
+
+
+def require_shared_noise(attack: Attack) -> None:
+    """Raise ValueError if an attack has a noise level of its own, where it uses the noises of the step."""
+    sigma = getattr(attack, "sigma", None)
+    if sigma is not None:
+        raise ValueError(
+            f"`attack.sigma` has no effect with this method, got {sigma}: the attack uses the "
+            "noises of the training step, whose level is method.sigma"
+        )
 
 
 def require_noise_attack(attack: NoisePGD) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from robustsmooth.attacks import Attack
 from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy
-from robustsmooth.methods.adversarial import require_untargeted
+from robustsmooth.methods.adversarial import require_shared_noise, require_untargeted
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies, require_noise
 
@@ -80,6 +80,7 @@ class SmoothAdvModule(ClassificationModule):
         if getattr(attack, "epsilon", None) is None:
             raise ValueError("`attack.epsilon` must be given: SmoothAdv trains within a budget")
         require_untargeted(attack)
+        require_shared_noise(attack)
         if warmup_epochs < 0:
             raise ValueError(f"`method.warmup_epochs` must be at least 0, got {warmup_epochs}")
         if extra_weight < 0:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustsmooth.attacks import PGD, project
 from robustsmooth.data import Batch
 from robustsmooth.losses import CopiesLoss, CrossEntropy, mean_terms, mixing_divergence
-from robustsmooth.methods.adversarial import require_untargeted
+from robustsmooth.methods.adversarial import require_shared_noise, require_untargeted
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
@@ -75,6 +75,7 @@ class SmoothMixModule(ClassificationModule):
                 f"`attack.epsilon` must be .inf with method.one_step=true, got {attack.epsilon}: the steps "
                 "go on from the first one"
             )
+        require_shared_noise(attack)
         self.loss = loss or CrossEntropy()
         require_copies("copies", copies, self.loss)
         if not mix_weight >= 0:

@@ -68,14 +68,37 @@ def test_moments_of_every_noise_are_restored(network, batch):
     assert not torch.allclose(moved, noises, atol=0.01)
 
 
-def test_steps_stay_within_epsilon(batch):
+def test_a_step_is_projected_before_the_norm_is_restored(batch):
     _, noises = batch
     attack = NoisePGD(steps=5, step_size=0.4, epsilon=0.3, restore="norm")
-    moved = attack._held((noises + torch.randn_like(noises)).flatten(0, 1), noises.flatten(0, 1))
-    torch.testing.assert_close(distance(moved, "l2"), distance(noises.flatten(0, 1), "l2"), rtol=1e-5, atol=0)
-    far = NoisePGD(steps=1, step_size=9.0, epsilon=0.3, restore="moments")
-    held = far._held((noises + torch.randn_like(noises)).flatten(0, 1), noises.flatten(0, 1))
-    assert distance(held - noises.flatten(0, 1), "l2").max() <= 0.3 * (1 + 1e-5)
+    far = (noises + torch.randn_like(noises)).flatten(0, 1)
+    start = noises.flatten(0, 1)
+    away = (far - start) * 0.3 / (far - start).flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    expected = start + away
+    expected *= (start.flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(attack._held(far, start), expected)
+
+
+def test_the_path_of_cat_rs_is_that_of_a_slow_twin(network, batch):
+    """Noise by noise: step, projection, and the moments restored, four times."""
+    images, noises = batch
+    targets = torch.softmax(torch.randn(5, 4, generator=torch.Generator().manual_seed(4)), 1)
+    moved = CAT_RS(network, images, targets, noises=noises, randomness=RANDOMNESS)
+    network.eval()
+    for copy in range(3):
+        for image in range(5):
+            start = noises[copy, image]
+            noise = start
+            for _ in range(4):
+                leaf = noise.clone().requires_grad_(True)
+                output = network((images[image] + leaf)[None]).log_softmax(1)[0]
+                divergence = (targets[image] * (targets[image].log() - output)).sum()
+                (gradient,) = torch.autograd.grad(divergence, leaf)
+                noise = noise + 2 * 1.0 / 4 * gradient / gradient.norm()
+                away = noise - start
+                noise = start + away / max(1.0, away.norm().item() / 1.0)
+                noise = (noise - noise.mean()) / noise.std() * start.std() + start.mean()
+            torch.testing.assert_close(moved[copy, image], noise, atol=1e-5, rtol=1e-4)
 
 
 def test_norms_are_kept_and_the_first_success_stays(network, batch):

@@ -1,6 +1,7 @@
 """SmoothMix, CAT-RS and Sun et al.: the step is the formula; images are dropped and drawn as stated."""
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -84,6 +85,7 @@ def test_smoothmix_is_its_formula(one_step, monkeypatch):
         ({"attack": PGD(norm="linf", epsilon=1.0, step_size=0.1)}, "PGD in l2"),
         ({"attack": PGD(norm="l2", epsilon=1.0)}, r"`attack\.step_size`"),
         ({"attack": NOISE}, "moves the noise"),
+        ({"attack": replace(MIX, sigma=0.3)}, r"`attack\.sigma` has no effect"),
         ({"attack": PGD(norm="l2", epsilon=1.0, step_size=0.1), "one_step": True}, r"must be \.inf"),
         ({"mix_weight": -1.0}, "`method.mix_weight`"),
         ({"warmup_epochs": -1}, "`method.warmup_epochs`"),

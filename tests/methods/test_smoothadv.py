@@ -178,6 +178,7 @@ def test_adversarial_training_is_cross_entropy_of_the_attacked_images():
         ({"extra_weight": -0.5}, "`method.extra_weight` must be at least 0, got -0.5"),
         ({"attack": DDN(objective=PlugIn())}, "`attack.epsilon` must be given"),
         ({"attack": replace(PGD_L2, targeted=True)}, "`attack.targeted` must be false"),
+        ({"attack": replace(PGD_L2, sigma=0.5)}, r"`attack\.sigma` has no effect with this method, got 0\.5"),
     ],
 )
 def test_bad_options(options, message):
