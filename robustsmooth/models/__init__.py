@@ -3,7 +3,7 @@
 from robustsmooth.models.build import NORMALIZATIONS, build_classifier
 from robustsmooth.models.checkpoint import load_checkpoint, load_denoiser
 from robustsmooth.models.classifier import Classifier, Normalize, SmallCNN
-from robustsmooth.models.denoiser import DnCNN
+from robustsmooth.models.denoiser import DnCNN, MemNet
 from robustsmooth.models.diffusion import OneStepDiffusion
 from robustsmooth.models.ensemble import Ensemble
 from robustsmooth.models.exporting import save_onnx, save_safetensors
@@ -14,6 +14,7 @@ from robustsmooth.models.resnet import CifarResNet
 from robustsmooth.models.sanity import sanity_check
 from robustsmooth.models.state import Checkpoint, read_checkpoint
 from robustsmooth.models.storage import CheckpointFiles, load_file
+from robustsmooth.models.unet import UNet
 from robustsmooth.models.wide_resnet import WideResNet
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "Classifier",
     "DnCNN",
     "Ensemble",
+    "MemNet",
     "NoiseLayers",
     "Normalize",
     "OneStepDiffusion",
     "ParametricNoise",
     "SmallCNN",
+    "UNet",
     "WideResNet",
     "build_classifier",
     "is_random",

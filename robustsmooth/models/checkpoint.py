@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustsmooth.models.classifier import Classifier, Normalize
+from robustsmooth.models.diffusion import OneStepDiffusion
 from robustsmooth.models.parametric_noise import ParametricNoise
 from robustsmooth.models.state import Checkpoint, read_checkpoint
 
@@ -64,14 +65,15 @@ def load_denoiser(denoiser: nn.Module, place: str) -> None:
     """Load a denoiser's weights in place, whatever the prefix of their names.
 
     Args:
-        denoiser: Such as `DnCNN`.
+        denoiser: Such as `DnCNN`; of a `OneStepDiffusion`, its network is loaded.
         place: See `robustsmooth.models.read_checkpoint`: a run folder of ours, or a file such as those of
-            microsoft/denoised-smoothing.
+            microsoft/denoised-smoothing and openai/improved-diffusion.
 
     Raises:
         ValueError: If the checkpoint cannot be read or does not fit.
     """
-    _fill_denoiser(denoiser, read_checkpoint(place).tensors, place)
+    network = denoiser.network if isinstance(denoiser, OneStepDiffusion) else denoiser
+    _fill_denoiser(network, read_checkpoint(place).tensors, place)
 
 
 def _fill_denoiser(denoiser: nn.Module, tensors: Mapping[str, Tensor], place: str) -> None:

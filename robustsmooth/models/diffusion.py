@@ -52,12 +52,14 @@ class OneStepDiffusion(nn.Module):
     (Carlini et al. 2023). For one noise level: certify with the same ``smoothing.sigma``.
 
     Args:
-        network: Maps ``(x_t, t)``, images ``(B, C, H, W)`` and timesteps ``(B,)`` int64, to the predicted
-            noise. Channels beyond C (a predicted variance) are ignored; of an object with an attribute
-            ``sample`` (diffusers), that attribute is used.
+        network: Maps ``(x_t, t)``, images ``(B, C, H, W)`` and timesteps ``(B,)``, to the predicted noise,
+            such as `UNet`. Channels beyond C (a predicted variance) are ignored; of an object with an
+            attribute ``sample`` (diffusers), that attribute is used.
         sigma: Noise level in pixel units for images in [0, 1]; positive.
         schedule: ``linear`` or ``cosine``; see `noise_schedule`.
         timesteps: Number of timesteps in the model's training.
+        rescale_timesteps: Give the network the timestep times 1000 / `timesteps`, a fraction, as most
+            networks of improved-diffusion were trained (their setting of this name); otherwise the integer.
 
     Raises:
         ValueError: If a value is out of its range, or no timestep has so much noise.
@@ -69,6 +71,7 @@ class OneStepDiffusion(nn.Module):
         sigma: float,
         schedule: Schedule = "linear",
         timesteps: int = 1000,
+        rescale_timesteps: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < sigma < float("inf"):
@@ -82,11 +85,13 @@ class OneStepDiffusion(nn.Module):
         self.network = network
         self.timestep = int((levels - 2 * sigma).abs().argmin())
         self.left = float(left[self.timestep])
+        self.given_time = self.timestep * 1000 / timesteps if rescale_timesteps else self.timestep
+        """What the network gets for the timestep."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Denoise images ``(B, C, H, W)``; the result is in [0, 1]."""
         scaled = math.sqrt(self.left) * (2 * images - 1)
-        times = torch.full((len(images),), self.timestep, dtype=torch.int64, device=images.device)
+        times = torch.full((len(images),), self.given_time, device=images.device)
         noise = self.network(scaled, times)
         noise = getattr(noise, "sample", noise)[:, : images.shape[1]]
         clean = (scaled - math.sqrt(1 - self.left) * noise) / math.sqrt(self.left)

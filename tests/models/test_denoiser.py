@@ -8,7 +8,15 @@ from torch import nn
 
 from robustsmooth.data import Batch
 from robustsmooth.methods import DenoiserModule
-from robustsmooth.models import Classifier, DnCNN, Normalize, SmallCNN, build_classifier, load_denoiser
+from robustsmooth.models import (
+    Classifier,
+    DnCNN,
+    MemNet,
+    Normalize,
+    SmallCNN,
+    build_classifier,
+    load_denoiser,
+)
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -44,6 +52,50 @@ def test_the_published_network_has_its_layers():
     assert "dncnn.2.bias" not in names
     assert names["dncnn.47.weight"].shape == (3, 64, 3, 3)  # 2 + 15 * 3
     assert DnCNN().dncnn[3].eps == 1e-4
+
+
+def test_memnet_has_the_published_layers():
+    found = {key: tuple(value.shape) for key, value in MemNet().named_parameters()}
+    expected = {}
+
+    def layer(name, incoming, outgoing, kernel=3):
+        expected[f"{name}.bn.weight"] = expected[f"{name}.bn.bias"] = (incoming,)
+        expected[f"{name}.conv.weight"] = (outgoing, incoming, kernel, kernel)
+
+    layer("feature_extractor", 3, 64)
+    layer("reconstructor", 64, 3)
+    for block in range(3):
+        for unit in range(6):
+            layer(f"dense_memory.{block}.recursive_unit.{unit}.relu_conv1", 64, 64)
+            layer(f"dense_memory.{block}.recursive_unit.{unit}.relu_conv2", 64, 64)
+        layer(f"dense_memory.{block}.gate_unit", (7 + block) * 64, 64, kernel=1)
+    assert found == expected
+
+
+def test_memnet_gates_see_the_units_and_then_the_earlier_blocks():
+    """The order of the channels at a gate is that of the published code; BatchNorm is at its start."""
+    network = MemNet(channels=1, width=2, blocks=2, units=2).eval()
+    seen = []
+    for block in network.dense_memory:
+        block.gate_unit.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    features = []
+    for part in (network.feature_extractor, *network.dense_memory):
+        part.register_forward_hook(lambda module, given, result: features.append(result))
+    units = []
+    for block in network.dense_memory:
+        for unit in block.recursive_unit:
+            unit.register_forward_hook(lambda module, given, result: units.append(result))
+    with torch.no_grad():
+        result = network(IMAGES)
+        torch.testing.assert_close(result, IMAGES + network.reconstructor(features[2]))
+    assert torch.equal(seen[0], torch.cat([units[0], units[1], features[0]], 1))
+    assert torch.equal(seen[1], torch.cat([units[2], units[3], features[0], features[1]], 1))
+    conv, norm = network.dense_memory[0].recursive_unit[0].relu_conv1.conv, features[0] / (1 + 1e-5) ** 0.5
+    first = nn.functional.conv2d(norm.relu(), conv.weight, padding=1) / (1 + 1e-5) ** 0.5
+    second = network.dense_memory[0].recursive_unit[0].relu_conv2.conv
+    torch.testing.assert_close(
+        units[0], features[0] + nn.functional.conv2d(first.relu(), second.weight, padding=1)
+    )
 
 
 def test_the_composition_is_denoise_normalise_classify():
@@ -147,6 +199,8 @@ def test_the_classifier_keeps_its_statistics():
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         method("mse", **options)
+    with pytest.raises(ValueError, match="MemNet needs"):
+        MemNet(units=0)
     with pytest.raises(ValueError, match=r"`method\.objective` must be mse or stability"):
         method("both")
     with pytest.raises(ValueError, match=r"`model\.denoiser` must be given"):

@@ -53,6 +53,38 @@ def test_the_published_timesteps():
     assert schedule[-1] < 1e-6
 
 
+@pytest.mark.parametrize("steps", [1000, 4000])
+def test_the_cosine_schedule_and_its_timestep_are_the_closed_form(steps):
+    """abar(t) = f(t + 1) / f(0) with f(t) = cos^2((t / steps + .008) / 1.008 * pi / 2), solved for t."""
+    start = math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    found = noise_schedule("cosine", steps)
+    for step in (0, 1, steps // 3, steps // 2, steps - 2):
+        expected = math.cos(((step + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2 / start
+        assert float(found[step]) == pytest.approx(expected, rel=1e-9)
+    for sigma in (0.12, 0.25, 0.5, 1.0):
+        left = start / (1 + (2 * sigma) ** 2)
+        step = steps * (1.008 * math.acos(math.sqrt(left)) * 2 / math.pi - 0.008) - 1
+        assert abs(OneStepDiffusion(nn.Identity(), sigma, "cosine", steps).timestep - step) <= 0.51
+
+
+def test_what_the_network_gets_for_the_timestep():
+    """Integers; or, as in improved-diffusion, their share of 1000."""
+    given = []
+
+    class Spy(nn.Module):
+        def forward(self, images, times):
+            given.append(times)
+            return torch.zeros_like(images)
+
+    images = torch.rand(2, 3, 4, 4)
+    plain = OneStepDiffusion(Spy(), 0.25, "cosine", 4000)
+    plain(images)
+    OneStepDiffusion(Spy(), 0.25, "cosine", 4000, rescale_timesteps=True)(images)
+    assert given[0].tolist() == [plain.timestep] * 2
+    assert given[0].dtype == torch.int64
+    assert given[1].tolist() == pytest.approx([plain.timestep / 4] * 2)
+
+
 def test_a_predicted_variance_and_an_output_object_are_opened():
     images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
     plain = OneStepDiffusion(Ideal("linear"), 0.25)(images)
