@@ -83,6 +83,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "report.interval": Literal["clopper_pearson", "wilson"],
         "report.restate": Count | None,
         "report.published": str | None,
+        "report.baseline": str | None,
         "report.wandb": Mapping[str, Any] | None,
     },
     "export": {

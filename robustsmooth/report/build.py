@@ -37,6 +37,7 @@ def build_tables(
     method: Method = "clopper_pearson",
     restate: int | None = None,
     published: str | None = None,
+    baseline: str | None = None,
 ) -> list[Table]:
     """All tables that have rows, the most important ones first.
 
@@ -47,8 +48,14 @@ def build_tables(
         method: Method of the intervals.
         restate: Restate certifications at this many votes; at the smallest number on the same images if None.
         published: A data set whose published results are compared with ours, such as ``cifar10``.
+        baseline: Label of the classifier that the others are compared with, without its seed, such as
+            ``gaussian``; if None, the best one is compared with the others.
+
+    Raises:
+        ValueError: If no certified run has the label `baseline`.
     """
     certified = evaluations.certifications
+    _check_baseline(baseline, certified)
     usual = [certification for certification in certified if certification.guarantee.usual]
     chosen = list(radii) if radii is not None else tables.default_radii(usual or certified)
     built = [tables.overview_table(evaluations, _few(chosen))]
@@ -66,9 +73,9 @@ def build_tables(
         tables.distance_table(evaluations),
         tables.attack_seed_table(evaluations.attacks),
         tables.contradiction_table(evaluations),
-        tables.comparison_table(certified, chosen),
+        tables.comparison_table(certified, chosen, baseline),
         tables.seed_table(certified, chosen),
-        tables.seed_comparison_table(certified, chosen),
+        tables.seed_comparison_table(certified, chosen, baseline),
         tables.restated_table(certified, chosen, restate),
         tables.linf_table(certified),
         tables.prediction_table(evaluations.measurements, level, method),
@@ -78,6 +85,12 @@ def build_tables(
         tables.training_table(evaluations),
     ]
     return [table for table in built if table is not None and table.rows]
+
+
+def _check_baseline(baseline: str | None, certified: Sequence[Certification]) -> None:
+    known = sorted({str(item.run.facts.get("family", item.run.label)) for item in certified})
+    if baseline is not None and baseline not in known:
+        raise ValueError(f"`baseline`: no certified run is called {baseline!r}; known are {', '.join(known)}")
 
 
 def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:
@@ -105,6 +118,7 @@ def write_report(
     interval: Method = "clopper_pearson",
     restate: int | None = None,
     published: str | None = None,
+    baseline: str | None = None,
     wandb: Mapping[str, Any] | None = None,
 ) -> list[Table]:
     """Read runs and write their report.
@@ -120,6 +134,7 @@ def write_report(
         interval: ``clopper_pearson`` or ``wilson``.
         restate: See `build_tables`.
         published: See `build_tables`.
+        baseline: See `build_tables`.
         wandb: Options of `robustsmooth.report.publish.publish`, to publish the runs on Weights & Biases too.
 
     Returns:
@@ -141,7 +156,7 @@ def write_report(
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
-    built = build_tables(evaluations, radii, level, interval, restate, published)
+    built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"
         raise ValueError(f"`runs`: nothing to report: {problems}")

@@ -28,6 +28,7 @@ class ReportSweep(Callback):
         interval: See `write_report`.
         restate: See `write_report`.
         published: See `write_report`.
+        baseline: See `write_report`.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class ReportSweep(Callback):
         interval: Method = "clopper_pearson",
         restate: int | None = None,
         published: str | None = None,
+        baseline: str | None = None,
     ) -> None:
         self.folder, self.title, self.formats, self.record = folder, title, list(formats), record
         self.show, self.radii = None if show is None else list(show), None if radii is None else list(radii)
         self.level, self.interval, self.restate, self.published = level, interval, restate, published
+        self.baseline = baseline
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the sweep's folder."""
@@ -63,6 +66,7 @@ class ReportSweep(Callback):
             interval=self.interval,
             restate=self.restate,
             published=self.published,
+            baseline=self.baseline,
         )
         if self.record is not None and experiment:
             shown = [table for table in tables if self.show is None or table.name in self.show]

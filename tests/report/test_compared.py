@@ -243,6 +243,27 @@ def test_methods_under_several_seeds_are_compared_over_images_and_seeds(tmp_path
     assert row["acr_difference"] == pytest.approx(expected)
     assert row["acr_difference_low"] < expected < row["acr_difference_high"]
     assert len(tables["seeds"].rows) == 2
+    assert "comparison" not in tables  # pairs of single seeds would say the same again, many times
+
+
+def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
+    for method, strength in (("heat", 1.6), ("gaussian", 1.0), ("macer", 1.3)):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained, strength=strength)
+        for seed in (1, 2):
+            trained = write_training(tmp_path / "more" / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, strength=strength, seed=seed)
+    best = {row["second"]: row for row in tables_of(str(tmp_path / "*"))["seed_comparison"].rows}
+    rows = tables_of(str(tmp_path / "*"), baseline="gaussian")["seed_comparison"].rows
+    assert [(row["first"], row["second"]) for row in rows] == [("heat", "gaussian"), ("macer", "gaussian")]
+    assert rows[0]["acr_difference"] == best["gaussian"]["acr_difference"]
+    single = [str(tmp_path / method) for method in ("heat", "gaussian", "macer")]
+    rows = tables_of(single, baseline="gaussian")["comparison"].rows
+    assert [(row["first"], row["second"]) for row in rows] == [("heat", "gaussian"), ("macer", "gaussian")]
+    with pytest.raises(
+        ValueError, match="no certified run is called 'cohen'; known are gaussian, heat, macer"
+    ):
+        tables_of(single, baseline="cohen")
 
 
 def test_certifications_with_unequal_votes_are_restated_and_never_compared_as_they_are(tmp_path):

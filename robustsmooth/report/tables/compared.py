@@ -29,24 +29,31 @@ def unpaired(certifications: Iterable[Certification]) -> list[str]:
     ]
 
 
-def comparison_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
-    """The classifier with the largest ACR against each other one, on their common images.
+def comparison_table(
+    certifications: Sequence[Certification], radii: Sequence[float], baseline: str | None = None
+) -> Table:
+    """One classifier against each other one, on their common images.
 
     Only classifiers on the same known data set, whose labels agree, with the same number of votes and alpha.
+    Methods that were run under several seeds are left to `seed_comparison_table`.
 
     Args:
         certifications: What to compare.
         radii: Those of the certified accuracy table; McNemar's test is made at the middle one.
+        baseline: Label of the classifier that the others are compared with. If None, the one with the
+            largest ACR is compared with the others.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
     for (data, _, _), members in fair_groups(
         certification for certification in certifications if certification.run.facts.get("data")
     ).items():
-        ranked = sorted(members, key=lambda member: -member.acr)
-        rows += [
-            {"data_set": data, **row} for second in ranked[1:] if (row := _pair(ranked[0], second, radius))
-        ]
+        groups = repetitions(members)
+        if any(len(group) > 1 for group in groups):
+            continue
+        for first, second in _pairs(groups, baseline):
+            row = _pair(first[0], second[0], radius)
+            rows += [{"data_set": data, **row}] if row else []
     columns = [
         Column("first", "First"),
         Column("second", "Second"),
@@ -60,10 +67,25 @@ def comparison_table(certifications: Sequence[Certification], radii: Sequence[fl
     return Table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
-        "95 % t interval of the mean difference of the radii over images. The first was chosen for its ACR "
-        "and p is not corrected for the number of pairs. Only classifiers certified with the same n and α "
+        f"95 % t interval of the mean difference of the radii over images. {_chosen(baseline)} "
+        "p is not corrected for the number of pairs. Only classifiers certified with the same n and α "
         "on the same images are paired.",
     )  # fmt: skip
+
+
+def _pairs(
+    groups: Sequence[list[Certification]], baseline: str | None
+) -> list[tuple[list[Certification], list[Certification]]]:
+    """The best method and each other one; or each other one and the baseline."""
+    ranked = sorted(groups, key=lambda group: -float(np.mean([member.acr for member in group])))
+    if baseline is None:
+        return [(ranked[0], other) for other in ranked[1:]]
+    named = [group for group in ranked if group[0].run.facts.get("family", group[0].run.label) == baseline]
+    return [(other, named[0]) for other in ranked if named and other is not named[0]]
+
+
+def _chosen(baseline: str | None) -> str:
+    return "The first was chosen for its ACR." if baseline is None else ""
 
 
 def _pair(first: Certification, second: Certification, radius: float) -> dict[str, Any] | None:
@@ -124,22 +146,26 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     )
 
 
-def seed_comparison_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
+def seed_comparison_table(
+    certifications: Sequence[Certification], radii: Sequence[float], baseline: str | None = None
+) -> Table:
     """Differences between methods that were run under several seeds, over images and seeds.
 
-    The one with the largest mean ACR against each other one; no rows if no method has several seeds.
+    No rows if no method has several seeds.
 
     Args:
         certifications: What to compare.
         radii: Those of the certified accuracy table; accuracies are compared at the middle one.
+        baseline: Label, without the seed, of the method that the others are compared with. If None, the
+            one with the largest mean ACR is compared with the others.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
     for (data, _, _), members in fair_groups(known).items():
-        groups = sorted(repetitions(members), key=lambda group: -np.mean([member.acr for member in group]))
-        for other in groups[1:] if any(len(group) > 1 for group in groups) else ():
-            row = _difference(groups[0], other, radius)
+        groups = repetitions(members)
+        for first, second in _pairs(groups, baseline) if any(len(group) > 1 for group in groups) else ():
+            row = _difference(first, second, radius)
             rows += [{"data_set": data, **row}] if row else []
     compared = (
         ("acr_difference", "ACR difference", "+.3f"),
@@ -162,7 +188,7 @@ def seed_comparison_table(certifications: Sequence[Certification], radii: Sequen
         rows,
         "Paired on the images. The variance adds that over images and that over each method's seeds (two-way "
         "clusters, Cameron, Gelbach and Miller 2011; conservative), with Satterthwaite's degrees of freedom. "
-        "The first was chosen for its mean ACR.",
+        f"{_chosen(baseline)}",
         "Small print: 95 % intervals.",
     )
 
