@@ -45,7 +45,7 @@ BUILT = (
 
 MEANINGFUL = {
     "text": """run_dir checkpoint runs report.title monitor certified source.checkpoint file
-        license push report.published
+        license push report.published report.baseline
         model.checkpoint""",
     "infinity": "attack.epsilon",
     "true": """unverified compile model.new_head
@@ -64,7 +64,8 @@ MEANINGFUL = {
         trainer.deterministic trainer.enable_model_summary trainer.enable_progress_bar trainer.max_epochs
         source.checkpoint attack.sigma attack.copies_per_pass attack.step_size attack.direction epsilons
         num_noises prediction.alpha certified save radii file save_every_steps evaluate report.show
-        report.radii report.restate report.wandb report.published license push
+        report.radii report.restate report.wandb report.published report.baseline
+        license push
         model.denoiser model.denoiser_checkpoint""",
     "a fraction of one": """data.val_images smoothing.sigma attack.sigma attack.margin attack.step_size
         attack.epsilon prediction.alpha certificate.alpha method.sigma method.optimizer.lr

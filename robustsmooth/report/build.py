@@ -49,13 +49,15 @@ def build_tables(
         restate: Restate certifications at this many votes; at the smallest number on the same images if None.
         published: A data set whose published results are compared with ours, such as ``cifar10``.
         baseline: Label of the classifier that the others are compared with, without its seed, such as
-            ``gaussian``; if None, the best one is compared with the others.
-
-    Raises:
-        ValueError: If no certified run has the label `baseline`.
+            ``gaussian``; if None or not among the runs, the best one is compared with the others.
     """
     certified = evaluations.certifications
-    _check_baseline(baseline, certified)
+    if baseline is not None and baseline not in (known := _names(certified)):
+        evaluations.problems.append(
+            f"no certified run is called {baseline!r}, the best one is compared instead; known are "
+            + ", ".join(known)
+        )
+        baseline = None
     usual = [certification for certification in certified if certification.guarantee.usual]
     chosen = list(radii) if radii is not None else tables.default_radii(usual or certified)
     built = [tables.overview_table(evaluations, _few(chosen))]
@@ -87,10 +89,9 @@ def build_tables(
     return [table for table in built if table is not None and table.rows]
 
 
-def _check_baseline(baseline: str | None, certified: Sequence[Certification]) -> None:
-    known = sorted({str(item.run.facts.get("family", item.run.label)) for item in certified})
-    if baseline is not None and baseline not in known:
-        raise ValueError(f"`baseline`: no certified run is called {baseline!r}; known are {', '.join(known)}")
+def _names(certified: Sequence[Certification]) -> list[str]:
+    """The labels of the runs without their seeds."""
+    return sorted({str(item.run.facts.get("family", item.run.label)) for item in certified})
 
 
 def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:
