@@ -150,12 +150,15 @@ def test_every_choice_of_evaluation_binds(command, group):
         ("train", "method=cpni", "noise_layers"),
         ("measure", "seed=0", "measure"),
         ("illustrate", "seed=0", "illustration"),
+        ("train", "seed=0", "experiment/denoised_smoothing"),
         ("train", "seed=0", "experiment/digits"),
+        ("train", "seed=0", "experiment/ensembles"),
         ("train", "seed=0", "experiment/heat_smoothing"),
         ("train", "seed=0", "experiment/nemcovsky2019"),
         ("train", "seed=0", "experiment/results"),
         ("train", "seed=0", "experiment/salman2019"),
         ("train", "seed=0", "experiment/sodm"),
+        ("train", "seed=0", "experiment/sun2025"),
     ],
 )
 def test_every_nested_choice_binds(command, context, group):

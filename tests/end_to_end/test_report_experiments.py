@@ -11,13 +11,23 @@ from robustsmooth.commands import conf_dir
 from tests import composing
 
 FOLDER = conf_dir() / "experiment"
-PAPERS = ("heat_smoothing", "nemcovsky2019", "salman2019", "sodm")
+PAPERS = {
+    "denoised_smoothing": 1,
+    "ensembles": 1,
+    "heat_smoothing": 9,
+    "nemcovsky2019": 8,
+    "salman2019": 12,
+    "sodm": 9,
+    "sun2025": 2,
+}
+"""The folders of the papers, with the number of experiments in each."""
+UNNUMBERED = ("denoised_smoothing", "ensembles", "sun2025")
+"""Papers whose tables' numbers we do not know: written from their repositories and logs."""
 EXPERIMENTS = sorted(
     path.relative_to(FOLDER).with_suffix("").as_posix()
     for paper in PAPERS
     for path in (FOLDER / paper).rglob("*.yaml")
 )
-COUNTS = {"heat_smoothing": 9, "nemcovsky2019": 8, "salman2019": 12, "sodm": 9}
 
 
 def composed(name, scale):
@@ -40,7 +50,7 @@ def trainings(cfg):
 
 
 def test_there_is_one_file_per_table_and_figure():
-    assert {paper: sum(name.startswith(paper) for name in EXPERIMENTS) for paper in PAPERS} == COUNTS
+    assert {paper: sum(name.startswith(f"{paper}/") for name in EXPERIMENTS) for paper in PAPERS} == PAPERS
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -48,8 +58,8 @@ def test_the_header_says_what_how_and_what_to_expect(name):
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     header = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     assert text.startswith("# @package _global_\n")
-    assert f"python -m robustsmooth.train experiment={name} scale=smoke|cpu|full" in header
-    assert re.search(r"Table \d|Figure \d|Appendix C\.\d", header)
+    assert re.search(rf"python -m robustsmooth\.train experiment={name} scale=smoke\|(cpu\|)?full", header)
+    assert name.startswith(UNNUMBERED) or re.search(r"Table \d|Figure \d|Appendix C\.\d", header)
     assert "ardware" in header
     assert "xpected" in header
 
@@ -61,7 +71,7 @@ def test_the_grid_of_the_envelopes_is_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "digits/all_methods"])
 def test_it_runs_to_its_table(name, run, tmp_path):
     run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=280)
     report = tmp_path / "multirun" / f"{name}-smoke" / "report"

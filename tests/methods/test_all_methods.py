@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
+from torch import nn
 
 from robustsmooth.data import DigitsDataModule
 from robustsmooth.instantiation import instantiate
-from robustsmooth.methods import ClassificationModule
+from robustsmooth.methods import ClassificationModule, Sun2025Module
 from tests.methods.registry import METHODS
 
 STEPS = 8  # four epochs of two batches
@@ -242,6 +243,36 @@ def test_two_ranks_draw_the_images_of_one_process(name, words, compose, trained,
     assert torch.equal(torch.cat(ranks, dim=1).sort(dim=1).values, alone.sort(dim=1).values)
     drawn = alone[-2:].flatten()
     assert len(drawn.unique()) < 20  # of 40: some are dropped, others come twice
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
+def test_two_ranks_count_the_votes_of_one_process(compose, monkeypatch, tmp_path):
+    """Before the first step, when the networks are still equal: a seed that differed by rank would show."""
+    count = Sun2025Module._right_votes
+
+    def kept(self, network, votes, purpose, *rest):
+        right = count(self, network, votes, purpose, *rest)
+        torch.save(right, tmp_path / f"{purpose}-{self.trainer.world_size}-{self.global_rank}.pt")
+        return right
+
+    monkeypatch.setattr(Sun2025Module, "_right_votes", kept)
+    (method,) = (each for each in METHODS if each.name == "sun2025")
+    words = [
+        "method.warmup_epochs=0",
+        "trainer.max_epochs=1",
+        "method.sigma=0.5",
+        "method.discard_below=0.01",
+    ]
+    config = compose("train", *method.overrides, *words)
+    for devices in (1, 2):
+        module = build(config)
+        module.network.network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # which noise does move
+        fit(config, module, **({"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}))
+    for purpose, votes in (("discard", 20), ("reweight", 16)):
+        alone, *ranks = (torch.load(tmp_path / f"{purpose}-{file}.pt") for file in ("1-0", "2-0", "2-1"))
+        assert ((alone > 0) & (alone < votes)).sum() >= 8  # votes that other noise would change
+        assert all(torch.equal(alone, rank) for rank in ranks)
 
 
 def test_config_round_trip(config, tmp_path):
