@@ -71,7 +71,7 @@ def test_the_grid_of_the_envelopes_is_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*EXPERIMENTS, "digits/all_methods"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_to_its_table(name, run, tmp_path):
     run("train", f"experiment={name}", "scale=smoke", cwd=tmp_path, timeout=280)
     report = tmp_path / "multirun" / f"{name}-smoke" / "report"
