@@ -4,7 +4,7 @@ python benchmarks/attacks.py                                  # a small CNN on t
 python benchmarks/attacks.py --cifar10 data/cifar10           # a ResNet-20 on real CIFAR-10 images
 
 Trains the network first, briefly, on clean or noisy images. Success and distance are
-measured here, on the images that come back, by one rule for all: wrong answer, in [0, 1], within the
+measured here on the attacked images, for all libraries in the same way: wrong answer, in [0, 1], within the
 budget. Peers: foolbox and the adversarial-robustness-toolbox (`pip install robustsmooth[dev]`), and
 torchattacks if it can be imported (`pip install --no-deps torchattacks`). Writes Markdown.
 """
@@ -122,7 +122,7 @@ def budget_contestants(norm: str, epsilon: float) -> dict[str, Run]:
 
 
 def minimum_contestants(more_steps: int, carlini_wagner: bool) -> dict[str, Run]:
-    """Attacks that look for the closest point."""
+    """Attacks that search for the closest adversarial point."""
     result = {}
     for steps in (STEPS, more_steps):
         result |= {
@@ -179,7 +179,7 @@ def single_pass(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def vote(network: nn.Module, sigma: float, votes: int = 400) -> Callable[[Tensor], Tensor]:
-    """The smoothed classifier's majority, of noises that no attack has seen."""
+    """The smoothed classifier's majority vote, with noise that no attack has used."""
 
     def answer(images: Tensor) -> Tensor:
         source = torch.Generator().manual_seed(12345)
@@ -203,13 +203,13 @@ def compare(
     epsilon: float | None,
     repeats: int,
 ) -> None:
-    """Run all contestants on the images that are right, measure them, print a table."""
+    """Run all contestants on the correctly classified images, measure them, and print a table."""
     with torch.no_grad():
         right = answer(images) == labels
     images, labels = images[right], labels[right]
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     points: dict[str, Tensor] = {}
-    for _ in range(repeats):  # in turn, so that a slow moment of the machine hits all
+    for _ in range(repeats):  # alternating, so that other load on the machine affects all of them
         for name, run in contestants.items():
             start = time.process_time()
             points[name] = run(network, images.clone(), labels.clone()).detach()

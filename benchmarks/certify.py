@@ -45,7 +45,7 @@ clock = time.perf_counter
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Time of `work`, the device's queue included."""
+    """Time of `work` until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = clock()
@@ -58,7 +58,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def bare(
     network: nn.Module, shape: tuple[int, ...], device: torch.device, layout: bool, size: int, votes: int
 ):
-    """The network alone on one batch, under the default numerics but for the layout."""
+    """The network alone on one batch, with the default numerics in the given memory format."""
     forward = Forward(network, Numerics(channels_last=layout), device)
     batch = torch.rand((size, *shape), device=device).to(memory_format=forward.memory_format)
     passes = max(1, round(votes / size))
@@ -66,7 +66,7 @@ def bare(
 
 
 def bare_per_core(network: nn.Module, shape: tuple[int, ...], device: torch.device, size: int, votes: int):
-    """The network alone, each core with its own batch, channels last; None on a GPU."""
+    """The network alone with a batch per core, channels last; None on a GPU."""
     if device.type != "cpu":
         return None
     forward = Forward(network, Numerics(channels_last=True), device)
@@ -86,7 +86,7 @@ def bare_per_core(network: nn.Module, shape: tuple[int, ...], device: torch.devi
 
 
 def published(network: nn.Module, images: Tensor, device: torch.device, classes: int, n: int):
-    """The published loop: sample, predict, bring the counts home, batch after batch, image after image."""
+    """The published loop: sample, predict, copy the counts to the host, one batch and one image at a time."""
 
     def count(image: Tensor, n: int) -> np.ndarray:
         counts = np.zeros(classes, dtype=int)
@@ -106,7 +106,7 @@ def published(network: nn.Module, images: Tensor, device: torch.device, classes:
 
 
 def ours(network: nn.Module, images: Tensor, device: torch.device, numerics: Numerics, n: int):
-    """The engine; its set-up (tuning, compilation) happens here, outside of the clock."""
+    """The engine; its setup (tuning, compilation) happens here and is not timed."""
     certificate = Cohen(n0=N0, n=n)
     engine = VoteEngine(network, GaussianNoise(SIGMA), certificate, random_inside=False, numerics=numerics)
     indices = itertools.count()
@@ -147,7 +147,7 @@ def art(network: nn.Module, images: Tensor, device: torch.device, num_classes: i
 def race(
     name: str, network: Classifier, shape: tuple[int, ...], votes: int, args: argparse.Namespace
 ) -> None:
-    """All contestants on one network, with `votes` in a turn of each."""
+    """All contestants on one network, with `votes` in a turn."""
     device = torch.device(args.device)
     network.to(device).eval()
     images = torch.rand((args.images, *shape), device=device)
@@ -156,7 +156,7 @@ def race(
         [64, 128, 256, 512, 1024, 2048] if device.type == "cuda" else [32, 48, 64, 96, 128, 256]
     )
     contestants: dict[str, Callable[[], float] | None] = {
-        # The many bare passes share the time of a few contestants.
+        # The many bare passes together take the time of a few contestants.
         f"bare, {size}, {'channels last' if layout else 'contiguous'}": bare(
             network, shape, device, layout, size, votes // 4
         )
@@ -204,7 +204,7 @@ def race(
     def aim(text: str, ratios: Sequence[float]) -> None:
         print(f"{text}: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
-    # Ratios turn by turn, and the closest race once more, side by side: so the machine's moods cancel.
+    # Ratios within a turn, and the closest pair measured again side by side, so that other load cancels.
     for name, label in (("fastest bare, aim 0.95", fastest), (f"the limit ({limit})", limit)):
         aim(f"(1) ours / {name}", [contestants["ours, default"]() / contestants[label]() for _ in range(9)])
     turns = {label: np.array(item) / speeds["published loop"] for label, item in speeds.items()}

@@ -1,4 +1,4 @@
-"""What the data cost: training on the real pipeline beside the same training on one constant batch.
+"""The cost of loading data: training with the real pipeline beside training on one constant batch.
 
     python benchmarks/data.py --cifar10 data/cifar10      # real images: official files or class folders
     python benchmarks/data.py                             # random pixels in the official files' format
@@ -59,7 +59,7 @@ class HalfConstant(CIFAR10DataModule):
         return TakingTurns(real, self.convert(next(iter(real)), epoch=0))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Leave the constant batch as it is."""
+        """Do not change the constant batch."""
         if batch.images.is_floating_point():
             return batch
         return super().on_after_batch_transfer(batch, dataloader_idx)
@@ -97,7 +97,7 @@ def training(data: CIFAR10DataModule, steps: int) -> tuple[list[float], list[flo
 
 
 def milliseconds(work: Callable[[], object], turns: int = 30) -> float:
-    """The fastest turn: what the work costs when nothing else wants the cores."""
+    """The fastest turn: the time of the work without other load."""
     times = []
     for _ in range(turns):
         start = time.perf_counter()
@@ -138,7 +138,7 @@ def photographs(folder: Path, count: int) -> Path:
 
 
 def large_images(folder: Path, count: int, workers: int) -> float:
-    """Images per second through decoding and random crops to 224 pixels, worker start left out."""
+    """Images per second through decoding and random crops to 224 pixels, without the start of the workers."""
     data = ImageFolderDataModule(
         str(folder), augmentation=RandomResizedCrop(224), num_workers=workers, batch_size=16
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in one go: the tests that need one, votes per second and the cost of a training step beside
+# Everything that needs a GPU: the tests that need one, votes per second and the cost of a training step beside
 # the bare forward pass, and the comparison of the methods on real CIFAR-10 images (experiment=results/cifar10_gpu). It
-# writes as it goes, so that a time limit loses nothing that was finished; started again with the same OUT, the sweep goes on.
+# writes after every step, so that a time limit loses nothing that was finished; started again with the same OUT, it continues.
 #
 #   benchmarks/gpu.sh OUT CIFAR10_FOLDER [MINUTES]
 #   DEVICE=cpu benchmarks/gpu.sh OUT .                 # a dry run of every line in some minutes, with tiny sizes

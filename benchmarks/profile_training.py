@@ -1,4 +1,4 @@
-"""Where the time of training goes: `robustsmooth.train` itself, its steps cut into parts.
+"""The time of training: `robustsmooth.train` itself, divided into the parts of its steps.
 
     python benchmarks/profile_training.py --data-root data/cifar10                 # or no root: random pixels
     python benchmarks/profile_training.py --method smoothadv --steps 8 method.copies=2 attack.steps=2
@@ -40,7 +40,7 @@ class Parts:
         self._since = now
 
     def restart(self) -> None:
-        """Forget what was measured."""
+        """Reset the measurement."""
         self._since = time.process_time()
         self.seconds.clear()
 
@@ -64,7 +64,7 @@ class Parts:
 
 
 def watch(parts: Parts) -> None:
-    """Say which functions are which part."""
+    """Assign functions to parts."""
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.loops.fetchers import _PrefetchDataFetcher

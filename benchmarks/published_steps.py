@@ -1,4 +1,4 @@
-"""One training step of the published loops, as their authors wrote them: the other side of `train_step.py`.
+"""One training step of the published loops, as their authors wrote them: for `train_step.py`.
 
 Rewritten from the published code (locuslab/smoothing, Hadisalman/smoothing-adversarial, RuntianZ/macer and
 HeatSmoothing's): fp32, contiguous images, nothing compiled, losses and accuracies read after each step.
@@ -21,7 +21,7 @@ Step = Callable[[Tensor, Tensor], None]
 
 
 def _descend(optimizer: Optimizer, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """The end of every loop: what is logged, and the step."""
+    """The end of every loop: logging and the optimiser step."""
     loss.item()
     for k in (1, 5):  # their `accuracy`
         float((logits.topk(k, dim=1)[1] == labels[:, None]).float().sum())
@@ -127,4 +127,4 @@ PUBLISHED: dict[str, Callable[[nn.Module, Optimizer, DictConfig], Step]] = {
     "macer": _macer,
     "heat": _heat,
 }
-"""By method: makes the step of a network in train mode, its optimiser and the composed config."""
+"""By method: a function that makes the step from a network in train mode, its optimiser and the config."""

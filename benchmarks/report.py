@@ -1,6 +1,6 @@
-"""A page about as many logs as the field has made public: how long it takes, and how large it is.
+"""The time and the size of a page about as many logs as have been published in this field.
 
-Writes logs in the field's format (2 632 by default, a ninth of them of 10 000 images, the others of 500) and
+Writes logs in the published format (2 632 by default; a ninth has 10 000 images, the others 500) and
 reports on them: ``python benchmarks/report.py --folder outputs/logs``. The aim is a page in under 20 seconds.
 """
 
@@ -45,7 +45,7 @@ def write_logs(folder: Path, count: int, whole: int = 10_000, part: int = 500) -
 
 
 def main() -> None:
-    """Write the logs if they are not there, and time the page."""
+    """Write the logs if they do not exist, and time the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logs", type=int, default=2632)
     parser.add_argument("--folder", type=Path, default=Path("outputs/benchmark-logs"))

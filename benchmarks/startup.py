@@ -1,9 +1,9 @@
-"""How long a user waits before anything happens, and where that time goes.
+"""The start-up time of the commands and its parts.
 
 python benchmarks/startup.py
 
 Times `import robustsmooth`, `--help`, a misspelt key and the imports of a real run, each as a process of
-its own, several times in turn; prints medians, and the slowest imports of a run.
+its own, several times alternating; prints medians, and the slowest imports of a run.
 """
 
 import statistics
@@ -34,7 +34,7 @@ def seconds(command: list[str], cwd: str) -> float:
 
 
 def main() -> None:
-    """Time all cases in turn and print medians."""
+    """Time all cases alternating and print medians."""
     with tempfile.TemporaryDirectory() as cwd:
         times: dict[str, list[float]] = {name: [] for name in CASES}
         for _ in range(REPEATS):

@@ -1,4 +1,4 @@
-"""What one training step of each method costs, in forward passes, against what its algorithm needs.
+"""The time of one training step of each method, in forward passes, beside what its algorithm needs.
 
     python benchmarks/train_step.py                      # every method, recipes for CIFAR-10, ResNet-20
     python benchmarks/train_step.py --methods heat macer --batch 32 --device cuda
@@ -66,7 +66,7 @@ class Passes:
 
 
 def _sodm(cfg: DictConfig) -> Passes:
-    # Every mapping_interval-th step looks at mapping_copies noisy copies; a step's worth at a time.
+    # Every mapping_interval-th step uses mapping_copies noisy copies, in passes of the size of a step.
     share = cfg.method.mapping_copies // cfg.method.mapping_interval
     return Passes(forward=(share,), weights=(cfg.method.copies,))
 
@@ -147,7 +147,7 @@ def votes_on(indices: Iterable[int]) -> str:
 
 
 def bare(network: nn.Module, images: Tensor, passes: Passes) -> None:
-    """The network passes of a step, and nothing else."""
+    """Only the network passes of a step."""
     for copies in passes.forward:
         with torch.no_grad():
             for chunk in images.repeat(copies, 1, 1, 1).split(16 * len(images)):
@@ -185,7 +185,7 @@ def measure_ensemble(options: argparse.Namespace) -> str:
     images = torch.rand(options.batch, 3, 32, 32, device=options.device)
     runs = [
         lambda: together(images),
-        lambda: [each(images) for each in networks],
+        lambda: [network(images) for network in networks],
         lambda: networks[0](images),
     ]
     with (
@@ -207,16 +207,16 @@ def row(
     for run in runs:
         run()
     times = [[seconds(run, options.device) for run in runs] for _ in range(options.repeats)]
-    forward = statistics.median(each[2] for each in times)
-    measured = statistics.median(each[0] for each in times) / interval / forward
-    floor = statistics.median(each[1] for each in times) / forward
-    overhead = statistics.median(each[0] / interval / each[1] for each in times) - 1
+    forward = statistics.median(time[2] for time in times)
+    measured = statistics.median(time[0] for time in times) / interval / forward
+    floor = statistics.median(time[1] for time in times) / forward
+    overhead = statistics.median(time[0] / interval / time[1] for time in times) - 1
     numbers = f"{needed:.0f} | {measured:.1f} | {floor:.1f} | {100 * overhead:+.0f} %"
     return f"| {name} | {formula} | {numbers} | {1000 * forward:.1f} |"
 
 
 def seconds(function: Callable[[], Any], device: str) -> float:
-    """Time of a call: of the processor, or of the clock on the wall for a GPU."""
+    """Processor time of a call; on a GPU wall-clock time."""
     clock = time.perf_counter if device == "cuda" else time.process_time
     if device == "cuda":
         torch.cuda.synchronize()
@@ -247,7 +247,7 @@ def measure(name: str, options: argparse.Namespace) -> str:
     images = torch.rand(options.batch, 3, 32, 32, device=options.device)
     labels = torch.randint(10, (options.batch,), device=options.device)
     batch = Batch(images, labels, torch.arange(options.batch))
-    # Steps that differ are measured as a mean: every fifth trains the mapping; lots choose what is attacked.
+    # Steps that differ are measured as a mean: every fifth trains the mapping; random images are attacked.
     interval = {"sodm, dynamic": cfg.method.get("mapping_interval"), "cpni, gauss": 10}.get(name, 1)
     count = 0
 

@@ -33,7 +33,7 @@ Commands
 
 def main() -> None:
     """Run the command that the first argument names, with the other arguments."""
-    sys.path.append(str(os.getcwd()))  # noqa: PTH109 (a text) # classes of one's own, as with `python -m`
+    sys.path.append(str(os.getcwd()))  # noqa: PTH109 (a text) # the user's classes, as with `python -m`
     first = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if first in ("-h", "--help"):
         print(_HELP)

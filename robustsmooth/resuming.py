@@ -29,7 +29,7 @@ def resume_from(folder: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, A
     """The checkpoint to continue training from, if the run folder holds one.
 
     It is ``last.ckpt``; if that is damaged or missing, ``previous.ckpt``, the one before it, or
-    ``best.ckpt``. A message says so, and the later epochs are trained again.
+    ``best.ckpt``. A message reports it, and the later epochs are trained again.
 
     Returns:
         The file, and the content that `TrainingRecord` added; None and an empty mapping if there is none.

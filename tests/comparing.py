@@ -1,4 +1,4 @@
-"""Records are compared as text: in a dataclass NaN equals NaN up to Python 3.12, and no longer in 3.13."""
+"""Records are compared as text: in dataclasses NaN equals NaN up to Python 3.12, but not in 3.13."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""Fixtures that all tests share: the real configs, composed; the commands, run as a user runs them."""
+"""Fixtures that all tests share: composed configs, commands as a user runs them, small trained networks."""
 
 import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,18 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from tests.composing import composed
+from tests.composing import composed, quick_hydra
 
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_hydra() -> Iterator[None]:
+    with quick_hydra():
+        yield
 
 
 @pytest.fixture
@@ -31,17 +37,31 @@ def compose() -> Callable[..., DictConfig]:
 
 
 def started(name: str, *words: str) -> int:
-    """Run a command in this process, which saves the seconds of importing everything; its exit status."""
+    """Run a command in this process, which saves the time of the imports, and return its exit status."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"robustsmooth.{name}", *words])
         for variable in ("HYDRA_FULL_ERROR", "ROBUSTSMOOTH_FULL_ERROR"):
-            patch.setenv(variable, "0")  # the command sets them; here they are taken back
+            patch.setenv(variable, "0")  # the command sets them; afterwards they are restored
         GlobalHydra.instance().clear()
         try:
             getattr(importlib.import_module(f"robustsmooth.{name}"), name)()
         except SystemExit as end:
             return int(end.code or 0)
     return 0
+
+
+def forked(name: str, *words: str, said: Path | str = os.devnull) -> int:
+    """Start a command in a copy of this process, for tests that kill it, and return the process id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with Path(said).open("w", encoding="utf-8") as file:
+                sys.stdout = sys.stderr = file
+                ended = started(name, *words)
+            os._exit(ended)
+        finally:
+            os._exit(99)
+    return child
 
 
 @pytest.fixture
@@ -64,13 +84,13 @@ def call(monkeypatch, capsys) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def gaussian(tmp_path_factory) -> Path:
-    """A run folder with a small network that has seen a little, under noise."""
+    """A run folder with a small network, trained with noise for one epoch."""
     return _trained(tmp_path_factory.mktemp("gaussian"), "gaussian")
 
 
 @pytest.fixture(scope="session")
 def natural(tmp_path_factory) -> Path:
-    """One that was trained without."""
+    """The same, trained without noise."""
     return _trained(tmp_path_factory.mktemp("natural"), "natural")
 
 

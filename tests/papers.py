@@ -1,4 +1,4 @@
-"""What an experiment does, as ``docs/papers`` states it: facts from the configs that it composes."""
+"""The facts about an experiment that ``docs/papers`` states, read from the configs that it composes."""
 
 import functools
 import itertools
@@ -26,7 +26,7 @@ def papers():
 
 
 def experiments():
-    """What the papers state of each experiment, by its name."""
+    """What the papers state about each experiment, by its name."""
     return {name: item for paper in papers().values() for name, item in paper["experiments"].items()}
 
 
@@ -54,7 +54,7 @@ def jobs(name, scale):
             grid = {**settings, "rows": {row: overrides}} if overrides else settings
             found[row] = [job for batch in batches(**grid) for job in batch]
     stages = flattened(first)
-    return dict(sorted(found.items(), key=lambda each: stages.index(each[0]) if each[0] in stages else 99))
+    return dict(sorted(found.items(), key=lambda item: stages.index(item[0]) if item[0] in stages else 99))
 
 
 def flattened(first):
@@ -74,7 +74,7 @@ def representatives(row):
 
 
 def job_config(name, scale, job):
-    """The config of one job; values are put into the config of the job's choices, which is composed once."""
+    """The config of one job: that of its choices, composed once, with the values of the job."""
     groups, values = choices_and_values(job)
     return _updated(_base(name, scale, *groups).copy(), values)
 
@@ -99,14 +99,14 @@ def _updated(cfg, values):
 
 
 def folder(cfg):
-    """The folder of a job, of which `job_config` made the config last, in that of the sweep."""
+    """The folder of a job inside the sweep's; `job_config` must have made its config last."""
     subdir = OmegaConf.to_container(HydraConfig.get(), resolve=False)["sweep"]["subdir"]
     with open_dict(cfg):
         cfg.folder = subdir
     return cfg.folder
 
 
-@functools.lru_cache(maxsize=1)  # what `${hydra:...}` means is that of the last one
+@functools.lru_cache(maxsize=1)  # `${hydra:...}` refers to the last config
 def _base(name, scale, *groups):
     """The config of a job's choices, without Hydra's part, which is large to copy."""
     cfg = composed("train", f"experiment={name}", f"scale={scale}", *groups)
@@ -217,7 +217,7 @@ METHOD_FACTS = {
     "reweight_every": "method.reweight_every",
     "objective": "method.objective",
 }
-"""What only some methods have: its fact, and its key."""
+"""Facts that only some methods have, with their keys."""
 
 
 def schedule(node):
@@ -238,7 +238,7 @@ def attack(node, trains=False):
     budget = node.epsilon is not None and math.isfinite(node.epsilon)
     yield "attack", f"{kind} {norm}"
     noise = node.objective._target_.rpartition(".")[2]
-    yield "attack_sees", noise
+    yield "attack_objective", noise
     yield "epsilon", node.epsilon if budget else "none"
     yield "steps", node.get("steps", 1)
     if not budget and node.get("step_size"):
@@ -257,7 +257,7 @@ def attack(node, trains=False):
 
 
 def evaluation(said, cfg):
-    """What one evaluation asks, from its config and that of the job that it follows."""
+    """The facts of one evaluation, from its config and that of the job before it."""
     command = said.hydra.job.name
     found = {"images": images(cfg, said)}
     if said.checkpoint != "run":
@@ -276,7 +276,7 @@ def evaluation(said, cfg):
         found["epsilon"] = _list(said.epsilons) or found["epsilon"]
         if said.num_noises is not None:
             found["noises"] = _list(said.num_noises)
-        found |= {"asks": said.mode, "decides": said.target}
+        found |= {"mode": said.mode, "target": said.target}
         found |= {"topk": said.attack.topk} if said.attack.topk > 1 else {}
         if said.target == "smoothed":
             found |= {"n": said.prediction.n, "alpha": said.prediction.alpha}
@@ -288,7 +288,7 @@ def evaluation(said, cfg):
 
 
 def measurement(node):
-    """What a measurement looks at."""
+    """The settings of a measurement."""
     found = {"measures": node._target_.rpartition(".")[2]}
     for key in ("n", "sigmas", "samples"):
         if key in node:
@@ -312,7 +312,7 @@ def images(cfg, said):
 
 
 def _list(values):
-    """A list as it is; a long evenly spaced one in words."""
+    """A list as it is, or a long evenly spaced one in words."""
     if values is None:
         return None
     values = [float(value) if isinstance(value, float) else value for value in values]

@@ -1,4 +1,4 @@
-"""Bad input ends in one sentence that says what to do; and the pieces of the entry points."""
+"""Bad input ends a command with one sentence that says what to do; the parts of the entry points."""
 
 import errno
 import os
@@ -16,6 +16,7 @@ from robustsmooth.commands.settings import check_settings
 from robustsmooth.loggers import CsvLogger
 from robustsmooth.runs import checkpoint_file
 from robustsmooth.runtime import loggers_for
+from tests.conftest import started
 
 
 def only_sentence(text: str) -> str:
@@ -63,7 +64,7 @@ def test_a_key_that_only_some_methods_of_a_sweep_have_is_explained(call):
     assert "write ++method.mapping_copies=..." in only_sentence(call("train", *words, status=2))
 
 
-def test_a_forbidden_folder_is_one_sentence(call):
+def test_a_folder_without_permission_is_one_sentence(call):
     assert only_sentence(call("train", "hydra.run.dir=/proc/robustsmooth", status=1))
 
 
@@ -81,20 +82,22 @@ def test_the_traceback_is_shown_on_request(run, tmp_path, monkeypatch):
     assert done.stderr.strip().splitlines()[-1].startswith("ValueError: `seed` must be an integer")
 
 
-def test_help_shows_groups_choices_and_examples(run, tmp_path):
-    text = run("train", "--help", cwd=tmp_path).stdout
+def test_help_shows_groups_choices_and_examples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert started("train", "--help") == 0
+    text = capsys.readouterr().out
     for word in ("method: ", "gaussian", "natural", "data: ", "Examples", "method=heat data=imagenet"):
         assert word in text
 
 
-def test_a_full_disk_says_that_work_is_kept():
+def test_the_message_about_a_full_disk_says_that_work_is_kept():
     sentence, status = explain(OSError(errno.ENOSPC, "No space left on device", "a/b"))
     assert status == 1
     assert "disk is full at `a/b`" in sentence
     assert "kept" in sentence
 
 
-def test_what_may_not_be_read_is_not_said_to_be_written(tmp_path, monkeypatch):
+def test_a_missing_permission_to_read_is_named(tmp_path, monkeypatch):
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
     assert "no permission to write" in explain(error)[0]
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
@@ -104,7 +107,7 @@ def test_what_may_not_be_read_is_not_said_to_be_written(tmp_path, monkeypatch):
     )
 
 
-def test_causes_are_unwrapped_and_surprises_are_called_so():
+def test_causes_are_unwrapped_and_unexpected_errors_are_called_unexpected():
     wrapped = InstantiationException("Error in call to target")
     wrapped.__cause__ = ValueError("`x` must be\n positive")
     told = "-- Process 1 terminated\nTraceback:\n  f()\nValueError: it is\nlost"
@@ -139,7 +142,7 @@ def test_keys_of_own_configs_are_known(call, tmp_path):
     assert "did you mean method.strength?" in only_sentence(call("train", *words, status=2))
 
 
-def test_fractions_are_written_as_they_are_spoken():
+def test_fractions_are_written_as_fractions():
     register_resolvers()
     cfg = OmegaConf.create({"epsilon": "${fraction:8/255}", "steps": "${multiply:2,30}"})
     assert cfg.epsilon == 8 / 255
@@ -147,7 +150,7 @@ def test_fractions_are_written_as_they_are_spoken():
 
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.01, 1), (1, 6), (2.5, 15), (100, 90)])
-def test_a_recipe_is_shortened_to_the_minutes_there_are(minutes, epochs):
+def test_a_recipe_is_shortened_to_the_given_minutes(minutes, epochs):
     register_resolvers()
     cfg = OmegaConf.create(
         {
@@ -172,7 +175,7 @@ def test_one_process_of_several_writes_the_config(tmp_path, monkeypatch, variabl
     assert list(folder.iterdir()) == []
 
 
-def test_processes_of_a_launcher_need_a_folder_with_a_name(call, tmp_path, monkeypatch):
+def test_processes_of_a_launcher_need_a_given_folder(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert "give hydra.run.dir=..." in only_sentence(call("train", "trainer=slurm", status=1))
@@ -193,7 +196,7 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("failure", "status"), [(None, "success"), (ValueError("no"), "failed")])
-def test_loggers_know_how_it_ended(tmp_path, monkeypatch, failure, status):
+def test_loggers_are_told_how_the_command_ended(tmp_path, monkeypatch, failure, status):
     ended = []
     monkeypatch.setattr(CsvLogger, "finalize", lambda self, status: ended.append(status))
     cfg = OmegaConf.create({"logger": {"csv": {"_target_": "robustsmooth.loggers.CsvLogger"}}})
@@ -252,7 +255,7 @@ def test_a_run_folder_belongs_to_one_command(tmp_path, record, owner):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_every_command_keeps_out_of_a_trainings_folder(call, tmp_path):
+def test_no_other_command_writes_into_the_folder_of_a_training(call, tmp_path):
     words = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", f"hydra.run.dir={tmp_path}"]
     call("train", *words)
     before = {

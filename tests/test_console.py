@@ -5,16 +5,16 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from robustsmooth.__main__ import COMMANDS, main
 from tests.test_conf import COMMANDS as CONFIGURED
 
 
-def robustsmooth(*words, cwd=None, **environment):
+def robustsmooth(*words, **environment):
     """The console command in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "robustsmooth", *words],
-        cwd=cwd,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -39,14 +39,20 @@ def test_an_unknown_command_is_guessed(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith(sentence)
 
 
-def test_a_command_runs_under_its_own_name_with_classes_from_here(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # the command was imported by another test
+def test_a_command_runs_under_its_own_name_with_classes_from_here(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text("def network(): raise ValueError('mine was called')\n")
-    words = ["method.network={_target_: mine.network}", "data.val_images=20", "hydra.run.dir=a"]
-    done = robustsmooth(
-        "train", "--config-dir=.", *[f"++{word}" for word in words[:1]], *words[1:], cwd=tmp_path
-    )
-    assert done.stderr.strip().endswith("robustsmooth train: mine was called")
-    assert done.returncode == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = ["++method.network={_target_: mine.network}", "data.val_images=20", "hydra.run.dir=a"]
+    monkeypatch.setattr(sys, "argv", ["robustsmooth", "train", "--config-dir=.", *words])
+    for variable in ("HYDRA_FULL_ERROR", "ROBUSTSMOOTH_FULL_ERROR"):
+        monkeypatch.setenv(variable, "0")  # the command sets them; here they are taken back
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert capsys.readouterr().err.strip().endswith("robustsmooth train: mine was called")
+    assert ended.value.code == 1
 
 
 @pytest.mark.parametrize(

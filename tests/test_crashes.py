@@ -1,4 +1,4 @@
-"""A training that is interrupted at any file operation goes on to what the uninterrupted one leaves."""
+"""A training that is interrupted at any file operation ends with the files of an uninterrupted one."""
 
 import errno
 import json
@@ -11,6 +11,7 @@ import torch
 
 import robustsmooth.files
 from robustsmooth.models import CheckpointFiles
+from tests.conftest import started
 
 WORDS = ["trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
 
@@ -36,7 +37,7 @@ def operations(monkeypatch):
 
 
 def left_behind(folder: Path):
-    """What a training leaves, but for the clock."""
+    """The results of a training without its times."""
     summary = json.loads((folder / "summary.json").read_text())
     weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     timeless = {key: value for key, value in summary.items() if not key.startswith("seconds")}
@@ -73,7 +74,7 @@ def test_a_disk_that_fills_up_at_any_moment(interrupted, words):
 
 
 def test_a_disk_that_fills_up_at_some_moments(interrupted):
-    interrupted(13, ["save_every_steps=1"])
+    interrupted(17, ["save_every_steps=1"])
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(call, tmp_path):
@@ -83,7 +84,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(call, tmp_path):
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(damaged)
-    (last.parent / "best.ckpt.tmp").touch()  # of a kill
+    (last.parent / "best.ckpt.tmp").touch()  # left by a kill
     said = call("train", *words)
     assert f"`{last}` is damaged; continuing from `previous.ckpt`" in said
     assert left_behind(tmp_path) == whole
@@ -105,7 +106,7 @@ DAMAGES = {
 
 
 def damage_and_go_on(call, whole, folder, name, damage):
-    """Either the run is as it was, or a sentence names the file."""
+    """Either the run ends with the same results, or a sentence names the file."""
     shutil.copytree(whole, folder)
     DAMAGES[damage](folder / name)
     words = [*WORDS, f"hydra.run.dir={folder}"]
@@ -116,10 +117,11 @@ def damage_and_go_on(call, whole, folder, name, damage):
     assert left_behind(folder) == left_behind(whole), (name, damage)
 
 
-@pytest.fixture
-def finished(call, tmp_path):
-    call("train", *WORDS, f"hydra.run.dir={tmp_path / 'whole'}")
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    assert started("train", *WORDS, f"hydra.run.dir={folder}") == 0
+    return folder
 
 
 @pytest.mark.parametrize(

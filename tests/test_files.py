@@ -1,4 +1,4 @@
-"""A file that is written is there whole or not at all."""
+"""A file is written completely or not at all."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ def test_a_file_is_written_and_replaced_with_the_usual_permissions(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch, failing):
+def test_an_error_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch, failing):
     path = tmp_path / "a.txt"
     write_whole(path, "old")
 

@@ -1,4 +1,4 @@
-"""A config's values meet the constructors' types: a slip is one sentence, before anything is built."""
+"""Values of a config are compared with the constructors' types; an error is one sentence."""
 
 import functools
 import math
@@ -41,7 +41,7 @@ NAN, INF = float("nan"), float("inf")
     ],
     ids=str,
 )
-def test_values_are_taken_strictly(annotation, allowed, refused):
+def test_values_of_another_type_are_refused(annotation, allowed, refused):
     for value in allowed:
         check(value, annotation)
     for value in refused:
@@ -73,7 +73,7 @@ def test_annotations_in_words(annotation, said):
 
 
 class Settings(TypedDict, total=False):
-    """Handed on by name."""
+    """Passed by name."""
 
     seed: int
 
@@ -88,14 +88,14 @@ class Base:
 
 
 class Own(Base):
-    """Hands on what it does not know, as methods of users do."""
+    """Passes unknown settings to the base class, as methods of users do."""
 
     def __init__(self, *args, weight: "float" = 1.0, part: "Unknown | None" = None, **kwargs) -> None:  # noqa: F821
         super().__init__(*args, **kwargs)
         self.weight, self.part = weight, part
 
 
-def test_a_signature_goes_on_in_the_base_classes():
+def test_signatures_of_base_classes_are_included():
     found = signature(Own)
     assert set(found.annotations) == {"weight", "part", "sigma", "seed"}
     assert found.annotations["weight"] is float
@@ -126,7 +126,7 @@ def config(**keys):
         ({"part": {"_target_": f"{__name__}.Base", "sigma": -2}}, "`method.part.sigma` must be at least 0"),
     ],
 )
-def test_a_slip_is_one_sentence_with_the_key_that_was_typed(keys, sentence):
+def test_an_error_is_one_sentence_with_the_key_that_was_typed(keys, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
         instantiate(config(**keys).method)
     assert str(caught.value).startswith(sentence)
@@ -145,7 +145,7 @@ def test_fractions_reach_the_constructor_also_through_an_interpolation():
     assert (own.sigma, own.weight) == (0.5, 0.25)
 
 
-def test_what_the_command_gives_needs_no_key():
+def test_arguments_that_the_command_gives_need_no_key():
     assert instantiate({"_target_": f"{__name__}.Own"}, sigma=1.0).sigma == 1.0
     partial = instantiate({"_target_": f"{__name__}.Own", "sigma": None, "_partial_": True})
     assert partial(sigma=2.0).sigma == 2.0
@@ -153,14 +153,14 @@ def test_what_the_command_gives_needs_no_key():
     assert instantiate(None) is None
 
 
-def test_what_is_called_later_may_miss_what_it_will_be_given():
+def test_a_partial_may_lack_arguments_that_are_given_later():
     """As `python -m robustsmooth.measure` builds its measurement: the folder comes last."""
     node = {"_target_": "robustsmooth.evaluation.InferenceTime", "sigma": 0.25}
     later = instantiate(node, _partial_=True)
     assert later(folder="nowhere").sigma == 0.25
 
 
-def test_objects_in_a_config_stay_what_they_are():
+def test_objects_in_a_config_are_not_changed():
     modules = {"_target_": f"{__name__}.Own", "sigma": 1, "part": [nn.Identity()]}
     assert isinstance(instantiate(modules).part[0], nn.Identity)
     assert check_parts(config(weight="1/4").method)["weight"] == 0.25

@@ -1,4 +1,4 @@
-"""Two commands never work in one run folder; a killed one is no obstacle."""
+"""Two commands cannot work in one run folder at once; a killed command does not block it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TRY = "import sys; from pathlib import Path; from robustsmooth.lock import hold;
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the folder."""
+    """Another process that has locked the folder."""
     child = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "held\n"
     yield child
@@ -44,11 +44,11 @@ def test_another_process_is_refused_until_the_first_is_killed(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     lock.hold(tmp_path)
-    lock.hold(tmp_path)  # again, by the same process
+    lock.hold(tmp_path)  # a second time, by the same process
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_folder_that_is_let_go_holds_no_trace(tmp_path):
+def test_a_released_folder_contains_no_lock_file(tmp_path):
     lock.hold(tmp_path)
     lock.release()
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +57,7 @@ def test_a_folder_that_is_let_go_holds_no_trace(tmp_path):
 
 
 def test_ranks_of_the_same_run_share_the_lock(tmp_path, monkeypatch):
-    """As srun starts them: each for itself, with the job's and the step's number."""
+    """As srun starts them: separate processes with the numbers of the job and of the step."""
     srun = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
     for name, value in srun.items():
         monkeypatch.setenv(name, value)
@@ -76,8 +76,8 @@ def test_ranks_of_the_same_run_share_the_lock(tmp_path, monkeypatch):
     assert (tmp_path / ".lock").exists()
 
 
-def test_without_locks_the_named_process_is_looked_for(tmp_path, holder, monkeypatch):
-    """A file system that knows no locks, such as some Lustre mounts."""
+def test_without_locks_the_process_is_searched_by_its_number(tmp_path, holder, monkeypatch):
+    """On a file system without locks, such as some Lustre mounts."""
 
     def no_locks(file, operation):
         raise OSError(95, "Operation not supported")
@@ -86,7 +86,7 @@ def test_without_locks_the_named_process_is_looked_for(tmp_path, holder, monkeyp
     with pytest.raises(ValueError, match=f"in use by process {holder.pid}"):
         lock.hold(tmp_path)
     facts = json.loads((tmp_path / ".lock").read_text())
-    (tmp_path / ".lock").write_text(json.dumps({**facts, "process_started": "1"}))  # a later one's number
+    (tmp_path / ".lock").write_text(json.dumps({**facts, "process_started": "1"}))  # a later process
     lock.hold(tmp_path)
     lock.release()
     (tmp_path / ".lock").write_text(json.dumps({**facts, "host": "elsewhere", "pid": 1}))
@@ -95,7 +95,7 @@ def test_without_locks_the_named_process_is_looked_for(tmp_path, holder, monkeyp
 
 
 def test_children_of_a_killed_process_are_waited_for(tmp_path):
-    """Forked, they hold its lock; they end by themselves within seconds."""
+    """They are forked and hold its lock; they end within seconds."""
     forking = HOLD.replace(
         'print("held"', 'import os\nif not os.fork(): time.sleep(1); os._exit(0)\nprint("held"'
     )

@@ -22,7 +22,7 @@ SWEEP = [
     '+evaluate.certify="certify certificate.n0=20 certificate.n=200"',
     '+evaluate.pgd="attack attack=pgd_l2 target=network attack.steps=2 epsilons=[0.25,0.5]"',
 ]
-"""Two jobs in one process, with a table of radii and adversarial pictures each."""
+"""Two jobs in one process; each writes a table of radii and adversarial pictures."""
 
 
 def trained_metrics(job):
@@ -37,7 +37,7 @@ def trained_metrics(job):
 
 
 def acr(job):
-    """The ACR of a run folder's certification, from its rows."""
+    """The ACR of the certification in a run folder, from its rows."""
     with (job / "certify" / "certify.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     return sum(float(row["radius"]) * int(row["correct"]) for row in rows) / len(rows)
@@ -64,7 +64,7 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
     assert list(pd.read_csv(tmp_path / "metrics.csv")["train/loss"]) == [1.0, 20.0]
 
 
-def test_wandb_without_a_key_goes_on_offline(tmp_path, monkeypatch, capsys):
+def test_wandb_without_a_key_works_offline(tmp_path, monkeypatch, capsys):
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -75,7 +75,7 @@ def test_wandb_without_a_key_goes_on_offline(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_stands_alone_has_the_keys_that_it_has_inside_a_run(tmp_path, monkeypatch):
+def test_a_separate_evaluation_logs_the_same_keys_as_one_after_training(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     trained = write_training(tmp_path / "trained")
@@ -139,7 +139,7 @@ def test_a_sweep_with_wandb_makes_a_run_per_job(run, tmp_path, monkeypatch):
     assert configs["gaussian"]["trainer"]["limit_train_batches"] == 2
     assert "${" not in json.dumps(configs)
 
-    run("train", *SWEEP, "logger=wandb", cwd=tmp_path)  # all is done: nothing more is logged
+    run("train", *SWEEP, "logger=wandb", cwd=tmp_path)  # nothing is left to do: nothing more is logged
     assert len(list(tmp_path.glob("**/offline-run-*"))) == 2
 
 

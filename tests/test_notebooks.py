@@ -1,4 +1,4 @@
-"""The notebooks of the documentation: committed as they ran, and they still run."""
+"""The notebooks of the documentation contain the outputs of one run, and still run."""
 
 import ast
 import importlib
@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 
 PROGRESS = """
-from robustsmooth.evaluation.progress import EvaluationProgress
-from robustsmooth.methods.progress import TrainingProgress
+from robustsmooth.evaluation.evaluation_progress import EvaluationProgress
+from robustsmooth.methods.training_progress import TrainingProgress
 from robustsmooth.terminal import Terminal
 import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
@@ -29,7 +29,7 @@ quiet = dict(logger=False, enable_checkpointing=False, enable_model_summary=Fals
 trainer = pl.Trainer(max_epochs=5, accelerator="cpu", callbacks=[TrainingProgress([], every=5)], **quiet)
 trainer.fit(BoringModel())
 progress = EvaluationProgress("certifying", 1000, 100, "votes", Terminal())
-progress._turn._spoken -= 10  # as if some seconds had passed
+progress._turn._spoken -= 10  # as if ten seconds had passed
 for _ in range(1000):
     progress.advance(100, 1)
 progress.stop()
@@ -68,10 +68,14 @@ def test_outputs_are_those_of_one_run_from_top_to_bottom(path):
     assert re.findall(r"/(?:root|home|tmp|work|usr|opt)/\S*", text) == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_name_that_is_imported_from_the_package_exists(path):
-    for cell in code(nbformat.read(path, as_version=4)):
-        for node in ast.walk(ast.parse(cell.source)):
+SOURCES = [PROGRESS, *(path.read_text(encoding="utf-8") for path in NOTEBOOKS)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["progress", *(path.stem for path in NOTEBOOKS)])
+def test_every_name_that_is_imported_from_the_package_exists(source):
+    cells = code(nbformat.reads(source, as_version=4)) if source.startswith("{") else [None]
+    for cell in cells:
+        for node in ast.walk(ast.parse(source if cell is None else cell.source)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("robustsmooth"):
                 module = importlib.import_module(node.module)
                 assert [name.name for name in node.names if not hasattr(module, name.name)] == []

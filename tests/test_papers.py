@@ -44,8 +44,10 @@ def test_every_experiment_of_a_paper_has_its_entry():
 
 @pytest.mark.parametrize("name", STATED)
 def test_full_scale_is_what_the_paper_states(name):
-    """Row by row."""
+    """Row by row; what all rows share binds to its constructors."""
     stated, rows = STATED[name], jobs(name, "full")
+    for path, node in nodes(composed("train", f"experiment={name}", "scale=full")):
+        binds(path, node)
     assert stated["rows"].keys() == rows.keys()
     said = []
     for row, members in rows.items():
@@ -72,7 +74,7 @@ def test_every_row_binds_and_instantiates(name, scale):
 
 
 def test_noise_on_weights_and_on_outputs_can_be_built():
-    """It could not when first written; all others take minutes, above."""
+    """It failed in an earlier version. The slow test above builds all others."""
     build("nemcovsky2019/table1", "full")
 
 
@@ -84,7 +86,7 @@ def test_the_scales_are_found():
 
 
 def build(name, scale):
-    """Network, method, attack, callbacks, and what each evaluation is made of; all but the data."""
+    """Build network, method, attack, callbacks and the parts of each evaluation, without the data."""
     finished = []
     for row, members in jobs(name, scale).items():
         groups = {}
@@ -131,7 +133,7 @@ EVALUATED = [
 
 @functools.cache
 def built(method):
-    """A training's network and method, on the meta device; what it starts from is not there, and left out."""
+    """Build network and method of a training on the meta device, without its first checkpoints."""
     cfg = OmegaConf.create(method)
     for owner in ("network", "labeler", "voter"):
         for key in (f"{owner}.checkpoint", f"{owner}.denoiser_checkpoint"):
@@ -149,7 +151,7 @@ def built(method):
 
 @functools.cache
 def parts(text):
-    """What an evaluation is made of."""
+    """Build the parts of an evaluation."""
     cfg = OmegaConf.create(text)
     if cfg.smoothing.get("sigma") is None:  # the training's
         cfg.smoothing.sigma = 0.25

@@ -1,4 +1,4 @@
-"""The processes of a command: threads, ranks, signals, and what becomes of those that it has started."""
+"""The processes of a command: threads, ranks, signals, and child processes."""
 
 import os
 import signal
@@ -83,9 +83,9 @@ def gone(pid, seconds=5.0):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_process_and_its_children_with_its_number(signum):
     parent, child = family(STUBBORN)
-    time.sleep(0.5)  # until it ignores SIGTERM
+    time.sleep(0.5)  # wait until it ignores SIGTERM
     parent.send_signal(signum)
-    parent.send_signal(signum)  # as `timeout` does: to the process and to its group
+    parent.send_signal(signum)  # as `timeout` does: to the process and its group
     said, _ = parent.communicate(timeout=20)
     assert parent.returncode == 128 + signum
     assert said == f"{signal.Signals(signum).name} set()\n"
@@ -115,7 +115,7 @@ LOADER = "DataLoader worker (pid 7)"
     ],
     ids=["killed", "ended", "loader stopped", "loader killed", "survivor", "joblib"],
 )
-def test_an_ended_process_is_told_in_a_sentence(error, sentence, status):
+def test_an_ended_process_is_reported_in_one_sentence(error, sentence, status):
     told, code = explain(error)
     assert sentence in told
     assert "start the same command again" in told

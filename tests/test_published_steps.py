@@ -1,4 +1,4 @@
-"""The other side of `benchmarks/train_step.py` takes the step that ours takes, where the algorithms agree."""
+"""The published loops in `benchmarks/train_step.py` take our steps where the algorithms agree."""
 
 import copy
 
@@ -30,12 +30,12 @@ CONFIG = OmegaConf.create(
 
 
 def network():
-    torch.manual_seed(0)  # no BatchNorm, which would see other batches on the two sides
+    torch.manual_seed(0)  # without BatchNorm, whose batches would differ
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 6))
 
 
 def ours(name, student, images, labels, normal):
-    """The loss, with the numbers that the other side has drawn."""
+    """Our loss, with the random numbers of the published loop."""
     if name == "heat":
         loss = HeatLoss(fidelity="logits", num_probes=3, difference_step=0.1, penalty_weight=5.0)
         probes = torch.stack(normal)
@@ -65,7 +65,7 @@ def test_it_is_our_step(name, monkeypatch):
     step = PUBLISHED[name](published, torch.optim.SGD(published.parameters(), lr=RATE), CONFIG)
     step(images, labels)
     optimizer = torch.optim.SGD(student.parameters(), lr=RATE)
-    parts = COPIES if name == "smoothadv" else 1  # each is a separate step there
+    parts = COPIES if name == "smoothadv" else 1  # a separate step of the published loop
     for part, (some, own) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
         loss = ours(name, student, some, own, drawn[part:])["loss"]
         optimizer.zero_grad()

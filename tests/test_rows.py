@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 
 def batches(*words, **settings):
-    """What the launcher is given, for these words of the command line."""
-    # As Hydra finds it: looking for plugins, it executes its own modules again.
+    """The jobs that the launcher gets for these words of the command line."""
+    # As Hydra finds it: its search for plugins executes the modules again.
     found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
     sweeper = found(**settings)
     sweeper.hydra_context = SimpleNamespace(config_loader=None)
@@ -29,7 +29,7 @@ ROWS = {
 }
 
 
-def test_each_row_is_a_grid_of_its_own():
+def test_every_row_has_its_own_grid():
     assert jobs(params={"seed": "0,1"}, rows=ROWS) == [
         "seed=0 row=cohen method=gaussian",
         "seed=1 row=cohen method=gaussian",
@@ -40,7 +40,7 @@ def test_each_row_is_a_grid_of_its_own():
     ]
 
 
-def test_the_command_line_wins_and_chooses_rows():
+def test_the_command_line_overrides_values_and_chooses_rows():
     assert jobs("scale=smoke", "seed=7", params={"seed": "0,1"}, rows=ROWS, first=["cohen"]) == [
         "seed=7 row=cohen method=gaussian scale=smoke",
         "seed=7 row=ours method=smoothadv attack.epsilon=0.5 scale=smoke",
@@ -52,7 +52,7 @@ def test_the_command_line_wins_and_chooses_rows():
         jobs("row=kohen", rows=ROWS)
 
 
-def test_a_row_wins_over_what_all_have_in_common_and_may_carry_anothers_name():
+def test_a_row_overrides_the_common_values():
     assert jobs(params={"seed": "0,1"}, rows={"ddn": {"row": "ours", "seed": 3}, "cohen": None}) == [
         "seed=3 row=ours"
     ]
@@ -82,7 +82,7 @@ def test_values_that_describe_objects_reach_the_job():
     assert override.value() == described
 
 
-def test_without_rows_it_is_hydras_own_sweeper():
+def test_without_rows_it_works_as_hydras_sweeper():
     words = ["method=gaussian,macer", "seed=0,1", "scale=smoke"]
     assert jobs(*words) == [
         "method=gaussian seed=0 scale=smoke",
@@ -92,8 +92,8 @@ def test_without_rows_it_is_hydras_own_sweeper():
     ]
 
 
-def test_a_failed_job_keeps_no_other_from_running(monkeypatch, tmp_path):
-    """Not even in a later batch: most rows do not start from the one that has failed."""
+def test_the_other_jobs_run_after_a_failed_one(monkeypatch, tmp_path):
+    """Also those of later batches: most rows do not start from the failed one."""
     found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
     sweeper = found(rows={"late": {"seed": 1}, "early": {"seed": "2,3"}}, first=["early"])
     launched = []
@@ -128,7 +128,7 @@ def test_a_failed_job_keeps_no_other_from_running(monkeypatch, tmp_path):
         (["hydra/launcher=basic"], {"devices": 1, "accelerator": "cpu"}, 100, False, 1),
     ],
 )
-def test_jobs_run_at_once_where_it_is_safe(given, trainer, gigabytes, gpu, expected, monkeypatch):
+def test_jobs_run_in_parallel_where_it_is_safe(given, trainer, gigabytes, gpu, expected, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     import torch
 
@@ -151,7 +151,7 @@ def test_the_free_memory_is_some_of_the_machines():
     assert 2**26 < free_memory() < 2**45
 
 
-def test_rows_at_once_are_joblibs(monkeypatch):
+def test_parallel_rows_use_joblib(monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     plugins = Plugins.instance()
     found = plugins.class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]

@@ -16,7 +16,7 @@ IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture
 def trained(compose, tmp_path, request):
-    """A run folder as `train` leaves it, and its network."""
+    """A run folder as `train` writes it, and its network."""
     settings = ["method.sigma=0.5", "data.val_images=60", *getattr(request, "param", [])]
     config = OmegaConf.to_container(compose("train", *settings), resolve=True)
     network = instantiate(config["model"]).eval()
@@ -33,7 +33,7 @@ def trained(compose, tmp_path, request):
 @pytest.mark.parametrize(
     "place", ["run", "run/checkpoints/last.ckpt", "hub", "hub/model.safetensors"], ids=lambda place: place
 )
-def test_a_run_is_opened_with_what_is_known_of_it(trained, tmp_path, place):
+def test_a_run_is_opened_with_the_facts_of_its_training(trained, tmp_path, place):
     found = robustsmooth.load(tmp_path / place)
     assert torch.equal(found.network(IMAGES), trained(IMAGES))
     assert not found.network.training
@@ -66,12 +66,12 @@ def test_a_setting_replaces_a_trained_one(trained, tmp_path):
         (["data=digits", "model=cifar_resnet20"], "does not fit the network"),
     ],
 )
-def test_what_a_foreign_file_does_not_say_must_be_given(trained, tmp_path, settings, sentence):
+def test_settings_that_a_foreign_file_lacks_must_be_given(trained, tmp_path, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         robustsmooth.load(tmp_path / "foreign.pt", *settings)
 
 
-def test_no_place_is_a_sentence():
+def test_a_path_that_does_not_exist_is_one_sentence():
     with pytest.raises(ValueError, match=r"`checkpoint` must be a run folder or a checkpoint file, got null"):
         robustsmooth.load(None)
 
@@ -104,7 +104,7 @@ def test_the_noise_of_the_training_is_the_default(trained, tmp_path, compose):
     assert noise("smoothing=grid_gaussian", "smoothing.sigma=1") == GridGaussianNoise(1.0)
 
 
-def test_foreign_weights_are_not_said_to_be_trained_without_noise(trained, tmp_path, compose):
+def test_the_training_noise_of_foreign_weights_is_unknown(trained, tmp_path, compose):
     with pytest.raises(
         ValueError, match=r"does not say with which noise it was trained; give smoothing.sigma"
     ):

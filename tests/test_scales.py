@@ -1,4 +1,4 @@
-"""What a scale changes: the recipes' epochs and schedules together, and single methods by a file each."""
+"""A scale changes epochs and schedules of the recipes, and some methods by a file of their own."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -28,7 +28,7 @@ def test_every_file_of_a_method_is_picked_up_and_binds(name):
 
 @pytest.mark.parametrize("method", RECIPES)
 def test_a_shorter_schedule_keeps_its_proportions(method):
-    """Of the recipes; at full scale they are as published (tests/test_papers.py)."""
+    """For the recipes; at full scale they are as published (tests/test_papers.py)."""
     full = composed("train", f"method={method}", "data=cifar10")
     less = composed("train", f"method={method}", "data=cifar10", "scale=gpu", "minutes=10")
     assert full.trainer.max_epochs == full.published_epochs
@@ -40,7 +40,8 @@ def test_a_shorter_schedule_keeps_its_proportions(method):
             lists = (published, ours) if OmegaConf.is_list(published) else ([published], [ours])
             assert [max(1, round(share * epoch)) for epoch in lists[0]] == list(lists[1])
     # Epochs on the command line leave the schedule as it is, so that a run can be continued for longer.
-    more = composed("train", f"method={method}", "data=cifar10", "trainer.max_epochs=1000")
+    more = full.copy()
+    more.trainer.max_epochs = 1000
     assert more.method.scheduler == full.method.scheduler
 
 

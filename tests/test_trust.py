@@ -1,4 +1,4 @@
-"""Hostile checkpoints: files whose config asks for code, files or secrets are refused before it happens."""
+"""Hostile checkpoints: a config that names code, files or secrets is refused before anything is executed."""
 
 import copy
 import json
@@ -158,7 +158,7 @@ ZOO = {
     "an interpolation": lambda folder: "${oc.env:HOME}",
     "a resolver in a list": lambda folder: ["a", {"b": "${hydra:runtime.cwd}"}],
 }
-"""Parts of a config, made for a folder: they would leave `executed` in it, or read what is not theirs."""
+"""Parts of a config for a folder: they would write a file `executed` there, or read files or secrets."""
 
 PLACES = {
     "data.augmentation": lambda training, part: training["data"].update(augmentation=part),
@@ -187,7 +187,7 @@ def _checkpoint(training, path: Path) -> Path:
 
 
 def _config(checkpoint: Path, trust=()):
-    """What an evaluation command composes, without composing it again for every animal."""
+    """The config of an evaluation command, composed once."""
     nothing = {"data": {"root": None}, "model": {"normalization": None}, "smoothing": {"sigma": None}}
     return OmegaConf.create({"checkpoint": str(checkpoint), "seed": 0, "trust": list(trust), **nothing})
 
@@ -210,7 +210,7 @@ def test_a_hostile_file_is_refused_and_nothing_happens(tmp_path, animal, kind):
 
 
 @pytest.mark.parametrize("kind", ["a.ckpt", "a.safetensors", "run"])
-def test_an_honest_file_is_opened(tmp_path, kind):
+def test_an_ordinary_file_is_opened(tmp_path, kind):
     run = open_run(_config(_checkpoint(TRAINING, tmp_path / kind)))
     assert run.network(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
@@ -239,7 +239,7 @@ def test_a_class_that_the_user_names_is_built(tmp_path):
     assert run.network(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
-def test_a_file_decides_about_no_download_and_no_further_file():
+def test_a_file_cannot_request_downloads_or_other_files():
     config = {"download": True, "extra": [{"checkpoint": "/etc/passwd", "flip": True}]}
     assert trusted(config, "a") == {"download": False, "extra": [{"checkpoint": None, "flip": True}]}
 
@@ -252,7 +252,7 @@ def test_a_config_is_made_of_plain_values(value):
         plain(value, "a")
 
 
-def test_a_level_of_noise_is_a_number(tmp_path):
+def test_a_noise_level_must_be_a_number(tmp_path):
     training = copy.deepcopy(TRAINING)
     training["method"]["sigma"] = "${oc.env:HOME}"
     with pytest.raises(ValueError, match="trained without noise"):

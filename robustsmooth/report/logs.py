@@ -125,7 +125,7 @@ def read_log(path: Path | str, kind: str | None = None) -> Log:
 def _without_torn_line(content: bytes, header: list[str], path: Path, problems: list[str]) -> bytes:
     """Drop a last line that stops in the middle.
 
-    A line without its end is whole only if it is in the field's format and its last column, the time,
+    A line without its end is whole only if it is in the published format and its last column, the time,
     has a fraction; then nothing that a certificate needs can be missing.
     """
     if content.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Linear classifiers, whose attacks are known in closed form."""
+"""Linear classifiers, for which the best attack is known in closed form."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The configs say everything that an attack can be told, and name the papers' attacks."""
+"""The configs have a key for every setting of an attack, and one config for every attack of the papers."""
 
 import dataclasses
 
@@ -33,10 +33,10 @@ NAMED = {
     "smoothmix": (PGD, "l2", PlugIn),
 }
 NOISES = {"noise_cat_rs", "noise_sun2025"}
-"""Attacks on the noise; see test_noises.py."""
+"""Attacks on the noise; see test_noise_pgd.py."""
 
 
-def test_every_config_is_here():
+def test_every_config_is_tested_here():
     assert {path.stem for path in conf_dir().glob("attack/*.yaml")} == NAMED.keys() | NOISES
 
 
@@ -47,9 +47,7 @@ def test_a_config_names_its_attack_and_every_setting(compose, name):
     kind, norm, objective = NAMED[name]
     assert (type(attack), attack.norm, type(attack.objective)) == (kind, norm, objective)
     settings = {field.name for field in dataclasses.fields(kind) if field.init}
-    assert set(cfg) - {"_target_"} == settings - {
-        "noise"
-    }  # that of the classifier, which the caller fills in
+    assert set(cfg) - {"_target_"} == settings - {"noise"}  # filled in by the caller
 
 
 @pytest.mark.parametrize("objective", ["plain", "plug_in", "expectation", "stein"])
@@ -60,8 +58,8 @@ def test_any_optimiser_goes_with_any_objective(compose, name, objective):
     assert type(attack.objective).__name__.lower() == objective.replace("_", "")
 
 
-def test_the_attacker_of_cpni_meets_one_new_noise_per_pass(compose):
-    """Nemcovsky et al., section 3.4; EPGD is the same with eight."""
+def test_the_attacks_of_cpni_draw_new_noise_in_every_pass(compose):
+    """Nemcovsky et al., section 3.4: one draw per step for PGD, eight for EPGD."""
     for name, copies in (("pgd_noisy", 1), ("epgd", 8)):
         attack = instantiate(compose("train", f"attack={name}", "attack.epsilon=0.1").attack)
         assert (attack.num_noise, attack.fixed_noise, attack.sigma) == (copies, False, None)

@@ -79,7 +79,7 @@ def images_randomness(count=6):
 def test_it_stays_in_box_and_ball_and_changes_nothing_else(attack, network, batch):
     images, labels = batch
     network.train()
-    network[1].eval()  # a mixed mode must come back as it was
+    network[1].eval()  # some layers are in training mode: this must not change
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
     state = {key: value.clone() for key, value in network.state_dict().items()}
@@ -107,7 +107,7 @@ def test_it_stays_in_box_and_ball_and_changes_nothing_else(attack, network, batc
         parameter.grad = None
 
 
-def test_the_network_is_in_eval_mode_and_frozen_meanwhile(quick, network, batch):
+def test_the_network_is_frozen_and_in_eval_mode_during_the_attack(quick, network, batch):
     images, labels = batch
     modes = set()
     frozen = next(network.parameters()).requires_grad_(False)  # stays as it is
@@ -142,7 +142,7 @@ def test_a_zero_gradient_makes_no_nan(quick, batch):
         assert bool((distance(points - images, quick.norm) <= quick.epsilon + 1e-6).all())
 
 
-def test_a_hopeless_image_makes_no_nan(quick, batch):
+def test_a_saturated_softmax_makes_no_nan(quick, batch):
     """Logits so far apart that the softmax is exactly one-hot."""
     images, _ = batch
     labels = torch.zeros(6, dtype=torch.long)
@@ -157,13 +157,13 @@ def test_a_hopeless_image_makes_no_nan(quick, batch):
 def test_it_works_for_callers_without_gradients(quick, network, batch, caller):
     expected = quick(network, *batch, randomness=images_randomness())
     with caller():
-        images, labels = batch[0] * 1.0, batch[1] * 1  # made in here
+        images, labels = batch[0] * 1.0, batch[1] * 1  # made in inference mode
         noises = None
         points = quick(network, images, labels, randomness=images_randomness(), noises=noises)
     torch.testing.assert_close(points, expected)
 
 
-def test_given_noises_may_come_from_inference_mode(network, batch):
+def test_the_callers_noises_may_come_from_inference_mode(network, batch):
     with torch.inference_mode():
         noises = 0.1 * images_randomness().normal(batch[0], copies=2)
         points = ATTACKS["smoothadv_pgd"](network, *batch, randomness=images_randomness(), noises=noises)
@@ -180,14 +180,14 @@ def test_it_works_under_autocast_and_leaves_the_training_step_its_gradients(quic
     assert points.dtype == images.dtype
     if quick.epsilon is not None:
         assert bool((distance(points - images, quick.norm) <= quick.epsilon).all())
-    elif not isinstance(quick, CarliniWagner):  # lower precision, much the same attack
+    elif not isinstance(quick, CarliniWagner):  # lower precision, nearly the same attack
         assert float((points - plain).norm()) < 0.5 * float((plain - images).norm()) + 0.1
     gradients = torch.autograd.grad(loss, list(network.parameters()))
     assert all(float(gradient.abs().sum()) > 0 for gradient in gradients[-2:])
 
 
 def test_it_works_after_a_pass_in_inference_mode_under_autocast(quick, network, batch):
-    """The weights that autocast has kept there cannot take part in a graph."""
+    """Autocast caches weights there that cannot take part in a graph of gradients."""
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         network.eval()(batch[0])
         points = quick(network, *batch, randomness=images_randomness())
@@ -215,7 +215,7 @@ def test_an_image_is_attacked_the_same_alone_and_in_a_batch(quick, network, batc
         torch.testing.assert_close(alone, together[one], rtol=0, atol=2e-3)
 
 
-def test_it_does_the_same_again_and_something_else_with_other_randomness(network, batch):
+def test_it_is_reproducible_and_depends_on_the_randomness(network, batch):
     attack = ATTACKS["pgd_linf"]
     first = attack(network, *batch, randomness=images_randomness())
     assert torch.equal(first, attack(network, *batch, randomness=images_randomness()))
@@ -225,8 +225,8 @@ def test_it_does_the_same_again_and_something_else_with_other_randomness(network
     )
 
 
-def test_networks_that_are_random_by_themselves_are_reproducible(batch):
-    """Their inner noise comes from the global generator, which is put back afterwards."""
+def test_attacks_on_random_networks_are_reproducible(batch):
+    """Their noise layers use the global generator; its state is restored afterwards."""
 
     class Noisy(nn.Module):
         def forward(self, points):
@@ -301,7 +301,7 @@ def test_bad_batches(attack, network, batch, change, message):
         attack(network, images, labels, randomness=images_randomness(len(images)))
 
 
-def test_bytes_are_no_floats(network, batch):
+def test_images_of_bytes_are_refused(network, batch):
     with pytest.raises(TypeError, match="divide bytes by 255"):
         ATTACKS["ddn"](network, (batch[0] * 255).byte(), batch[1], randomness=images_randomness())
 
@@ -354,7 +354,7 @@ def test_bad_settings(kind, arguments, message):
         kind(**arguments)
 
 
-def test_an_objective_is_no_name():
+def test_an_objective_must_be_an_object():
     with pytest.raises(TypeError, match="`objective` must be one of"):
         PGD(norm="l2", epsilon=1.0, objective="plug_in")
 
@@ -368,7 +368,7 @@ def test_noise_needs_a_level_or_noises(network, batch):
         attack(network, *batch, randomness=images_randomness(), noises=wrong)
 
 
-def test_networks_must_give_logits(batch):
+def test_networks_must_return_logits(batch):
     with pytest.raises(ValueError, match=r"must map 6 images to \(6, classes\)"):
         ATTACKS["ddn"](lambda x: x, *batch, randomness=images_randomness())
 
@@ -390,7 +390,7 @@ def test_budgets_cannot_be_given_to_attacks_that_have_none():
         Still().with_epsilon(1.0)
 
 
-def test_attacks_are_values():
+def test_attacks_with_equal_settings_are_equal():
     assert PGD(norm="l2", epsilon=1.0) == PGD(norm="l2", epsilon=1.0)
     assert PGD(norm="l2", epsilon=1.0) != PGD(norm="l2", epsilon=1.0, objective=Expectation())
     assert Plain() != Expectation()
@@ -410,7 +410,7 @@ def _attack_in_training(rank: int, port: int, results: list) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=20))
     torch.manual_seed(0)
-    layers = nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4)  # buffers: a wrapped pass synchronises them
+    layers = nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4)  # its buffers are synchronised in every pass
     network = DistributedDataParallel(nn.Sequential(*layers))
     images, labels = torch.rand(3, 1, 4, 4) * (0.5 + 0.5 * rank), torch.tensor([0, 1, 2])
     for step in range(2):
@@ -421,10 +421,10 @@ def _attack_in_training(rank: int, port: int, results: list) -> None:
     gradient = network.module[1].weight.grad
     both = [torch.empty_like(gradient) for _ in range(2)]
     dist.all_gather(both, gradient)
-    assert torch.equal(both[0], both[1])  # averaged over the ranks, and nothing of the attack in it
+    assert torch.equal(both[0], both[1])  # averaged over the ranks, without gradients of the attack
     assert float(gradient.abs().sum()) > 0
     dist.barrier()
-    os._exit(0)  # gloo's threads may abort a process that ends in the ordinary way
+    os._exit(0)  # gloo's threads may abort a process that ends with sys.exit
 
 
 @pytest.mark.ddp
@@ -436,4 +436,4 @@ def test_it_works_between_the_steps_of_distributed_training():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(_attack_in_training, args=(port, []), nprocs=2, start_method="spawn")
+    mp.start_processes(_attack_in_training, args=(port, []), nprocs=2, start_method="fork")

@@ -49,7 +49,7 @@ def test_ddn_finds_the_closest_point_of_the_box(randomness):
     assert bool((lengths >= best - 1e-6).all())
     assert bool((lengths <= best * 1.01).all())
     touching = ((points == 0) | (points == 1)) & (points != images)
-    assert bool(touching.any())  # or the box would not have been tested
+    assert bool(touching.any())  # otherwise the box is not tested
 
 
 def test_quantised_points_lie_on_the_grid_and_in_the_ball(randomness):
@@ -81,7 +81,7 @@ def test_rounding_would_break_the_budget_without_care():
     assert float(distance(points - images, "l2")) <= epsilon
 
 
-def test_levels_matter(linear, randomness):
+def test_the_number_of_levels_matters(linear, randomness):
     points = [
         DDN(steps=20, levels=levels)(linear.network, linear.images, linear.labels, randomness=randomness(16))
         for levels in (None, 256, 4)
@@ -92,13 +92,13 @@ def test_levels_matter(linear, randomness):
     torch.testing.assert_close(moved[inside], moved[inside].round(), rtol=0, atol=1e-5)
 
 
-def test_an_image_that_is_already_wrong_stays(linear, randomness):
+def test_an_image_that_is_already_misclassified_is_not_changed(linear, randomness):
     points = DDN()(linear.network, linear.images, 1 - linear.labels, randomness=randomness(16))
     assert torch.equal(points, linear.images)
 
 
 def test_a_failure_is_the_strongest_point_or_the_clean_image(linear, randomness):
-    epsilon = 0.5 * float(linear.distances.min())  # nothing can succeed
+    epsilon = 0.5 * float(linear.distances.min())  # no attack can succeed
     points = {
         choice: DDN(epsilon=epsilon, on_failure=choice, levels=None)(
             linear.network, linear.images, linear.labels, randomness=randomness(16)
@@ -110,7 +110,7 @@ def test_a_failure_is_the_strongest_point_or_the_clean_image(linear, randomness)
     torch.testing.assert_close(lengths, torch.full_like(lengths, epsilon), rtol=1e-3, atol=0)
 
 
-def test_top_k_leaves_all_of_them(randomness):
+def test_top_k_removes_the_label_from_the_first_k(randomness):
     network = nn.Sequential(nn.Flatten(), nn.Linear(20, 10))
     images = linear_problem().images
     labels = network(images).argmax(1)
@@ -150,10 +150,10 @@ def test_budgets_of_smoothadv_ddn_differ():
         fixed.with_epsilon(epsilon)(network, images, labels, randomness=BatchRandomness(0, "attack"))
         for epsilon in (2.0, 4.0)
     )
-    assert torch.equal(small, large)  # what the option does
+    assert torch.equal(small, large)  # the effect of the option
 
 
-def test_its_norm_starts_and_changes_as_told(linear, randomness):
+def test_the_norm_starts_and_changes_as_set(linear, randomness):
     lengths = []
 
     def network(points):

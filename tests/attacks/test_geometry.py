@@ -36,15 +36,15 @@ def test_a_projection_leaves_alone_what_is_inside(shape, norm, epsilon, seed):
     assert torch.equal(project(points, images, epsilon, norm), points)
 
 
-def test_a_projection_is_the_known_one():
+def test_a_projection_equals_the_closed_form():
     images = torch.full((1, 2), 0.5)
     points = torch.tensor([[0.8, 0.9]])
     torch.testing.assert_close(project(points, images, 0.25, "l2"), torch.tensor([[0.65, 0.7]]))
     torch.testing.assert_close(project(points, images, 0.25, "linf"), torch.tensor([[0.75, 0.75]]))
-    torch.testing.assert_close(project(2 * points, images, 9.0, "l2"), torch.ones(1, 2))  # the box only
+    torch.testing.assert_close(project(2 * points, images, 9.0, "l2"), torch.ones(1, 2))  # only the box
 
 
-def test_a_displacement_never_goes_further_than_asked():
+def test_a_displacement_is_never_longer_than_requested():
     images = torch.rand(1000, 50)
     delta = 1e-3 * torch.randn(1000, 50)
     moved = displace(images, delta)

@@ -1,4 +1,4 @@
-"""Attacks from libraries keep our contract (test_contract.py) and find what they should."""
+"""Attacks from libraries: results that are known in closed form (their contract: test_contract.py)."""
 
 import importlib
 import logging
@@ -53,8 +53,8 @@ def test_carlini_wagner_counts_only_what_is_in_the_budget(linear, randomness):
 
 
 @pytest.mark.parametrize("norm", [pytest.param("l2", marks=pytest.mark.slow), "linf"])
-def test_autoattack_errs_exactly_where_it_can(linear, randomness, norm):
-    """On a linear model an image falls if and only if its distance is within the budget."""
+def test_autoattack_succeeds_exactly_where_it_is_possible(linear, randomness, norm):
+    """On a linear model the attack succeeds if and only if the distance is within the budget."""
     weight = linear.weight.double()
     lengths = linear.margins.abs() / (weight.norm() if norm == "l2" else weight.abs().sum())
     epsilon = float(lengths.sort().values[7:9].mean())  # half of them
@@ -79,7 +79,7 @@ def test_autoattack_on_a_smoothed_classifier(linear, randomness, caplog):
         points = AutoAttack(norm="l2", epsilon=0.5, **smoothed)(
             linear.network, linear.images, linear.labels, randomness=randomness(16)
         )
-    assert "randomized" not in caplog.text  # the noise is fixed: the library sees a function
+    assert "randomized" not in caplog.text  # the noise is fixed: the function is deterministic
     assert float((linear.network(points).argmax(1) != linear.labels).float().mean()) > 0.8
 
 
@@ -92,8 +92,8 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
         _import("foolbox", CarliniWagner())
 
 
-def test_early_abort_saves_passes_and_leaves_images_to_themselves(linear, randomness):
-    """foolbox stops a whole batch together; here each image is then its own batch."""
+def test_early_abort_saves_passes_and_images_stay_independent(linear, randomness):
+    """foolbox stops a whole batch at once; therefore each image is a batch of its own here."""
     pytest.importorskip("foolbox")
     looked = []
 

@@ -1,4 +1,4 @@
-"""Attacks on the noise: what a moved noise keeps, what it climbs, and what stays untouched."""
+"""Attacks on the noise: the norm or moments are kept, the loss increases, nothing else changes."""
 
 import pytest
 import torch
@@ -8,7 +8,9 @@ from robustsmooth.attacks import Expectation, NoisePGD, Plain, PlugIn, Stein
 from robustsmooth.attacks.geometry import distance
 from robustsmooth.evaluation import AttackEvaluation, SinglePass
 from robustsmooth.instantiation import instantiate
+from robustsmooth.methods import AdversarialModule
 from robustsmooth.smoothing.addressing import BatchRandomness
+from tests.methods.small import SGD, Network
 
 RANDOMNESS = BatchRandomness(0, "attack")
 CAT_RS = NoisePGD(steps=4, epsilon=1.0, restore="moments")
@@ -29,7 +31,7 @@ def batch():
 
 
 def cross_entropy(network, images, targets, noises):
-    """Of every noisy image, in eval mode, ``(m, B)``."""
+    """The loss of every noisy image, in eval mode, ``(m, B)``."""
     logits = network.eval()((images + noises).flatten(0, 1)).log_softmax(1).unflatten(0, noises.shape[:2])
     return -(targets * logits).sum(2)
 
@@ -105,7 +107,7 @@ def test_norms_are_kept_and_the_first_success_stays(network, batch):
     images, noises = batch
     labels = network.eval()(images).argmax(1)
     right = network((images + noises).flatten(0, 1)).argmax(1).view(3, 5) == labels
-    assert not right.all()  # or this shows nothing
+    assert not right.all()  # otherwise this shows nothing
     moved = SUN(network, images, labels, noises=noises, randomness=RANDOMNESS)
     torch.testing.assert_close(
         distance(moved.flatten(0, 1), "l2"), distance(noises.flatten(0, 1), "l2"), rtol=1e-5, atol=0
@@ -116,8 +118,8 @@ def test_norms_are_kept_and_the_first_success_stays(network, batch):
             assert stayed == (not bool(right[copy, image]))
 
 
-def test_the_path_is_that_of_a_slow_twin(network, batch):
-    """Noise by noise and step by step, as the paper of Sun et al. describes it."""
+def test_the_path_equals_that_of_a_slow_reference(network, batch):
+    """One noise and one step at a time, as the paper of Sun et al. describes it."""
     images, noises = batch
     labels = network.eval()(images).argmax(1)
     moved = SUN(network, images, labels, noises=noises, randomness=RANDOMNESS)
@@ -136,8 +138,8 @@ def test_the_path_is_that_of_a_slow_twin(network, batch):
             torch.testing.assert_close(moved[copy, image], noise[0], atol=1e-5, rtol=1e-4)
 
 
-def test_soft_targets_climb_the_divergence(batch):
-    """Of a linear network the gradient is known: sum over k of (p_k - target_k) w_k."""
+def test_soft_targets_increase_the_divergence(batch):
+    """For a linear network the gradient is known: the sum over k of (p_k - target_k) w_k."""
     images, noises = batch
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     targets = torch.tensor([[0.7, 0.1, 0.1, 0.1]]).expand(5, 4)
@@ -148,7 +150,7 @@ def test_soft_targets_climb_the_divergence(batch):
     torch.testing.assert_close(moved.flatten(1), expected.detach(), atol=1e-6, rtol=1e-4)
 
 
-def test_plug_in_pools_the_noises(network, batch):
+def test_plug_in_averages_over_the_noises(network, batch):
     images, noises = batch
     labels = torch.zeros(5, dtype=torch.long)
     alone = SUN._climb(network.eval(), images, labels, noises)[0]
@@ -156,7 +158,7 @@ def test_plug_in_pools_the_noises(network, batch):
     assert not torch.allclose(alone, pooled, rtol=0.01)
 
 
-def test_a_gradient_of_zero_leaves_the_noise(batch):
+def test_a_zero_gradient_does_not_change_the_noise(batch):
     images, noises = batch
     dead = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     dead[1].weight.data.zero_()
@@ -182,13 +184,18 @@ def test_bad_settings(options, message):
 
 
 @pytest.mark.parametrize(("name", "expected"), [("noise_cat_rs", CAT_RS), ("noise_sun2025", SUN)])
-def test_the_configs_are_the_papers(name, expected, compose):
+def test_the_configs_are_those_of_the_papers(name, expected, compose):
     assert instantiate(compose("train", f"attack={name}").attack) == expected
     other = instantiate(compose("train", f"attack={name}", "attack/objective=plug_in").attack)
     assert isinstance(other.objective, PlugIn)
     assert isinstance(expected.objective, Expectation)
 
 
-def test_the_attack_command_wants_images(tmp_path):
+def test_the_attack_command_refuses_attacks_on_the_noise(tmp_path):
     with pytest.raises(ValueError, match="NoisePGD perturbs the noise in training and not the image"):
         AttackEvaluation(CAT_RS, SinglePass(), tmp_path)
+
+
+def test_methods_that_attack_images_refuse_attacks_on_the_noise():
+    with pytest.raises(ValueError, match="moves the noise, and this method needs one that moves the images"):
+        AdversarialModule(Network(), SGD, attack=SUN)

@@ -79,7 +79,7 @@ def test_scores_and_gradients_are_those_of_the_formula(soft, objective, pool, gr
     np.testing.assert_allclose(gradient, numeric, atol=1e-8)
 
 
-def test_plain_looks_at_the_image_without_noise(soft):
+def test_plain_uses_the_image_without_noise(soft):
     layer, images, labels = soft
     leaf = images.clone().requires_grad_(True)
     expected = layer(leaf).log_softmax(1)
@@ -101,7 +101,7 @@ def test_plug_in_approaches_the_smoothed_gradient_as_m_grows(soft):
         estimate = PlugIn().gradient(layer, images, labels, draw(m, images), 10_000)[1]
         errors[m] = float((estimate - exact).norm() / exact.norm())
     assert errors[1000] < errors[10]
-    assert errors[100_000] < 0.2 * errors[1000]  # expected 0.1, as one over the root of m
+    assert errors[100_000] < 0.2 * errors[1000]  # 0.1 is expected: one over the square root of m
     assert errors[100_000] < 0.01
 
 
@@ -173,7 +173,7 @@ def test_stein_needs_no_backward_pass(linear, randomness):
     attacked = attack(network, linear.images, linear.labels, randomness=randomness(16))
     before = linear.network(linear.images)[range(16), linear.labels]
     after = linear.network(attacked)[range(16), linear.labels]
-    assert float((after - before).detach().mean()) < 0  # and it goes the right way
+    assert float((after - before).detach().mean()) < 0  # and the direction is right
 
 
 def test_steins_votes_are_counted(soft):

@@ -44,7 +44,7 @@ def test_fgsm_reaches_it_in_one_step(linear, randomness, norm):
 
 
 def test_pgd_reaches_the_worst_case_in_a_corner_of_the_box(randomness):
-    """With the box in the way the linf worst case clips each pixel on its own."""
+    """At a corner of the box, the worst case in linf clips each pixel separately."""
     problem = linear_problem(seed=3)
     images = torch.rand_like(problem.images)
     labels = problem.network(images).argmax(1)
@@ -121,7 +121,7 @@ def test_the_callers_noises_are_used_at_every_step(linear, randomness):
 
 
 @pytest.mark.parametrize("fixed", [True, False])
-def test_own_noises_are_fixed_or_fresh(linear, randomness, fixed):
+def test_the_attacks_own_noises_are_fixed_or_new_in_every_step(linear, randomness, fixed):
     seen = []
 
     def network(points):
@@ -156,7 +156,7 @@ def test_random_starts_fill_the_ball(norm):
 
 
 def test_restarts_start_elsewhere_and_keep_the_best(randomness):
-    """A landscape with a dead plateau: only a start outside of it finds the slope."""
+    """The gradient is zero on a plateau: only a start outside of it makes progress."""
 
     def network(points):
         x = points.flatten(1)[:, 0]
@@ -172,7 +172,7 @@ def test_restarts_start_elsewhere_and_keep_the_best(randomness):
     assert success == {1: 0, 20: 8}
 
 
-def test_restart_draws_never_meet():
+def test_no_two_restarts_use_the_same_draw():
     draws = [START_DRAW - 2 * restart - part for restart in range(50) for part in (0, 1)]
     assert len(set(draws)) == 100
     assert max(draws) < -2
@@ -194,7 +194,7 @@ def test_strongest_is_at_least_as_strong_as_the_last(randomness):
     problem = linear_problem(seed=2)
     network = nonlinear()
     labels = network(problem.images).argmax(1)
-    last = PGD(norm="l2", epsilon=0.5, steps=5, step_size=0.45)  # too long a step: it overshoots
+    last = PGD(norm="l2", epsilon=0.5, steps=5, step_size=0.45)  # the step is too long and overshoots
     strongest = dataclasses.replace(last, keep="strongest")
     losses = [
         nn.functional.cross_entropy(
@@ -208,7 +208,7 @@ def test_strongest_is_at_least_as_strong_as_the_last(randomness):
     assert bool((losses[1] > losses[0]).any())
 
 
-def test_directions(linear, randomness):
+def test_targeted_and_untargeted_directions(linear, randomness):
     def move(**changes):
         attack = PGD(epsilon=10.0, steps=1, step_size=0.01, **changes)
         return attack(linear.network, linear.images, linear.labels, randomness=randomness(16)) - linear.images
@@ -229,3 +229,8 @@ def test_another_budget_keeps_the_step_in_proportion():
 def nonlinear() -> nn.Module:
     torch.manual_seed(4)
     return nn.Sequential(nn.Flatten(), nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 2))
+
+
+def test_pgd_without_a_budget_needs_a_step_size():
+    with pytest.raises(ValueError, match="with an infinite `epsilon` PGD needs a `step_size`"):
+        PGD(norm="l2", epsilon=float("inf"))

@@ -1,4 +1,4 @@
-"""Augmentation: every image its own, a pure function of (seed, epoch, index)."""
+"""Augmentation: different for every image, and a pure function of (seed, epoch, index)."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def slow_integer(key, index, draw, bound):
     return ((value >> 32) * bound) >> 32
 
 
-def test_integers_equal_the_slow_twin():
+def test_integers_equal_the_slow_reference():
     indices = torch.tensor([0, 1, 2, 49_999, 1_281_166, 2**40])
     for key in (0, 7, augmentation_key(0, 3), 2**63 - 1):
         for draw in range(3):
@@ -52,7 +52,7 @@ def test_integers_are_uniform_and_independent(bound):
 
 
 def slow_crop(image, top, left, mirrored, padding):
-    """Crop, then mirror, one image as NumPy slices."""
+    """Crop, then mirror one image with NumPy slices."""
     padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
     cut = padded[:, top : top + image.shape[1], left : left + image.shape[2]]
     return cut[:, :, ::-1] if mirrored else cut
@@ -61,7 +61,7 @@ def slow_crop(image, top, left, mirrored, padding):
 @pytest.mark.parametrize(
     ("padding", "flip", "shape"), [(4, True, (3, 32, 32)), (1, False, (1, 8, 6)), (0, True, (2, 5, 7))]
 )
-def test_crop_and_flip_equals_slices(padding, flip, shape):
+def test_crop_and_flip_equal_slices(padding, flip, shape):
     images = torch.randint(0, 256, (16, *shape), dtype=torch.uint8)
     indices, key = torch.arange(100, 116), augmentation_key(3, 5)
     before = images.clone()
@@ -75,7 +75,7 @@ def test_crop_and_flip_equals_slices(padding, flip, shape):
 
 
 def test_every_image_has_its_own_crop_and_flip():
-    """Positions and mirror images of one pixel over many images: all 81 places, equally often."""
+    """Over many images, one pixel appears at all 81 positions, mirrored or not, equally often."""
     images = torch.zeros(20_000, 1, 32, 32, dtype=torch.uint8)
     images[:, :, 16, 8] = 255
     changed = CropAndFlip(4, True)(images, torch.arange(20_000), augmentation_key(0, 0))

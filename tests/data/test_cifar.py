@@ -1,4 +1,4 @@
-"""CIFAR in its own files and in class folders, both written here; and what can be wrong with them."""
+"""CIFAR in its official files and in class folders, both written here, and errors in them."""
 
 import pickle
 import random
@@ -30,7 +30,7 @@ def test_official_files(official_cifar10):
 
 
 def test_torchvision_reads_the_same(official_cifar10):
-    """Our reader against torchvision's on the same files (its checksums put aside)."""
+    """Our reader against torchvision's on the same files, without its check of the hashes."""
     from torchvision.datasets import CIFAR10
 
     class Unchecked(CIFAR10):
@@ -73,7 +73,7 @@ def test_class_folders(class_folders, suffix):
     assert np.array_equal(train.images[4].numpy(), np.asarray(file).transpose(2, 0, 1))
 
 
-def test_nothing_there(tmp_path):
+def test_no_files(tmp_path):
     data = CIFAR10DataModule(str(tmp_path / "missing"), num_classes=10)
     with pytest.raises(
         FileNotFoundError, match=r"set data.root to the folder of the data, or data.download=true"
@@ -85,7 +85,7 @@ def test_missing_split(class_folders):
     root = class_folders({"cat": 1, "dog": 1}, {"cat": 1, "dog": 1})
     shutil.rmtree(root / "test")
     data = CIFAR10DataModule(str(root), num_classes=2)
-    data.setup("fit")  # which needs no test images
+    data.setup("fit")  # training needs no test images
     with pytest.raises(FileNotFoundError, match=r"test` does not exist"):
         data.setup("test")
 
@@ -125,7 +125,7 @@ def test_wrong_size(class_folders, draw):
         CIFAR10DataModule(str(root), num_classes=2).setup("fit")
 
 
-def test_a_meta_file_of_something_else(official_cifar10):
+def test_a_meta_file_with_other_content(official_cifar10):
     root, _ = official_cifar10
     write(root / "cifar-10-batches-py" / "batches.meta", {"names": ["cat"]})
     with pytest.raises(ValueError, match=r"batches.meta` is not a valid file of cifar-10-batches-py"):
@@ -170,7 +170,7 @@ def test_a_pickle_with_code_is_refused(official_cifar10, monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
-def test_arrays_come_back_as_they_were(tmp_path, protocol):
+def test_arrays_are_read_back_unchanged(tmp_path, protocol):
     arrays = {
         "bytes": np.arange(60, dtype=np.uint8).reshape(5, 12),
         "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
@@ -190,8 +190,8 @@ def test_arrays_of_objects_are_refused(tmp_path):
         load_arrays(tmp_path / "a")
 
 
-def test_flipped_bytes_are_a_sentence_and_no_crash(tmp_path):
-    """NumPy's own reader of pickled arrays trusts them and ends the process with a segmentation fault."""
+def test_flipped_bytes_are_an_error_message_and_no_crash(tmp_path):
+    """NumPy's own reader of pickled arrays does not check them and may end with a segmentation fault."""
     source, path = random.Random(0), tmp_path / "a"
     content = pickle.dumps({"data": np.zeros((5, 12), np.uint8), "labels": [1, 2, 3, 4, 5]}, protocol=2)
     refused = 0
@@ -218,14 +218,14 @@ def test_download_only_on_request(tmp_path, monkeypatch):
     assert asked == [(str(tmp_path), True)]
 
 
-def test_no_download_if_there(official_cifar10, monkeypatch):
+def test_no_download_if_the_files_exist(official_cifar10, monkeypatch):
     from torchvision import datasets
 
     monkeypatch.delattr(datasets, "CIFAR10")
     CIFAR10DataModule(str(official_cifar10[0]), num_classes=10, download=True).prepare_data()
 
 
-def test_a_negative_label_is_a_sentence(official_cifar10):
+def test_a_negative_label_is_an_error_message(official_cifar10):
     root, pixels = official_cifar10
     data, labels = pixels["test_batch"]
     write(root / "cifar-10-batches-py" / "test_batch", {"data": data, "labels": [-1, *labels[1:]]})

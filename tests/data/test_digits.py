@@ -24,7 +24,7 @@ def test_the_split_is_the_documented_one():
 
 
 def test_no_image_is_in_two_splits():
-    """All 1797 images are there, and no test image is also in the training split."""
+    """All 1797 images are used, and no test image is also in the training split."""
     data = DigitsDataModule(num_classes=10, channels=1)
     train, test = data.part("train"), data.part("test")
     assert len(train) + len(test) == 1797

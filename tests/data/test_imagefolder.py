@@ -46,7 +46,7 @@ def test_labels_and_order_are_torchvisions(folder, draw):
 
 @pytest.mark.parametrize("size", [(60, 80), (97, 61), (50, 50), (333, 500)])
 @pytest.mark.parametrize(("resize", "crop"), [(36, 32), (40, 33), (256, 224), (288, 288)])
-def test_the_test_transform_is_the_fields(size, resize, crop):
+def test_the_test_transform_is_the_usual_one(size, resize, crop):
     from torchvision import transforms
 
     source = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_test_images(folder):
 
 
 def test_random_crops_are_torchvisions():
-    """The same box is cut and scaled as torchvision does; without scaling, pixel for pixel."""
+    """The same box is cut and scaled as torchvision does; without scaling all pixels are equal."""
     from torchvision.transforms.functional import resized_crop
 
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
@@ -77,8 +77,8 @@ def test_random_crops_are_torchvisions():
         assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 
 
-def test_random_boxes_are_distributed_as_torchvisions():
-    """Two-sample Kolmogorov-Smirnov tests of area, ratio and place, 4000 boxes each, level 1e-6."""
+def test_random_boxes_have_torchvisions_distribution():
+    """Two-sample Kolmogorov-Smirnov tests of area, ratio and position: 4000 boxes, level 1e-6."""
     from torchvision.transforms import RandomResizedCrop as Field
 
     crop, source = RandomResizedCrop(224), random.Random(0)
@@ -97,7 +97,7 @@ def test_random_boxes_are_distributed_as_torchvisions():
 
 
 @pytest.mark.parametrize("size", [(10, 400), (400, 10), (1, 1)])
-def test_boxes_of_odd_images_are_inside(size):
+def test_boxes_are_inside_images_of_any_shape(size):
     source = random.Random(0)
     for _ in range(50):
         left, top, right, bottom = RandomResizedCrop(8)._box(*size, source)
@@ -114,7 +114,7 @@ def test_half_are_mirrored():
 
 
 def epochs(data, count=2):
-    """What a training sees: image sums by (epoch, index)."""
+    """The sums of the training images by (epoch, index)."""
     loader = data.train_dataloader()
     seen = {}
     for epoch in range(count):
@@ -127,8 +127,8 @@ def epochs(data, count=2):
     return seen
 
 
-def test_augmentation_is_addressed(folder):
-    """The same in workers and without, in any batch; other in another epoch or with another seed."""
+def test_augmentation_depends_on_seed_epoch_and_index_only(folder):
+    """The same with and without workers and in any batch; different in another epoch or with another seed."""
     here = epochs(images_in(folder))
     assert len(here) == 24
     workers = epochs(images_in(folder, num_workers=2))
@@ -246,7 +246,7 @@ def test_grey_and_transparent_files_become_rgb(folder):
 
 @pytest.mark.parametrize("classes", [None, 1])
 def test_a_split_that_is_not_used_need_not_be_there(class_folders, classes):
-    """Who certifies ImageNet has no 150 GB of training images."""
+    """To certify on ImageNet, its 150 GB of training images are not needed."""
     root = class_folders({"cat": 2, "dog": 2}, {"cat": 2, "dog": 1}, "val", (8, 8))
     settings = {"classes": classes, "test_crop": 8, "test_resize": 8}
     both = ImageFolderDataModule(str(root), **settings)

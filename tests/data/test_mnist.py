@@ -1,4 +1,4 @@
-"""MNIST's file format, packed or not, where torchvision stores it or anywhere."""
+"""MNIST's file format, compressed or not, in torchvision's folder or in any other."""
 
 import gzip
 
@@ -85,8 +85,8 @@ def test_labels_of_another_set(tmp_path, write_idx):
         module(tmp_path).setup("test")
 
 
-def test_a_bomb_does_not_fill_the_memory(tmp_path, write_idx):
-    """A kilobyte that unpacks to more than its header says, and a header that says too much."""
+def test_a_decompression_bomb_does_not_fill_the_memory(tmp_path, write_idx):
+    """A small file that unpacks to more than its header says, and a header that claims too much."""
     write_all(write_idx, tmp_path, ".gz")
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     header = np.array([0x0803, 20, 28, 28], dtype=">i4").tobytes()

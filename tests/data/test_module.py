@@ -25,7 +25,7 @@ def digits(**settings):
 
 
 class Recorder(pl.LightningModule):
-    """Remembers what each step saw; stops after some steps as if it were killed."""
+    """Records the images of each step; stops after some steps as if it were killed."""
 
     def __init__(self, stop_after=None):
         super().__init__()
@@ -84,7 +84,7 @@ def uninterrupted(tmp_path_factory):
     ids=["epoch", "validation", "steps"],
 )
 @pytest.mark.parametrize("killed_after", [4, 6, 9])
-def test_a_resumed_run_sees_what_the_uninterrupted_one_sees(
+def test_a_resumed_run_gets_the_images_of_the_uninterrupted_one(
     tmp_path, uninterrupted, checkpointing, killed_after
 ):
     with pytest.raises(KilledError):
@@ -98,7 +98,7 @@ def test_a_resumed_run_sees_what_the_uninterrupted_one_sees(
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
 
 
-def test_splits_do_not_meet_and_validation_is_clean(tmp_path, uninterrupted):
+def test_splits_are_disjoint_and_validation_is_not_augmented(tmp_path, uninterrupted):
     data = digits()
     data.setup()
     trained = {index for _, _, indices, _ in uninterrupted.seen for index in indices}
@@ -108,7 +108,7 @@ def test_splits_do_not_meet_and_validation_is_clean(tmp_path, uninterrupted):
     assert len(data.train_positions) + len(data.val_positions) == len(data.part("train"))
 
 
-def test_the_chosen_test_images_once(tmp_path):
+def test_the_chosen_test_images_are_loaded_once(tmp_path):
     module, data = Recorder(), digits(subset=Subset(every=7), batch_size=10)
     trainer(tmp_path).test(module, data, verbose=False)
     assert module.tested == data.test_indices == list(range(0, 364, 7))
@@ -143,13 +143,13 @@ def test_conversion_is_on_the_8_bit_grid():
     assert torch.equal(images.flatten(), torch.arange(256) / 255)
 
 
-def test_each_epoch_is_augmented_anew():
+def test_each_epoch_has_new_augmentation():
     data = digits()
     batch = data.part("train").__getitems__(range(100))
     first, again, second = (data.convert(batch, epoch=epoch).images for epoch in (0, 0, 1))
     assert torch.equal(first, again)
     same = (first == second).flatten(1).all(1)
-    assert same.sum() < 30  # one in nine by chance
+    assert same.sum() < 30  # one of nine is equal by chance
     assert torch.equal(data.convert(batch).images, batch.images / 255)
 
 
@@ -164,7 +164,7 @@ def test_sample_takes_evenly_and_converts():
     assert set(digits(val_images=0).sample(50, "val").indices.tolist()) < set(range(1433))
 
 
-def test_no_validation_images_no_loader():
+def test_without_validation_images_there_is_no_loader():
     assert digits(val_images=0).val_dataloader() == []
 
 
@@ -222,7 +222,7 @@ def test_an_empty_class_is_named():
 
 
 class Sums(pl.LightningModule):
-    """A linear model whose test and validation steps write what they saw, one file per rank."""
+    """A linear model whose test and validation steps write their images, one file per rank."""
 
     def __init__(self, folder):
         super().__init__()
@@ -252,8 +252,8 @@ class Sums(pl.LightningModule):
 
 
 @pytest.mark.ddp
-def test_two_ranks_see_what_one_sees(tmp_path):
-    """Each step the same images, augmented alike; each validation and test image once; the same weights."""
+def test_two_ranks_get_the_images_of_one_process(tmp_path):
+    """The same images and augmentation in each step, each test image once, the same weights."""
 
     def rows(folder, name):
         return sorted(line for path in folder.glob(f"{name}.rank*") for line in path.read_text().splitlines())
@@ -282,8 +282,8 @@ def test_two_ranks_see_what_one_sees(tmp_path):
 
 @pytest.mark.ddp
 @pytest.mark.filterwarnings("ignore:.*was called before the ``update`` method")
-def test_a_rank_without_images_joins_in(tmp_path):
-    """One test image and one validation image on two ranks: their metrics, and no rank hangs."""
+def test_a_rank_without_images_does_not_block_the_others(tmp_path):
+    """One test image and one validation image on two ranks: right metrics, and no rank waits forever."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "max_epochs": 1}
     quiet["use_distributed_sampler"] = False  # as in conf/trainer

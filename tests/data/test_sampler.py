@@ -1,8 +1,9 @@
-"""Who visits which image, and when."""
+"""Which rank visits which image, and when."""
 
 import itertools
 
 import pytest
+import torch
 
 from robustsmooth.data import TrainingSampler, UnrepeatedSampler
 
@@ -57,7 +58,7 @@ def test_epochs_and_seeds_have_their_own_order():
     assert list(sampler) == orders[1]
 
 
-def test_what_is_left_out_changes():
+def test_other_images_are_left_out_in_every_epoch():
     left_out = set()
     for epoch in range(200):
         left_out |= set(range(103)) - set(TrainingSampler(DATA, 50, epoch=epoch))
@@ -68,7 +69,7 @@ def test_only_chosen_positions_train():
     assert set(TrainingSampler(DATA, 5, positions=range(40, 60))) == set(range(40, 60))
 
 
-def test_a_resumed_epoch_goes_on_and_the_next_is_whole():
+def test_a_resumed_epoch_is_completed_and_the_next_is_complete():
     whole = TrainingSampler(DATA, 10, epoch=7)
     resumed = TrainingSampler(DATA, 10, epoch=7, first_batch=4)
     assert list(resumed) == list(whole)[40:]
@@ -82,3 +83,18 @@ def test_bad_batch_sizes():
         TrainingSampler(DATA, 8, num_replicas=3)
     with pytest.raises(ValueError, match=r"at most the number of training images \(103\), got 104"):
         TrainingSampler(DATA, 104)
+
+
+def test_the_sampler_draws_in_proportion_on_any_number_of_ranks():
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.0] * 5000)
+    drawn = list(TrainingSampler(range(20000), 100, weights=lambda epoch: weights))
+    assert len(drawn) == 20000
+    values = weights[torch.tensor(drawn)]
+    assert (values > 0).all()
+    share = (values == 3).float().mean().item()
+    assert share == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 20000) ** 0.5)
+    ranks = [
+        list(TrainingSampler(range(20000), 100, num_replicas=2, rank=rank, weights=lambda epoch: weights))
+        for rank in range(2)
+    ]
+    assert sorted(ranks[0][:50] + ranks[1][:50]) == sorted(drawn[:100])

@@ -1,4 +1,4 @@
-"""Which images are evaluated and held out."""
+"""Which images are evaluated, and which are held out for validation."""
 
 import itertools
 

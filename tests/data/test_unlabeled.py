@@ -125,7 +125,7 @@ def test_wrong_arrays_and_numbers(tmp_path):
 
 
 def test_the_images_of_another_data_set_without_their_labels():
-    """What it holds out for validation stays out."""
+    """Its validation images are not used."""
     other = DigitsDataModule(channels=1, val_images=180)
     extra = WithoutLabels(other)
     assert extra.shape == (1, 8, 8)

@@ -1,9 +1,11 @@
-"""Votes on training images: read from what predict writes, by index, and complete."""
+"""Votes on training images: read by index from the table that predict writes."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from robustsmooth.data import VoteTable
+from robustsmooth.data import DigitsDataModule, VoteTable
 
 
 def write(folder, *rows):
@@ -32,3 +34,9 @@ def test_no_file(tmp_path):
 def test_votes_of_another_data_set(tmp_path):
     with pytest.raises(ValueError, match="the votes name class 11, but there are 10 classes"):
         VoteTable.read(write(tmp_path, "0\t1\t11:9"), 10)
+
+
+def test_the_train_split_holds_the_images_that_are_trained_on():
+    data = DigitsDataModule(channels=1, val_images=180, subset=SimpleNamespace(split="train", select=range))
+    assert data.evaluated == "train"
+    assert list(data.test_indices) == data.train_positions

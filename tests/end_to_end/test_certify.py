@@ -1,4 +1,4 @@
-"""The commands that count votes, as a user runs them."""
+"""The commands certify and predict, as a user runs them."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing.addressing import address
+from tests.conftest import forked
 
 SMALL = ["trainer=cpu", "data.subset.max=6", "certificate.batch_size=32"]
 
@@ -32,7 +33,7 @@ def test_certify_continue_and_refuse(call, gaussian, tmp_path):
     assert summary["sigma"] == 0.25  # the level that it was trained with
     before, described = table.read_bytes(), description(tmp_path / "c")
     assert sorted(described) == ["config.yaml", "environment.json", "hydra.yaml", "overrides.yaml"]
-    call("certify", *words)  # nothing left to do
+    call("certify", *words)  # nothing is left to do
     assert table.read_bytes() == before
     refused = call("certify", *words, "certificate.n=300", status=1)
     assert description(tmp_path / "c") == described
@@ -42,18 +43,17 @@ def test_certify_continue_and_refuse(call, gaussian, tmp_path):
 
 
 def test_sigterm_ends_it_between_two_passes_and_keeps_the_rows(call, gaussian, tmp_path):
-    """As ``kill`` and schedulers send it: images that are already loaded are not finished first."""
+    """``kill`` and schedulers send it. Images that are already loaded are not finished first."""
     folder = tmp_path / "c"
     words = [f"checkpoint={gaussian}", "certificate.n=20000", *SMALL, f"hydra.run.dir={folder}"]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "robustsmooth.certify", *words], stderr=subprocess.PIPE, text=True
-    )
-    rows = folder / "certify.rank0.tsv"
-    while child.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 1):
-        time.sleep(0.01)
-    child.send_signal(signal.SIGTERM)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 143, said
+    child, rows = forked("certify", *words, said=tmp_path / "said"), folder / "certify.rank0.tsv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (rows.exists() and rows.read_text().count("\n") > 1):
+        time.sleep(0.005)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    said = (tmp_path / "said").read_text()
+    assert os.waitstatus_to_exitcode(status) == 143, said
     assert "stopped by SIGTERM; what is finished is kept" in said
     assert 1 <= rows.read_text().count("\n") - 1 < 6
     call("certify", *words)

@@ -1,4 +1,4 @@
-"""What can be wrong with data and checkpoints, as a user meets it: one sentence, status 1."""
+"""Errors in data and checkpoints end a command with one sentence and status 1."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ __all__ = ["class_folders", "draw", "official_cifar10"]  # fixtures
         (["model.checkpoint=nowhere.pt"], "there is no checkpoint at `nowhere.pt`"),
     ],
 )
-def test_one_sentence(call, tmp_path, words, sentence):
+def test_an_error_is_one_sentence(call, tmp_path, words, sentence):
     said = call("train", "method=natural", "trainer=cpu", *words, cwd=tmp_path, status=1)
     assert sentence in said
     assert "Traceback" not in said

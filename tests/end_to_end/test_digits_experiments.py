@@ -15,7 +15,7 @@ ALL = "digits/all_methods"
 
 
 def test_every_method_takes_part():
-    """But self-training, since there are no extra images of digits, and a variant of SODM."""
+    """Except self-training, since there are no extra images of digits, and a variant of SODM."""
     known = {path.stem for path in (conf_dir() / "method").glob("*.yaml")}
     known -= {"smoothadv_selftraining", "sodm_softmax"}
     assert {row["method"] for row in rows(composed(ALL, "full")).values()} == known

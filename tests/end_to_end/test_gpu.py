@@ -1,4 +1,4 @@
-"""What only a GPU can show: ``pytest -m gpu``, as `benchmarks/gpu.sh` does; without one they fail."""
+"""Tests that need a GPU: ``pytest -m gpu``, as `benchmarks/gpu.sh` runs them. Without a GPU they fail."""
 
 import csv
 from pathlib import Path

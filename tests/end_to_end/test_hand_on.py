@@ -1,4 +1,4 @@
-"""A model is handed on: exported with its card, read back, and pushed to a hub (a stub on this machine)."""
+"""A model is exported with its card, read back, and pushed to a hub (a small server on this machine)."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's API as creating a repository and one commit of small files need."""
+    """The part of the hub's API that creates a repository and commits small files."""
 
     def do_GET(self):
         self._answer({"sha": "0" * 40, "id": "me/net", "siblings": []})
@@ -109,7 +109,7 @@ def test_a_model_is_exported_with_a_card_read_back_and_pushed(call, hub, tmp_pat
     assert all(token == "Bearer hf_stub" for _, token in hub.calls)
 
 
-def test_a_hub_that_refuses_is_a_sentence(hub, tmp_path):
+def test_a_hub_that_refuses_is_an_error_message(hub, tmp_path):
     hub.status = 403
     (tmp_path / "README.md").touch()
     with pytest.raises(

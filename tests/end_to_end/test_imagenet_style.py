@@ -15,7 +15,7 @@ CLASSES = ["n01440764", "n01443537", "n01484850"]
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    """Three synsets: 8 training and 4 validation JPEGs each, of 500x375 pixels or thereabouts."""
+    """Three classes with 8 training and 4 validation JPEGs each, of about 500x375 pixels."""
     root, source = tmp_path_factory.mktemp("imagenet"), np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 4)):
         for name in CLASSES:
@@ -30,7 +30,7 @@ def imagenet(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """What torchvision would publish for three classes."""
+    """A checkpoint in torchvision's format, for three classes."""
     path = tmp_path_factory.mktemp("published") / "resnet18.pth"
     torch.manual_seed(0)
     torch.save(torchvision_network("resnet18", 3).state_dict(), path)
@@ -44,7 +44,7 @@ def test_heat_on_imagenet(imagenet, published, tmp_path, run):
     run(
         "train",
         "method=heat",
-        "data=imagenet",  # and with it recipe/heat-imagenet
+        "data=imagenet",  # also chooses recipe/heat-imagenet
         f"data.root={imagenet}",
         "data.num_classes=3",
         "data.val_images=3",
@@ -78,7 +78,7 @@ def test_heat_on_imagenet(imagenet, published, tmp_path, run):
     )
     rows = pd.read_csv(certified / "certify.tsv", sep="\t")
     assert rows["idx"].tolist() == [0, 5, 10]
-    assert rows["label"].tolist() == [0, 1, 2]  # sorted by class, four each
+    assert rows["label"].tolist() == [0, 1, 2]  # sorted by class, four of each
 
     attacked = tmp_path / "attacked"
     target = ["target=network", "attack=pgd_l2", "attack.steps=2", "attack.epsilon=4"]
@@ -91,7 +91,7 @@ def test_heat_on_imagenet(imagenet, published, tmp_path, run):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_larger_test_crops_and_an_unreadable_file(imagenet, published, tmp_path, run):
-    """A foreign checkpoint on folders: the sanity check in front, damage named in one sentence."""
+    """A foreign checkpoint on folders of images: the sanity check, and a damaged file in one sentence."""
     words = [
         f"checkpoint={published}",
         "model=torchvision",

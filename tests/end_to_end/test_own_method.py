@@ -1,4 +1,4 @@
-"""The page on adding a method, followed to the letter."""
+"""The page on adding a method: its files and commands work as written."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_the_page_works(call, mine, monkeypatch):
         ("method.copies=0", "`method.copies` must be at least 1, got 0"),
     ],
 )
-def test_what_a_stranger_forgets_is_said_in_a_sentence(call, mine, monkeypatch, word, sentence):
+def test_a_wrong_setting_of_an_own_method_is_one_sentence(call, mine, monkeypatch, word, sentence):
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(str(mine / "mine"))
     words = ["--config-dir=mine/conf", "method=noisy_mixup", "trainer.max_epochs=1", "hydra.run.dir=a", word]

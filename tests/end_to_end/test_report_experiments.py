@@ -42,7 +42,7 @@ def rows(cfg):
 
 
 def trainings(cfg):
-    """How many jobs the sweep has: for each row, the product of the numbers of its values."""
+    """How many jobs the sweep has: for each row, the product of the numbers of values."""
     lists = [[value for value in row.values() if isinstance(value, str)] for row in rows(cfg).values()]
     return sum(
         math.prod(len(value.split(",")) for value in values if value[0] not in "[{") for values in lists
@@ -54,7 +54,7 @@ def test_there_is_one_file_per_table_and_figure():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_header_says_what_how_and_what_to_expect(name):
+def test_the_header_names_the_table_the_command_and_the_expected_result(name):
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     header = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     assert text.startswith("# @package _global_\n")
@@ -65,7 +65,7 @@ def test_the_header_says_what_how_and_what_to_expect(name):
 
 
 def test_the_grid_of_the_envelopes_is_the_papers():
-    """Salman et al., section 4.1: CIFAR-10's grid, and Cohen et al.'s networks beside it; ImageNet's."""
+    """Salman et al., section 4.1: the grids of CIFAR-10 and ImageNet, with the networks of Cohen et al."""
     assert trainings(composed("salman2019/figure1", "full")) == 4 * (1 + 4 * 2 * 5 * 4)
     assert trainings(composed("salman2019/figure2", "full")) == 3 * (1 + 4 + 4)
 
@@ -88,7 +88,7 @@ def test_it_runs_to_its_table(name, run, tmp_path):
 
 
 def compare(name, table, rows):
-    """With what is kept in docs/results: shares of 25 images, within three of them."""
+    """Compare with the record in docs/results: shares of 25 images, equal up to three images."""
     path = conf_dir().parent / "docs" / "results" / f"{name}.json"
     kept = json.loads(path.read_text())["ours"].get("smoke", {}).get("tables", {}).get(table, [])
     assert len(kept) == len(rows), f"{path} is of another version: record it again (docs/results/README.md)"

@@ -29,7 +29,7 @@ def command(*words):
 
 
 def check(sweep):
-    """Every job once: a finished training, 91 images certified once each, one row of each in the report."""
+    """Every job ran once: it is trained, 91 images are certified once, and the report has one row of it."""
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir() and path.name != "report") == JOBS
     for job in JOBS:
         assert json.loads((sweep / job / "summary.json").read_text())["epochs"] == 2
@@ -49,7 +49,7 @@ def test_a_killed_sweep_goes_on_without_doing_finished_jobs_again(tmp_path):
     )
     second = (
         sweep / "natural-1" / "summary.json"
-    )  # written between the second job's training and certification
+    )  # written after the second job's training and before its certification
     deadline = time.monotonic() + 120
     while not second.exists():
         assert process.poll() is None

@@ -1,4 +1,4 @@
-"""The experiments on real CIFAR-10 images compose for every method, and run at the size of a test."""
+"""The experiments on CIFAR-10 compose for every method, and run at the scale `smoke`."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Commands of several processes that are stopped or killed: all of them end, and one sentence is said."""
+"""Commands of several processes that are stopped or killed: all processes end with one sentence."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ LONG = ["trainer.max_epochs=100000", "model.network.width=8"]
 
 
 def processes_of(mark: str) -> set[int]:
-    """The running processes whose environment has a mark, but for those that clean up after the others."""
+    """The running processes whose environment contains a mark, except those that clean up at the end."""
     found = set()
     for folder in Path("/proc").iterdir():
         try:
@@ -117,7 +117,7 @@ def test_a_parallel_sweep_leaves_nothing_behind(start, tmp_path, signum):
 
 
 def test_a_stopped_loader_stops_the_run(start, tmp_path):
-    """As schedulers do it: every process gets the signal, the loaders of images too."""
+    """Schedulers send the signal to every process, also to the workers that load images."""
     begin, mark = start
     child = begin("trainer=cpu", "data.num_workers=1", *LONG, f"hydra.run.dir={tmp_path}")
     os.killpg(child.pid, signal.SIGTERM)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import started
+from tests.conftest import forked, started
 
 FAST = ["trainer.max_epochs=4", "trainer=cpu"]
 
@@ -61,7 +59,7 @@ def test_a_run_folder_holds_what_it_should(reference):
 
 
 def test_the_same_run_twice_is_identical(reference, run, tmp_path):
-    """In another process, too."""
+    """Also in another process."""
     run("train", *FAST, f"hydra.run.dir={tmp_path}")
     same(reference, tmp_path)
 
@@ -69,21 +67,16 @@ def test_the_same_run_twice_is_identical(reference, run, tmp_path):
 @pytest.mark.parametrize("within_epochs", [False, True])
 def test_killed_and_resumed_is_identical(reference, call, tmp_path, within_epochs):
     words = [*FAST, f"hydra.run.dir={tmp_path}", *(["save_every_steps=3"] if within_epochs else [])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "robustsmooth.train", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    child, metrics = forked("train", *words), tmp_path / "metrics.csv"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        metrics = tmp_path / "metrics.csv"
+    while time.monotonic() < deadline:
         if metrics.exists() and len(metrics.read_text().splitlines()) >= 3:  # two epochs are done
-            time.sleep(0.2 if within_epochs else 0)
+            time.sleep(0.05 if within_epochs else 0)
             break
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "summary.json").exists(), "it was to be killed before its end"
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "it ended before the kill"
+    assert not (tmp_path / "summary.json").exists()
     assert "continued after epoch" in call("train", *words)
     same(reference, tmp_path)
 
@@ -112,12 +105,12 @@ def test_a_truncated_checkpoint_is_one_sentence(reference, call, tmp_path):
 
 @pytest.mark.ddp
 def test_two_ranks_of_two_threads_train_and_validate_every_image_once(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a fork would wait for ever
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a forked process would wait forever
     done = run("train", "trainer=ddp_cpu", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}")
     assert "Warning" not in done.stderr
     assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 2
     metrics = pd.read_csv(tmp_path / "metrics.csv")
-    correct = metrics["val/top1"] * 180  # a whole number only if all 180 images count once
+    correct = metrics["val/top1"] * 180  # a whole number only if each of the 180 images counts once
     assert (correct - correct.round()).abs().max() < 1e-3
     assert metrics["train/loss"].iloc[-1] < metrics["train/loss"].iloc[0]
 
@@ -132,7 +125,7 @@ def test_a_sweep_makes_complete_runs_and_continues(call, tmp_path):
     assert [(item / "checkpoints" / "last.ckpt").stat().st_mtime_ns for item in runs] == stamps
 
 
-def test_a_sweep_that_is_given_no_folder_has_one_named_by_its_time(call, tmp_path):
+def test_the_folder_of_a_sweep_is_named_by_its_time_by_default(call, tmp_path):
     call("train", "-m", "method=natural", "scale=smoke", "trainer.max_epochs=1", cwd=tmp_path)
     assert len(list(tmp_path.glob("multirun/*/*-train/0_natural-digits/summary.json"))) == 1
 
@@ -150,8 +143,9 @@ def test_checkpoints_can_be_chosen_by_certified_radius(call, tmp_path):
         "monitor=val/acr",
         "callbacks.certify.every=2",
         "callbacks.certify.images=20",
+        "callbacks.certify.certificate.n=200",
     ]
-    for epochs in (2, 4):  # goes on, the last value stands
+    for epochs in (2, 4):  # continues; the last value is kept
         call("train", *words, f"trainer.max_epochs={epochs}", f"hydra.run.dir={tmp_path}")
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     assert metrics["val/acr"].notna().all()

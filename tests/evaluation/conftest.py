@@ -12,7 +12,7 @@ from robustsmooth.evaluation import EvaluationModule
 
 
 class Images:
-    """Images of two shades and noise, in batches; index i is image 3 i of some larger set."""
+    """Images of two brightnesses with noise, in batches; index i is image 3 i of a larger set."""
 
     def __init__(self, count):
         generator = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ class TinyData(pl.LightningDataModule):
 
 
 class TinyNetwork(nn.Module):
-    """Tells the shades apart."""
+    """Distinguishes the two brightnesses."""
 
     num_classes = 3
 
@@ -94,7 +94,7 @@ def tiny_data():
 
 @pytest.fixture
 def check_precision(make_trainer, tiny_data, monkeypatch):
-    """Run an evaluation twice: in the precision of its trainer, never in two."""
+    """Run an evaluation in two precisions of the trainer: all its passes have that precision."""
 
     def check(callback, precision):
         lower = set()

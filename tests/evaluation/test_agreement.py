@@ -1,4 +1,4 @@
-"""Agreement of a single pass with the vote: the counts against slow twins, the log through a trainer."""
+"""Agreement of a single pass with the vote: counts against a slow reference, and the log."""
 
 import json
 
@@ -42,7 +42,7 @@ def run(folder, batch_size=64, every=40, **options):
     return pd.read_csv(folder / "agreement.tsv", sep="\t")
 
 
-def test_rows_are_what_pass_and_votes_say(tmp_path):
+def test_rows_hold_the_single_pass_and_the_votes(tmp_path):
     rows = run(tmp_path)
     data = DigitsDataModule(channels=1, subset=Subset(every=40))
     data.setup("test")
@@ -59,7 +59,7 @@ def test_rows_are_what_pass_and_votes_say(tmp_path):
     assert noisy["vote"].tolist() == [predict.decide(item.numpy(), 0.5).prediction for item in votes]
 
 
-def test_it_says_what_it_found_and_sums_it_up(tmp_path, capsys):
+def test_it_prints_its_result_and_writes_a_summary(tmp_path, capsys):
     rows = run(tmp_path, every=4)
     said, summary = capsys.readouterr().err, json.loads((tmp_path / "summary.json").read_text())
     right = rows[(rows["single"] == rows["label"]) & (rows["sigma"] == 0.5)]
@@ -68,11 +68,11 @@ def test_it_says_what_it_found_and_sums_it_up(tmp_path, capsys):
     assert summary["levels"][1]["images"] == len(right)
     assert f"{share:.1%}" in said
     before = (tmp_path / "summary.json").read_bytes(), (tmp_path / "agreement.tsv").read_bytes()
-    run(tmp_path, every=4)  # a finished one is left alone
+    run(tmp_path, every=4)  # a finished one is not changed
     assert before == ((tmp_path / "summary.json").read_bytes(), (tmp_path / "agreement.tsv").read_bytes())
 
 
-def test_without_noise_the_vote_is_the_pass(tmp_path):
+def test_without_noise_the_vote_equals_the_single_pass(tmp_path):
     rows = run(tmp_path)
     clean = rows[rows["sigma"] == 0]
     assert len(clean) == len(rows) // 2 == 10
@@ -93,8 +93,8 @@ def test_the_log_does_not_depend_on_the_loader_and_goes_on_with_what_is_missing(
         run(part, n=30)
 
 
-def test_an_image_without_rows_is_missed(tmp_path, monkeypatch):
-    """One that another rank has seen, say, and not written."""
+def test_an_image_without_rows_is_an_error(tmp_path, monkeypatch):
+    """For example one that another rank has evaluated and not written."""
     monkeypatch.setattr("robustsmooth.evaluation.base.gather", lambda seen: [*seen, 363])
     with pytest.raises(
         ValueError, match=r"2 rows are missing, the first is \{'idx': '363', 'sigma': '0.0'\}"

@@ -131,7 +131,7 @@ def test_two_ranks_write_the_table_of_one(make_trainer, network, tiny_data, tmp_
 
 
 class Slow(nn.Module):
-    """A network that takes its time, so that there is some to kill it in."""
+    """A slow network, so that there is time to kill the run."""
 
     num_classes = 3
 
@@ -152,7 +152,7 @@ def _certify_in_child(make_trainer, network, data, folder, certificate):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_moments_and_started_again(make_trainer, network, tiny_data, tmp_path, seed):
-    """kill -9, again and again, until a run gets through: the table is that of an undisturbed run."""
+    """After repeated kill -9, the table is that of an undisturbed run."""
     rng, context = random.Random(seed), multiprocessing.get_context("fork")
     certificate = FixedRadius(radius=0.1, n0=20, n=1000, first_look=50, batch_size=64)
     calm, wild, kills, progress = tmp_path / "calm", tmp_path / "wild", 0, set()
@@ -172,7 +172,7 @@ def test_killed_at_random_moments_and_started_again(make_trainer, network, tiny_
         child.start()
         before = rows()
         while kills % 2 and child.is_alive() and rows() == before:
-            time.sleep(0.001)  # every other time it gets at least one image done, however slow the machine
+            time.sleep(0.001)  # every other start finishes at least one image, also on a slow machine
         child.join(rng.uniform(0.01, 0.4) if kills < 12 else None)
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
@@ -196,7 +196,7 @@ def test_an_interrupted_run_computes_only_what_is_missing(certify, tmp_path):
     _, path = certify("a")
     whole = rows_of(path)
     lines = path.read_text().splitlines(keepends=True)
-    (tmp_path / "a" / "certify.rank0.tsv").write_text("".join(lines[:5]) + lines[5][:-7])  # torn
+    (tmp_path / "a" / "certify.rank0.tsv").write_text("".join(lines[:5]) + lines[5][:-7])  # incomplete
     path.unlink()
     callback, _ = certify("a")
     assert rows_of(path) == whole
@@ -229,7 +229,7 @@ def test_another_network_is_refused(certify, network):
         certify("a")
 
 
-def test_a_refused_radius_does_not_block_the_corrected_one(certify, tmp_path):
+def test_after_a_refused_radius_another_one_can_be_chosen(certify, tmp_path):
     with pytest.raises(ValueError, match="radius"):
         certify("a", FixedRadius(radius=99.0, n0=20, n=500, batch_size=64))
     assert not (tmp_path / "a").exists()
@@ -246,7 +246,7 @@ def test_a_damaged_value_is_named(certify):
         certify("a")
 
 
-def test_the_batch_that_was_found_is_kept(certify):
+def test_the_batch_size_that_was_found_is_kept(certify):
     first, path = certify("a", Cohen(n0=20, n=300))
     path.unlink()
     again, _ = certify("a", Cohen(n0=20, n=300))
@@ -308,7 +308,7 @@ def test_our_log_is_read_by_the_reports_reader(certify):
     assert (log.rows["time"] > 0).all()
 
 
-def test_a_setting_that_cannot_certify_is_said_before(certify):
+def test_a_setting_that_cannot_certify_is_reported_at_the_start(certify):
     callback, _ = certify("a", Cohen(n0=5, n=9, batch_size=64))
     assert "not even unanimous votes certify anything" in callback.console.file.getvalue()
     callback, _ = certify("b", smoothing=NoNoise())
@@ -323,17 +323,17 @@ def test_a_certificate_at_one_radius_has_no_acr(certify):
     assert "test/certified_acc@0.10" in callback.summary["metrics"]
 
 
-def test_the_l_bound_says_what_it_is(certify):
+def test_the_l_bound_is_not_called_a_certificate(certify):
     callback, path = certify("a", LBound(batch_size=64))
     assert {row[-2] for row in rows_of(path)[1:]} == {"l2-lbound-assumed"}
     assert callback.summary["n"] == 0
-    said = " ".join(callback.console.file.getvalue().split())  # where the numbers stand
+    said = " ".join(callback.console.file.getvalue().split())  # beside the numbers
     assert "images bounded under an assumption" in said
     assert "No certificate: holds only if the network is a Gaussian average" in said
     assert "certified accuracy" not in said
 
 
-def test_a_full_disk_keeps_what_is_finished(certify, monkeypatch, tmp_path):
+def test_after_a_full_disk_finished_rows_are_kept(certify, monkeypatch, tmp_path):
     append, rows = RecordLog.append, []
 
     def until_full(self, row):
@@ -367,27 +367,27 @@ def test_networks_that_are_random_inside_are_certified_image_by_image(certify, n
 
 
 @pytest.mark.parametrize("progress", [False, True])
-def test_the_network_says_how_many_classes_there_are(certify, progress):
-    """On every rank, whether or not this one speaks: a top-k bound divides alpha by them."""
+def test_the_number_of_classes_is_that_of_the_network(certify, progress):
+    """On every rank, with and without progress display: a top-k bound divides alpha by this number."""
     certificate = TopKCertificate(k=2, n0=20, n=300, batch_size=64)
     callback, _ = certify("a", certificate, progress=progress)
     assert callback.summary["largest_radius"] == largest_radius(certificate, NOISE, num_classes=3)
 
 
-def test_a_loader_without_data_module_will_do(make_trainer, network, tiny_data, tmp_path):
+def test_a_loader_without_data_module_works(make_trainer, network, tiny_data, tmp_path):
     callback = certification(tmp_path)
     loader = tiny_data().test_dataloader()
     make_trainer(callback).test(EvaluationModule(network), loader, verbose=False)
     assert len(rows_of(tmp_path / "certify.tsv")) == 12
 
 
-def test_default_radii_end_where_the_setting_does():
+def test_default_radii_end_at_the_largest_possible_radius():
     assert default_radii(Cohen(n=100_000), GaussianNoise(0.25)) == [0.0, 0.25, 0.5, 0.75]
     assert default_radii(Cohen(n=9), GaussianNoise(0.25)) == [0.0]
     assert default_radii(FixedRadius(radius=0.3), GaussianNoise(0.25)) == [0.3]
 
 
-def test_a_fingerprint_is_of_the_weights_alone(network):
+def test_a_fingerprint_depends_on_the_weights_only(network):
     before = fingerprint(network)
     assert fingerprint(network.train()) == before
     assert fingerprint(network.to(memory_format=torch.channels_last)) == before
@@ -396,13 +396,13 @@ def test_a_fingerprint_is_of_the_weights_alone(network):
     assert fingerprint(network) != before
 
 
-def test_data_settings_leave_out_what_does_not_matter():
+def test_settings_of_the_data_contain_only_what_matters():
     config = {"_target_": "X", "root": "/a", "batch_size": 3, "subset": {"every": 20, "indices": [1, 2]}}
     assert data_settings(config) == {"_target_": "X", "subset": {"every": 20, "indices": [1, 2]}}
 
 
 @pytest.mark.parametrize(("split", "known"), [("test", set()), ("val", {"val_images"})])
-def test_which_images_validate_matters_where_they_are_evaluated(split, known):
+def test_the_choice_of_validation_images_matters_where_they_are_evaluated(split, known):
     config = {"val_images": 1000, "seed": 3, "subset": {"split": split}}
     assert data_settings(config).keys() == {"subset"} | known
     assert data_settings({"subset": None, "val_images": 1000}) == {"subset": None}
@@ -434,7 +434,7 @@ def test_prediction_writes_what_predict_says(make_trainer, network, tiny_data, t
     assert "smoothed accuracy" in callback.console.file.getvalue()
 
 
-def test_ten_votes_are_warned_of(make_trainer, network, tiny_data, tmp_path):
+def test_too_few_votes_give_a_warning(make_trainer, network, tiny_data, tmp_path):
     callback = Prediction(Predict(n=10, batch_size=32), NOISE, tmp_path)
     callback.console = Console(file=io.StringIO(), width=200)
     make_trainer(callback).test(EvaluationModule(network), tiny_data(), verbose=False)
@@ -446,7 +446,7 @@ def test_ten_votes_are_warned_of(make_trainer, network, tiny_data, tmp_path):
 
 
 class Training(pl.LightningModule):
-    """Learns nothing of interest, but its scale grows."""
+    """It learns nothing useful, but its scale grows."""
 
     def __init__(self, network):
         super().__init__()
@@ -486,10 +486,10 @@ def test_checkpoints_can_be_chosen_by_acr(make_trainer, network, tiny_data, tmp_
     assert {"val/acr", "val/certified_acc@0.10", "val/abstention"} <= set(logged)
     assert best.best_model_score is not None
     assert math.isfinite(float(best.best_model_score))
-    assert network.training  # left as it was
+    assert network.training  # unchanged
 
 
-def test_between_certifications_the_last_values_stand(make_trainer, network, tiny_data):
+def test_between_certifications_the_last_values_are_kept(make_trainer, network, tiny_data):
     seen = []
 
     class Look(pl.Callback):
@@ -502,7 +502,7 @@ def test_between_certifications_the_last_values_stand(make_trainer, network, tin
     assert seen[2] == seen[3]
 
 
-def test_the_network_that_training_ends_with_is_certified(make_trainer, network, tiny_data):
+def test_the_last_network_of_a_training_is_certified(make_trainer, network, tiny_data):
     epochs = []
 
     class Watched(ValidationCertification):
@@ -539,14 +539,14 @@ def test_bad_settings_of_validation(arguments, message):
         validation(**arguments)
 
 
-# ---------------------------------------------------------------------- extended, cheaper
+# ---------------------------------------------------------------------- extended and adaptive
 
 
 def anytime(n, **kwargs):
     return Anytime(n0=20, n=n, batch_size=64, **kwargs)
 
 
-def test_a_finished_run_is_extended_and_is_the_run_with_more_votes(certify):
+def test_an_extended_run_equals_the_run_with_more_votes(certify):
     _, path = certify("a", anytime(100))
     first = rows_of(path)
     _, path = certify("a", anytime(300))
@@ -555,13 +555,13 @@ def test_a_finished_run_is_extended_and_is_the_run_with_more_votes(certify):
     settings = json.loads((path.parent / "certify.settings.json").read_text())
     assert settings["procedure"]["n"] == 300
     before = path.read_bytes()
-    certify("a", anytime(200))  # fewer: nothing to do, nothing is lost
+    certify("a", anytime(200))  # fewer votes: nothing to do, no row changes
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match=r"certificate\.alpha=0\.001 then, 0\.01 now"):
         certify("a", anytime(400, alpha=0.01))
 
 
-def test_an_extension_that_is_killed_goes_on(certify, monkeypatch):
+def test_an_extension_that_is_killed_is_continued(certify, monkeypatch):
     certify("a", anytime(100))
     append, written = RecordLog.append, []
 
@@ -585,7 +585,7 @@ def test_only_images_that_are_not_decided_are_extended(certify):
     certify("a", anytime(100))
     _, path = certify("a", anytime(3000, radius=0.05, first_look=50))
     votes = {int(row["votes"]) for row in read_log(path).rows.to_dict("records")}
-    assert 120 in votes  # decided at the first run already
+    assert 120 in votes  # already decided in the first run
     assert max(votes) <= 3020
 
 
@@ -595,7 +595,7 @@ def test_other_certificates_are_not_extended(certify):
         certify("a", Cohen(n0=20, n=200, batch_size=64))
 
 
-def test_a_grid_of_radii_has_no_acr_and_says_its_radii(certify):
+def test_a_grid_of_radii_has_no_acr_and_names_its_radii(certify):
     callback, path = certify("a", RadiusGrid(n0=20, n=2000, radii=[0.0, 0.1, 0.3], batch_size=64))
     assert "test/acr" not in callback.summary["metrics"]
     assert [point["radius"] for point in callback.summary["certified_accuracy"]] == [0.0, 0.1, 0.3]
@@ -617,7 +617,7 @@ def test_a_grid_of_radii_has_no_acr_and_says_its_radii(certify):
         (LBound(), None),
     ],
 )
-def test_what_it_will_cost_is_said_before(tmp_path, certificate, said):
+def test_the_number_of_votes_is_printed_at_the_start(tmp_path, certificate, said):
     callback = certification(tmp_path, certificate)
     callback._tuning = Tuning(64, Numerics(channels_last=False), 1.0)
     lines = " ".join(callback.opening(10, 0))

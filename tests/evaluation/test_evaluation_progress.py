@@ -1,4 +1,4 @@
-"""The messages about a running evaluation: only measured times."""
+"""The messages about a running evaluation contain only measured times."""
 
 import io
 
@@ -21,9 +21,9 @@ def progress(most_passes, unit="votes"):
     return EvaluationProgress("certifying", 10, most_passes, unit, console), console.file
 
 
-def test_without_a_terminal_there_is_a_line_soon_and_then_one_a_minute(clock):
+def test_without_a_terminal_a_line_is_printed_soon_and_then_every_minute(clock):
     bar, said = progress(1000)
-    bar.advance(100)  # after this pass the clock starts
+    bar.advance(100)  # the time is measured from here
     clock[0] += 4.0
     bar.advance(80)
     assert said.getvalue() == ""
@@ -42,8 +42,8 @@ def test_without_a_terminal_there_is_a_line_soon_and_then_one_a_minute(clock):
     )
 
 
-def test_nothing_is_promised_before_anything_is_known(clock):
-    """An attack of unknown length once had "1 s left" before its first image was done."""
+def test_no_time_is_shown_before_it_can_be_estimated(clock):
+    """An earlier version showed "1 s left" before the first image of an attack was finished."""
     bar, said = progress(None, "passes")
     for _ in range(8):
         clock[0] += 1.0

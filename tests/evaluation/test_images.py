@@ -1,4 +1,4 @@
-"""Rows belong to images: another data set under the same command is refused, whatever its indices say."""
+"""Rows belong to images: the same command with other images is refused, even if their indices agree."""
 
 import io
 import json
@@ -27,7 +27,7 @@ class Shades(nn.Module):
 
 
 def write_images(folder, seed, count=9):
-    """Files of the same names and sizes, with other pixels for another seed."""
+    """Files with the same names and sizes; another seed gives other pixels."""
     source = np.random.default_rng(seed)
     for split in ("train", "val"):
         for name in ("a", "b"):
@@ -82,13 +82,13 @@ def test_the_folder_may_move(predict, images, tmp_path):
 
 def test_an_image_removed_before_its_row_was_written_loses_nothing(predict, images):
     whole = predict(images, limit=2)
-    (images / "val" / "b" / "3.bmp").unlink()  # a broken one, say
+    (images / "val" / "b" / "3.bmp").unlink()  # for example a damaged file
     rows = predict(images)
     assert len(rows) == 17
     assert rows.head(8).equals(whole)
 
 
-def test_shifted_indices_do_not_name_other_images(predict, images):
+def test_images_whose_indices_have_shifted_are_refused(predict, images):
     predict(images, limit=2)
     (images / "val" / "a" / "2.bmp").unlink()
     with pytest.raises(ValueError, match="row of another image 2: the data set has changed since; put the"):
@@ -125,5 +125,5 @@ def test_names_depend_on_pixels_only():
     assert first == third != second
     assert image_names(images[1:2]) == [second]
     assert image_names(images.to(memory_format=torch.channels_last)) == [first, second, third]
-    assert image_names(images + 1e-8) == [first, second, third]  # a rounding of another device
+    assert image_names(images + 1e-8) == [first, second, third]  # a rounding difference of another device
     assert image_names(images.clamp(max=0.5)) != [first, second, third]

@@ -14,7 +14,7 @@ from robustsmooth.methods import GaussianModule
 
 
 class Fixed(nn.Module):
-    """Answers the same logits to every batch."""
+    """Returns the same logits for every batch."""
 
     num_classes = 6
 
@@ -31,7 +31,7 @@ def batch_of(images):
     return Batch(images, labels, torch.arange(len(images)))
 
 
-def test_no_answer_is_not_the_first_class(monkeypatch):
+def test_an_answer_of_nan_is_not_the_first_class(monkeypatch):
     logits = torch.zeros(4, 6)
     logits[0, 0] = 1.0
     logits[1] = math.nan

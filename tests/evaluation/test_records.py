@@ -1,8 +1,7 @@
 import errno
 import math
 import os
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_parts_are_merged_sorted_and_removed(open_log, tmp_path):
 
 
 @pytest.mark.parametrize("torn", ["4\t0.", "4", "4\t0.5", "\t"])
-def test_a_torn_last_line_is_dropped(open_log, tmp_path, torn):
+def test_an_incomplete_last_line_is_dropped(open_log, tmp_path, torn):
     log = open_log(tmp_path)
     log.append({"idx": 3, "value": 1.0})
     log.close()
@@ -61,7 +60,7 @@ def test_a_torn_last_line_is_dropped(open_log, tmp_path, torn):
 
 
 @pytest.mark.parametrize("header", ["", "idx", "idx\tval"])
-def test_a_torn_header_is_written_again(open_log, tmp_path, header):
+def test_an_incomplete_header_is_written_again(open_log, tmp_path, header):
     (tmp_path / "certify.rank0.tsv").write_text(header)
     log = open_log(tmp_path)
     log.append({"idx": 1, "value": 1})
@@ -69,7 +68,7 @@ def test_a_torn_header_is_written_again(open_log, tmp_path, header):
     assert (tmp_path / "certify.tsv").read_text() == "idx\tvalue\n1\t1\n"
 
 
-def test_the_rows_of_a_rank_that_is_gone_are_kept_even_if_torn(open_log, tmp_path):
+def test_rows_of_an_earlier_rank_are_kept_and_its_incomplete_line_is_dropped(open_log, tmp_path):
     other = open_log(tmp_path, rank=1)
     other.append({"idx": 1, "value": 1})
     other.close()
@@ -116,7 +115,7 @@ def test_changed_settings_are_refused_by_name(open_log, tmp_path):
 
 
 def test_nothing_is_written_before_the_first_row(open_log, tmp_path):
-    """A start that is refused later must not stand in the way of the corrected one."""
+    """After a start that is refused, the corrected command can use the same folder."""
     folder = tmp_path / "run"
     open_log(folder, n=100).close()
     assert not folder.exists()
@@ -124,14 +123,14 @@ def test_nothing_is_written_before_the_first_row(open_log, tmp_path):
     assert RecordLog.written_settings(folder, "certify") == {"n": 200}
 
 
-def test_settings_without_rows_hold_nobody_up(open_log, tmp_path):
-    """As earlier versions left them behind."""
+def test_settings_without_rows_are_replaced(open_log, tmp_path):
+    """Earlier versions left such files."""
     (tmp_path / "certify.settings.json").write_text('{"n": 100}')
     open_log(tmp_path, n=200).append({"idx": 1, "value": 1})
     assert RecordLog.written_settings(tmp_path, "certify") == {"n": 200}
 
 
-def test_rows_whose_settings_are_gone_are_not_gone_on_with(open_log, tmp_path):
+def test_rows_without_their_settings_are_not_continued(open_log, tmp_path):
     open_log(tmp_path, n=100).append({"idx": 1, "value": 1})
     (tmp_path / "certify.settings.json").unlink()
     for settings in ({"n": 100}, {"n": 200}):
@@ -147,7 +146,7 @@ def test_damaged_settings_are_named(open_log, tmp_path, damage):
         open_log(tmp_path)
 
 
-def test_a_damaged_row_is_named_and_can_be_taken_out(open_log, tmp_path):
+def test_a_damaged_row_is_named_and_can_be_deleted(open_log, tmp_path):
     log = open_log(tmp_path)
     for idx in (1, 2, 3):
         log.append({"idx": idx, "value": 1})
@@ -163,7 +162,7 @@ def test_a_damaged_row_is_named_and_can_be_taken_out(open_log, tmp_path):
     assert open_log(tmp_path).finished == {("1",), ("3",)}
 
 
-def test_rows_of_earlier_versions_are_gone_on_with(tmp_path):
+def test_rows_of_earlier_versions_are_continued(tmp_path):
     """They have no column `image`, and their settings no answers."""
     columns, settings = ["idx", "label", "value", "image"], {"n": 1, "answers": {"logits": [1.0, 2.0]}}
     old = RecordLog(tmp_path, "certify", columns[:3], ["idx"], {"n": 1})
@@ -176,7 +175,7 @@ def test_rows_of_earlier_versions_are_gone_on_with(tmp_path):
     assert new.path.read_text() == "idx\tlabel\tvalue\timage\n1\t7\t0.5\t-\n2\t8\t0.5\tabc\n"
 
 
-def test_answers_are_compared_but_for_rounding(tmp_path):
+def test_answers_are_compared_up_to_rounding(tmp_path):
     def opened(*logits):
         return RecordLog(tmp_path, "certify", COLUMNS, ["idx"], {"answers": {"logits": logits}})
 
@@ -196,7 +195,7 @@ def test_other_columns_are_refused(open_log, tmp_path):
         RecordLog(tmp_path, "certify", ["idx", "radius"], ["idx"], {"n": 100})
 
 
-def test_a_missing_row_is_an_error_that_says_how_to_go_on(open_log, tmp_path):
+def test_a_missing_row_is_an_error_that_says_how_to_continue(open_log, tmp_path):
     log = open_log(tmp_path)
     log.append({"idx": 1, "value": 1})
     with pytest.raises(ValueError, match=r"2 rows are missing.*'idx': '2'.*start the same command again"):
@@ -204,40 +203,38 @@ def test_a_missing_row_is_an_error_that_says_how_to_go_on(open_log, tmp_path):
     assert 1 in open_log(tmp_path)  # nothing is lost
 
 
-def test_tabs_and_line_ends_stay_out(open_log, tmp_path):
+def test_values_with_tabs_are_refused(open_log, tmp_path):
     with pytest.raises(ValueError, match="must not hold tabs"):
         open_log(tmp_path).append({"idx": 1, "value": "a\tb"})
 
 
-def test_not_a_number_is_written_as_such(open_log, tmp_path):
+def test_nan_is_written_as_nan(open_log, tmp_path):
     log = open_log(tmp_path)
     log.append({"idx": 1, "value": math.nan})
     log.merge([1])
     assert log.rows() == [{"idx": "1", "value": "nan"}]
 
 
-FULL_DISK = """
-import resource, signal, sys
-from robustsmooth.evaluation.records import RecordLog
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-log = RecordLog(sys.argv[1], "certify", ["idx", "value"], ["idx"], {"n": 100})
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-try:
-    for idx in range(1000):
-        log.append({"idx": idx, "value": "x" * 17})
-except OSError as error:
-    print(error.errno, idx)
-"""
-
-
 def test_a_full_disk_is_an_error_and_keeps_every_finished_row(open_log, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    code, failed = (int(word) for word in done.stdout.split())
-    assert code == errno.EFBIG
+    log = open_log(tmp_path)
+    failed = 0
+
+    def fill():
+        nonlocal failed
+        for failed in range(1000):
+            log.append({"idx": failed, "value": "x" * 17})
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    log.close()
     text = (tmp_path / "certify.rank0.tsv").read_text()
-    assert text.endswith("\n")  # no half line is left
+    assert text.endswith("\n")  # no incomplete line is left
     log = open_log(tmp_path)
     assert log.finished == {(str(idx),) for idx in range(failed)}
     assert failed > 0

@@ -1,4 +1,4 @@
-"""The sweep of smoothed inference: what it writes, what it does not depend on, restarts."""
+"""The measurement of smoothed inference: its rows, what they do not depend on, restarts."""
 
 import csv
 import dataclasses
@@ -63,7 +63,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def test_rows_are_the_votes(tmp_path):
+def test_rows_hold_the_votes(tmp_path):
     sweep(tmp_path)
     data = digits()
     data.setup("test")
@@ -106,7 +106,7 @@ def test_nothing_depends_on_the_number_of_ranks(tmp_path):
     assert sweep(tmp_path / "one") == sweep(tmp_path / "two", devices=2)
 
 
-def test_a_restart_keeps_what_is_there(tmp_path):
+def test_a_restart_keeps_finished_rows(tmp_path):
     whole = sweep(tmp_path / "whole")
     header, *lines = whole.decode().splitlines(keepends=True)
     first = [line for line in lines if int(line.split("\t")[0]) in digits().test_indices[:4]]
@@ -146,12 +146,12 @@ def test_another_network_is_refused(tmp_path):
         sweep(tmp_path, other)
 
 
-def test_attack_looks_at_the_level_and_draws_copy_by_copy(tmp_path):
+def test_the_attack_uses_the_noise_level_and_draws_for_every_copy(tmp_path):
     seen = []
     classifier = network()
     classifier.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
     sweep(tmp_path, classifier, batch_size=10, sigmas=[0.2], samples=[3], attack=EPGD)
-    assert [len(item) for item in seen] == [10] * (1 + 2 * 2 + 3), "clean, 2 steps of 2 copies, 3 looks"
+    assert [len(item) for item in seen] == [10] * (1 + 2 * 2 + 3), "clean, 2 steps of 2 copies, 3 votes"
     data = digits()
     data.setup("test")
     images, labels, indices = data.sample(10)
@@ -189,7 +189,7 @@ def test_the_config_names_the_papers_rules(tmp_path, compose):
     assert isinstance(callback.attack.objective, Expectation)
 
 
-def test_without_noise_one_look_is_enough(tmp_path):
+def test_without_noise_one_vote_is_enough(tmp_path):
     passes = []
     classifier = network(random=False)
     classifier.register_forward_hook(lambda *_: passes.append(1))

@@ -1,4 +1,4 @@
-"""Inference time: what is measured, and how often."""
+"""Inference time: what is measured, and how many times."""
 
 import io
 import json
@@ -57,19 +57,19 @@ def run(folder, network, **options):
 def test_a_vote_takes_its_passes_and_a_pass_is_one(tmp_path):
     network = Counting()
     rows, _ = run(tmp_path, network)
-    clean = [4, 4, 4, 1]  # the accuracy of the bare network
-    fixed, looks = [2], [4] * 3 + [4]  # what tells networks apart; three passes of a vote, and setting up
-    for expected in (clean, fixed, looks, 2 * 3 * [1], 2 * 3 * [4, 4, 4]):  # three images, each twice
+    clean = [4, 4, 4, 1]  # the accuracy of the network without smoothing
+    fixed, votes = [2], [4] * 3 + [4]  # the fingerprint; three passes of a vote, and the setup
+    for expected in (clean, fixed, votes, 2 * 3 * [1], 2 * 3 * [4, 4, 4]):  # three images, each twice
         for size in expected:
             network.batches.remove(size)
-    assert set(network.batches) <= {8}  # whether an image's answer depends on the others
+    assert set(network.batches) <= {8}  # the check whether an image's answer depends on the others
     assert rows["n"].tolist() == [10, 10, 10]
     assert (rows["single_seconds"] >= 0.001).all()
     assert (rows["vote_seconds"] >= 3 * 0.001).all()
     assert rows["device"].str.contains("CPU").all()
 
 
-def test_it_goes_on_where_it_stopped(tmp_path):
+def test_it_continues_where_it_stopped(tmp_path):
     rows, _ = run(tmp_path, Counting())
     network = Counting()
     assert run(tmp_path, network)[0].equals(rows)
@@ -79,7 +79,7 @@ def test_it_goes_on_where_it_stopped(tmp_path):
     assert more[:3].equals(rows)
 
 
-def test_it_says_what_it_found_and_sums_it_up(tmp_path):
+def test_it_prints_its_result_and_writes_a_summary(tmp_path):
     rows, callback = run(tmp_path, Counting())
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["images"] == 3
@@ -87,7 +87,7 @@ def test_it_says_what_it_found_and_sums_it_up(tmp_path):
     assert "median of 3 images" in callback.console.file.getvalue()
 
 
-def test_the_quickest_run_counts():
+def test_the_fastest_run_counts():
     durations = iter([0.03, 0.001, 0.02])
     assert 0.001 <= seconds_of(lambda: time.sleep(next(durations)), torch.device("cpu"), 3) < 0.02
 

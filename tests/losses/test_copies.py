@@ -1,4 +1,4 @@
-"""Losses of noisy copies: NumPy twins, finite differences, what adding terms up means."""
+"""Losses of noisy copies against NumPy references and finite differences, and sums of several terms."""
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def test_weights_of_images():
     terms = {"one": torch.tensor([1.0, 5.0]), "two": torch.tensor([0.0, 2.0])}
     assert mean_terms(terms, torch.tensor([1.0, 0.5]))["loss"].item() == pytest.approx((1 + 3.5) / 1.5)
     assert mean_terms(terms, torch.zeros(2))["loss"] == 0
-    assert set(mean_terms({"one": torch.ones(2)})) == {"loss"}  # nothing is logged twice
+    assert set(mean_terms({"one": torch.ones(2)})) == {"loss"}  # the only term is not logged a second time
 
 
 @pytest.mark.parametrize("make", [lambda: Consistency(weight=-1.0), lambda: Stability(weight=float("nan"))])

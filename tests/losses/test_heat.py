@@ -118,7 +118,7 @@ def test_probes_in_one_pass_equal_one_pass_per_probe(images):
     torch.testing.assert_close(together, apart, rtol=1e-12, atol=0)
 
 
-def test_penalty_lives_in_pixel_space(images):
+def test_the_penalty_is_computed_in_pixel_space(images):
     """Dividing the images by std inside the network multiplies the squared norm by 1 / std^2."""
 
     class Normalize(nn.Module):
@@ -271,8 +271,8 @@ def test_against_a_slow_twin_in_numpy():
     torch.testing.assert_close(ours["loss"], ours["fidelity"] + ours["penalty"])
 
 
-def test_what_is_left_alone(images):
-    """Inputs, the teacher and the images' gradients stay out of it, inside no_grad too."""
+def test_inputs_and_teacher_are_not_changed(images):
+    """The images, their gradients and the teacher stay as they are, also inside no_grad."""
     network = linear()
     target = network(images)
     before = images.clone()

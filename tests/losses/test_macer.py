@@ -1,4 +1,4 @@
-"""MACER's loss against a NumPy twin and finite differences, hinge on finite gaps included."""
+"""MACER's loss against a NumPy reference and finite differences, with its hinge on finite gaps."""
 
 import numpy as np
 import pytest

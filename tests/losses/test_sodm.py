@@ -1,4 +1,4 @@
-"""SODM: eq. 13 against a NumPy twin, eq. 10-12 against autograd, and the mappings' promises."""
+"""SODM: eq. 13 against a NumPy reference, eq. 10-12 against autograd, and properties of the mappings."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_gradient_of_the_loss_is_equation_10():
     torch.testing.assert_close(logits.grad[:, 0], -2.5 * slope * jacobian / 7)
 
 
-def test_beyond_the_threshold_nothing_pulls():
+def test_beyond_the_threshold_the_gradient_is_zero():
     logits = torch.tensor([[[9.0, 0.0]]], requires_grad=True)
     terms = SODMLoss(threshold=0.99)(SoftmaxMapping()(logits), torch.tensor([0]), robust_weight=6.0)
     terms["loss"].backward()
@@ -105,7 +105,7 @@ def random_mapping(seed):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 12))
 def test_dynamic_mapping_keeps_probabilities_and_is_monotone(seed, classes):
-    """Whatever its weights: in [0, 1], sums to one, increasing in the own logit, order kept."""
+    """For any weights it lies in [0, 1], sums to one, increases in its own logit, and keeps the order."""
     mapping = random_mapping(seed)
     logits = 3 * torch.randn(5, classes, dtype=torch.float64)
     scores = mapping(logits).exp()

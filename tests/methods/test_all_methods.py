@@ -1,5 +1,6 @@
-"""What holds for every training method: one test, every row of the registry."""
+"""What holds for every training method: each test runs for every row of the registry."""
 
+import copy
 import os
 import signal
 
@@ -13,6 +14,7 @@ from torch import nn
 from robustsmooth.data import DigitsDataModule
 from robustsmooth.instantiation import instantiate
 from robustsmooth.methods import ClassificationModule, Sun2025Module
+from tests.composing import composed
 from tests.methods.registry import METHODS
 
 STEPS = 8  # four epochs of two batches
@@ -20,7 +22,7 @@ STEPS = 8  # four epochs of two batches
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A checkpoint of the registry's network, as some methods start from one."""
+    """A checkpoint of the registry's network: some methods start from one."""
     from robustsmooth.models import Classifier, Normalize, SmallCNN
 
     torch.manual_seed(7)
@@ -30,9 +32,15 @@ def trained(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=METHODS, ids=lambda method: method.name)
+@pytest.fixture(scope="module", params=METHODS, ids=lambda method: method.name)
 def method(request):
     return request.param
+
+
+ONCE_PER_METHOD = [
+    pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row.variant else []) for row in METHODS
+]
+"""The rows of tests whose result is the same for the variants of a method."""
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +53,14 @@ def votes(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def composed_once(method, trained, votes):
+    return composed("train", *(word.format(trained=trained, votes=votes) for word in method.overrides))
+
+
 @pytest.fixture
-def config(method, compose, trained, votes):
-    return compose("train", *(word.format(trained=trained, votes=votes) for word in method.overrides))
+def config(composed_once):
+    return copy.deepcopy(composed_once)
 
 
 def build(config):
@@ -63,23 +76,15 @@ def fit(config, module, *callbacks, ckpt_path=None, **kwargs):
     return trainer
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory):
-    """Uninterrupted runs, one per method: the trainer, the module, the folder of the checkpoints."""
-    done = {}
-
-    def whole(method, config):
-        if method.name not in done:
-            folder = tmp_path_factory.mktemp(method.name)
-            module = build(config)
-            done[method.name] = (fit(config, module, Checkpoints(folder)), module, folder)
-        return done[method.name]
-
-    return whole
+@pytest.fixture(scope="module")
+def whole(method, composed_once, tmp_path_factory):
+    """An uninterrupted run: the trainer, the module, the folder of the checkpoints."""
+    folder, module = tmp_path_factory.mktemp(method.name), build(composed_once)
+    return fit(composed_once, module, Checkpoints(folder)), module, folder
 
 
 class Checkpoints(Callback):
-    """A checkpoint after every step and after every epoch, as ours are written."""
+    """Writes a checkpoint after every step and after every epoch."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -97,8 +102,8 @@ def assert_equal_states(one, other):
         assert torch.equal(value, other[key]), key
 
 
-def test_trains_and_logs(method, config, runs):
-    trainer, module, _ = runs(method, config)
+def test_trains_and_logs(method, config, whole):
+    trainer, module, _ = whole
     before = build(config).network.state_dict()
     assert trainer.global_step == STEPS
     moved = [key for key, value in module.network.state_dict().items() if not torch.equal(value, before[key])]
@@ -107,15 +112,15 @@ def test_trains_and_logs(method, config, runs):
         assert torch.isfinite(trainer.callback_metrics[key]), key
 
 
-@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable.*")  # our sampler is
+@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable.*")  # our sampler can be resumed
 @pytest.mark.parametrize("checkpoint", ["step=3", pytest.param("epoch=1", marks=pytest.mark.slow)])
-def test_resumes_exactly(method, config, runs, tmp_path, checkpoint):
-    """And so a second run of the same config is the same, whatever the process starts with."""
-    _, whole, folder = runs(method, config)
-    torch.manual_seed(123)  # whatever the new process starts with does not matter
+def test_resumes_exactly(config, whole, tmp_path, checkpoint):
+    """Therefore a second run of the same config is the same, too."""
+    _, uninterrupted, folder = whole
+    torch.manual_seed(123)  # the random state of the new process does not matter
     resumed = instantiate(config.method)
     fit(config, resumed, Checkpoints(tmp_path), ckpt_path=folder / f"{checkpoint}.ckpt")
-    assert_equal_states(whole.state_dict(), resumed.state_dict())
+    assert_equal_states(uninterrupted.state_dict(), resumed.state_dict())
     ends = [torch.load(item / f"step={STEPS}.ckpt", weights_only=True) for item in (folder, tmp_path)]
     one, other = (end["optimizer_states"][0]["state"] for end in ends)
     assert one.keys() == other.keys()
@@ -123,6 +128,7 @@ def test_resumes_exactly(method, config, runs, tmp_path, checkpoint):
         assert_equal_states(*({k: torch.as_tensor(v) for k, v in s.items()} for s in (state, other[key])))
 
 
+@pytest.mark.parametrize("method", ONCE_PER_METHOD, indirect=True)
 def test_loss_falls_on_a_tiny_set(method, config):
     module = build(config)
     data = instantiate(config.data)
@@ -142,7 +148,7 @@ def test_loss_falls_on_a_tiny_set(method, config):
     assert losses[-1] < method.falls_to * losses[0]
 
 
-def test_leaves_the_batch_alone(config):
+def test_the_batch_is_not_changed(config):
     module = build(config)
     data = instantiate(config.data)
     batch = data.convert(next(iter(data.train_dataloader())))
@@ -161,15 +167,16 @@ NEWER = ("stability", "consistency", "smoothmix", "cat_rs", "sun2025", "denoiser
     "method", [method for method in METHODS if method.name in NEWER], ids=lambda method: method.name
 )
 def test_a_killed_training_goes_on_to_the_same_weights(method, trained, votes, call, monkeypatch, tmp_path):
-    """SIGKILL in the middle of the third of four epochs, in the command itself."""
+    """SIGKILL in the middle of the second of two epochs, in the command itself."""
     words = [word.format(trained=trained, votes=votes) for word in method.overrides]
+    words += ["trainer.max_epochs=2"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     child = os.fork()
     if child == 0:
         step = ClassificationModule.training_step
 
         def deadly(self, batch, batch_idx):
-            if self.global_step == 5:
+            if self.global_step == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(self, batch, batch_idx)
 
@@ -177,13 +184,13 @@ def test_a_killed_training_goes_on_to_the_same_weights(method, trained, votes, c
             monkeypatch.setattr(ClassificationModule, "training_step", deadly)
             call("train", *words, "save_every_steps=1", f"hydra.run.dir={killed}")
         finally:
-            os._exit(1)  # it was to be killed
+            os._exit(1)  # not reached: it is killed
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
-    for folder in (killed, whole):
-        call("train", *words, "save_every_steps=1", f"hydra.run.dir={folder}")
+    assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    call("train", *words, "save_every_steps=1", f"hydra.run.dir={killed}")
+    call("train", *words, f"hydra.run.dir={whole}")
     ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (killed, whole)]
-    assert ends[0]["global_step"] == STEPS
+    assert [end["global_step"] for end in ends] == [4, 4]
     assert_equal_states(*(end["state_dict"] for end in ends))
 
 
@@ -198,6 +205,7 @@ class SaveRank(Callback):
 
 @pytest.mark.ddp
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # one channel
+@pytest.mark.parametrize("method", ONCE_PER_METHOD, indirect=True)
 def test_two_ranks_stay_in_step(config, tmp_path):
     config.trainer.max_epochs = 2
     if "time_steps" in config.method:
@@ -233,7 +241,7 @@ class SaveImages(Callback):
     ],
 )
 def test_two_ranks_draw_the_images_of_one_process(name, words, compose, trained, tmp_path):
-    (method,) = (each for each in METHODS if each.name == name)
+    (method,) = (row for row in METHODS if row.name == name)
     given = [word.format(trained=trained) for word in method.overrides]
     config = compose("train", *given, *words, "method.discard_below=0.2")
     for devices in (1, 2):
@@ -242,13 +250,13 @@ def test_two_ranks_draw_the_images_of_one_process(name, words, compose, trained,
     alone, *ranks = (torch.load(tmp_path / f"{file}.pt") for file in ("1-0", "2-0", "2-1"))
     assert torch.equal(torch.cat(ranks, dim=1).sort(dim=1).values, alone.sort(dim=1).values)
     drawn = alone[-2:].flatten()
-    assert len(drawn.unique()) < 20  # of 40: some are dropped, others come twice
+    assert len(drawn.unique()) < 20  # of 40: some are dropped, others are drawn twice
 
 
 @pytest.mark.ddp
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 def test_two_ranks_count_the_votes_of_one_process(compose, monkeypatch, tmp_path):
-    """Before the first step, when the networks are still equal: a seed that differed by rank would show."""
+    """Before the first step, while the networks are equal: a seed that differs between ranks would show."""
     count = Sun2025Module._right_votes
 
     def kept(self, network, votes, purpose, *rest):
@@ -257,7 +265,7 @@ def test_two_ranks_count_the_votes_of_one_process(compose, monkeypatch, tmp_path
         return right
 
     monkeypatch.setattr(Sun2025Module, "_right_votes", kept)
-    (method,) = (each for each in METHODS if each.name == "sun2025")
+    (method,) = (row for row in METHODS if row.name == "sun2025")
     words = [
         "method.warmup_epochs=0",
         "trainer.max_epochs=1",
@@ -267,16 +275,16 @@ def test_two_ranks_count_the_votes_of_one_process(compose, monkeypatch, tmp_path
     config = compose("train", *method.overrides, *words)
     for devices in (1, 2):
         module = build(config)
-        module.network.network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # which noise does move
+        module.network.network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # whose answers noise changes
         fit(config, module, **({"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}))
     for purpose, votes in (("discard", 20), ("reweight", 16)):
         alone, *ranks = (torch.load(tmp_path / f"{purpose}-{file}.pt") for file in ("1-0", "2-0", "2-1"))
-        assert ((alone > 0) & (alone < votes)).sum() >= 8  # votes that other noise would change
+        assert ((alone > 0) & (alone < votes)).sum() >= 8  # undecided: other noise changes them
         assert all(torch.equal(alone, rank) for rank in ranks)
 
 
 def test_config_round_trip(config, tmp_path):
-    """The resolved config that a run saves builds the same module, and binds without surplus keys."""
+    """The resolved config that a run saves builds the same module; unknown keys are refused."""
     path = tmp_path / "config.yaml"
     path.write_text(OmegaConf.to_yaml(config, resolve=True))
     first, second = build(config), build(OmegaConf.load(path))

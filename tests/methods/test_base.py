@@ -1,4 +1,4 @@
-"""ClassificationModule: what it does with what a method returns."""
+"""ClassificationModule: how it logs and checks what a method returns."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ class Method(ClassificationModule):
 
 
 def test_what_is_logged_is_on_the_device_of_the_module(monkeypatch):
-    """Several GPUs reduce it, and NCCL reduces no CPU tensor. No second device here but `meta`."""
+    """NCCL reduces it over several GPUs and needs it on the GPU. Here the second device is `meta`."""
     network = nn.Linear(4, 3)
     network.num_classes = 3
     method = Method(network, partial(torch.optim.SGD, lr=0.1)).to("meta")
@@ -53,7 +53,7 @@ def test_extra_images_without_labels_need_a_method_that_can_do_without(compose, 
         module.on_fit_start()
 
 
-def test_a_network_that_has_diverged_is_not_saved_but_a_mask_of_infinities_may_be():
+def test_a_diverged_network_is_not_saved_and_buffers_may_be_infinite():
     network = nn.Linear(4, 3)
     network.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
     watch, trainer = StopAtDivergence(), SimpleNamespace(current_epoch=2)

@@ -1,4 +1,4 @@
-"""Compiled training is the same training, leaves the same checkpoints, and leaves the process alone."""
+"""Compiled training gives the same weights and checkpoints, and does not change global state."""
 
 import pytest
 import pytorch_lightning as pl
@@ -120,7 +120,7 @@ def test_training_is_compiled_and_validation_is_not(compose):
     assert watch.passes["val"] == 0
 
 
-def test_copies_of_a_compiled_network_are_plain():
+def test_copies_of_a_compiled_network_are_not_compiled():
     import copy
 
     network = nn.Linear(2, 2)

@@ -1,4 +1,4 @@
-"""Which loss and which noise a method trains with is a choice; the numbers are those of the formulas."""
+"""A method can train with any loss of noisy copies and any noise; the values are those of the formulas."""
 
 from copy import deepcopy
 from functools import partial
@@ -21,13 +21,13 @@ def seen(method):
     return [inputs for inputs, _, _ in method.network.calls]
 
 
-def test_gaussian_noise_is_the_addressed_normal_numbers_to_the_last_digit():
+def test_gaussian_noise_equals_the_addressed_normal_numbers_exactly():
     (inputs,) = seen(GaussianModule(Network(), SGD, sigma=0.3, copies=2, seed=5))
     numbers = BatchRandomness(5, "train/noise", 0, 0, 0).normal(batch().images, 2)
     assert torch.equal(inputs, (batch().images + 0.3 * numbers).flatten(0, 1))
 
 
-def test_uniform_noise_is_trained_with():
+def test_a_method_can_train_with_uniform_noise():
     method = GaussianModule(Network(), SGD, sigma=0.3, copies=200, noise=UniformNoise)
     noises = seen(method)[0].unflatten(0, (200, 6)) - batch().images
     assert noises.abs().max() <= 3**0.5 * 0.3 + 1e-6
@@ -78,7 +78,7 @@ def test_consistency_on_smoothadvs_images(compose):
         torch.testing.assert_close(result[name], expected[name])
 
 
-def test_stability_looks_at_the_clean_images_in_a_pass_of_their_own(compose):
+def test_stability_evaluates_the_clean_images_in_a_separate_pass(compose):
     method = GaussianModule(
         Network(), SGD, sigma=0.25, loss=instantiate(compose("train", "loss=stability").loss)
     )
@@ -87,7 +87,7 @@ def test_stability_looks_at_the_clean_images_in_a_pass_of_their_own(compose):
     assert clean.shape == noisy.shape
 
 
-def test_warmup_shortens_the_step_too(compose):
+def test_warmup_scales_the_step_size_too(compose):
     cfg = compose(
         "train", "method=smoothadv", "attack.step_size=0.2", "attack.epsilon=0.4", "method.warmup_epochs=4"
     )
@@ -114,8 +114,8 @@ def test_a_loss_that_compares_copies_needs_two():
         (0.25, 0, "must be at least 1, got 0"),
     ],
 )
-def test_noise_that_is_none_is_refused(sigma, copies, sentence):
-    """A method of one's own that forgets its noise level, or asks for no copies."""
+def test_a_zero_noise_level_and_zero_copies_are_refused(sigma, copies, sentence):
+    """For example in a user's own method that forgets its noise level."""
     method = NaturalModule(Network(), SGD, sigma=sigma)
     with pytest.raises(ValueError, match=sentence):
         method.noises(batch().images, copies)

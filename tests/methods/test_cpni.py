@@ -1,4 +1,4 @@
-"""CPNIModule: the losses against NumPy twins, and what the attack and the optimiser are given."""
+"""CPNIModule: the losses against NumPy references, and the arguments of the attack and the optimiser."""
 
 from functools import partial
 from math import sqrt
@@ -92,8 +92,8 @@ def test_either_is_equation_22():
     many = batch(500)
     images, labels, _ = (item.numpy() for item in many)
     adversarial = numpy_pgd(module.network, images.astype(float), labels)
-    lots = module.randomness("bernoulli").uniform(many.images.flatten(1)[:, 0])[0].numpy()
-    chosen = lots < 0.4
+    numbers = module.randomness("bernoulli").uniform(many.images.flatten(1)[:, 0])[0].numpy()
+    chosen = numbers < 0.4
     assert abs(chosen.sum() - 200) < 5 * sqrt(500 * 0.4 * 0.6)
     eta = 0.2 * module.randomness("noise").normal(many.images)[0].numpy()
     eta = eta + chosen[:, None, None, None] * (adversarial - images)
@@ -102,7 +102,7 @@ def test_either_is_equation_22():
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_either_with_certain_lots(weight):
+def test_either_with_probability_zero_or_one(weight):
     module = CPNIModule(LinearNetwork(), SGD, attack=LINF, mixture="either", adversarial_weight=weight)
     images, labels, _ = (part.numpy() for part in batch())
     seen = numpy_pgd(module.network, images.astype(float), labels) if weight else images
@@ -111,7 +111,7 @@ def test_either_with_certain_lots(weight):
 
 
 def test_every_step_logs_the_same_keys(monkeypatch):
-    """Ranks reduce what they logged in the order of logging, also where a lot chose no image."""
+    """Ranks reduce the keys in the order of logging, also in a step in which no image was chosen."""
     monkeypatch.setattr(CPNIModule, "trainer", SimpleNamespace(optimizers=[]))
     logged = []
     for weight in (1e-9, 1.0):
@@ -146,7 +146,7 @@ def test_gradients_reach_weights_and_strengths():
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_zero_strengths_train_as_the_plain_network():
+def test_zero_strengths_train_like_the_network_without_noise():
     zero, quiet = noisy_classifier(scale=0.0), noisy_classifier(scale=0.25)
     first = CPNIModule(zero, SGD, attack=LINF, sigma=0.1).training_loss(batch(size=(1, 8, 8)))["loss"]
     with silenced(quiet):
@@ -171,7 +171,7 @@ def test_strengths_have_their_own_weight_decay():
     )
 
 
-def test_epgd_draws_the_networks_noise_anew_for_each_copy():
+def test_epgd_draws_new_noise_of_the_network_for_each_copy():
     """A pass with more than one copy of the batch would share one draw of the weights."""
     attack = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=3)
     network = noisy_classifier()
@@ -185,7 +185,7 @@ def test_epgd_draws_the_networks_noise_anew_for_each_copy():
     assert plain.attack.copies_per_pass == attack.copies_per_pass
 
 
-def test_the_same_step_gives_the_same_loss_and_another_step_another():
+def test_the_loss_is_reproducible_and_differs_between_steps():
     losses = []
     for index in (0, 0, 1):
         module = CPNIModule(noisy_classifier(), SGD, attack=LINF, sigma=0.1, mixture="either")

@@ -1,4 +1,4 @@
-"""HeatSmoothingModule: no labels, a frozen teacher, time steps that begin where they should."""
+"""HeatSmoothingModule: no labels, a frozen teacher, and the start of each time step."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ def test_labels_never_reach_the_loss():
 
     heat = module(noise_probability=0.5)
     terms = heat.training_loss(Batch(images(), Forbidden(), torch.arange(8)))
-    assert set(terms) == {"loss", "fidelity", "penalty"}  # no logits, so no metric of labels either
+    assert set(terms) == {"loss", "fidelity", "penalty"}  # no logits, therefore no accuracy
     terms["loss"].backward()
 
 
@@ -91,7 +91,7 @@ def test_share_of_noisy_images(probability, low, high):
 
 
 class Watch(Callback):
-    """What every training step has: the rate, the teacher, the momentum buffers' sum."""
+    """For every training step: the learning rate, the teacher, the sum of the momentum buffers."""
 
     def __init__(self):
         self.rates, self.teachers, self.fresh, self.students = [], [], [], []
@@ -124,7 +124,7 @@ def test_time_steps(student):
 
 
 @pytest.mark.parametrize("student", ["copy", "random"])
-def test_that_the_student_is_not_the_given_network_is_said(caplog, student):
+def test_a_student_that_does_not_start_from_the_given_network_is_reported(caplog, student):
     fit(module(time_steps=2, student=student), 2)
     assert ("starts from random weights in each of the 2 time steps of 1 epochs" in caplog.text) == (
         student == "random"

@@ -1,4 +1,4 @@
-"""The recipes are the papers' settings, whatever the methods' own defaults become."""
+"""The recipes are the papers' settings, independent of the methods' defaults."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -122,7 +122,7 @@ def test_recipe(recipe, compose):
 
 
 VARIANTS = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}
-"""Methods with their own name, so that a sweep can have both."""
+"""Methods with a name of their own, so that one sweep can contain both."""
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_variant_has_its_methods_recipe(variant, data, compose):
         assert config.method.get(key) == base.method.get(key)
 
 
-def test_heat_from_an_adversarial_network_says_which(compose):
+def test_heat_needs_the_adversarial_network_to_start_from(compose):
     assert compose("train", "method=heat_adversarial", "data=imagenet").model.checkpoint is None
 
 
@@ -157,7 +157,7 @@ def test_attacks_count_among_the_passes_that_fit_into_the_minutes(method, compos
     assert config.method.scheduler.step_size == round(50 * config.trainer.max_epochs / 150)
 
 
-def test_the_command_line_wins(compose):
+def test_the_command_line_overrides_the_recipe(compose):
     config = compose("train", "method=heat", "data=imagenet", "loss.num_probes=6", "model.checkpoint=mine")
     assert config.loss.num_probes == 6
     assert config.method.start == "mine"

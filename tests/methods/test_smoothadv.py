@@ -1,4 +1,4 @@
-"""SmoothAdvModule and AdversarialModule: Pseudocode 1, and what reaches the attack."""
+"""SmoothAdvModule and AdversarialModule: Pseudocode 1, and the arguments of the attack."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +33,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Spy:
-    """An attack that shifts the images and remembers what it was given."""
+    """An attack that shifts the images and records its arguments."""
 
     epsilon: float = 0.5
     seen: list = field(default_factory=list)
@@ -76,7 +76,7 @@ def test_one_noisy_copy_in_the_loss_while_the_attack_uses_all():
 
 
 @pytest.mark.parametrize("attack", [PGD_L2, DDN(epsilon=0.5, steps=2, objective=PlugIn())])
-def test_attack_in_eval_mode_and_without_traces(attack):
+def test_the_attack_runs_in_eval_mode_and_leaves_no_gradients(attack):
     method = module(attack=attack)
     before = {key: value.clone() for key, value in method.network.norm.state_dict().items()}
     method.training_loss(batch())
@@ -135,7 +135,7 @@ def test_self_training_labels_and_weighs_the_extra_images():
     assert len(method.parameter_groups()) == 4  # the labeler is not trained
 
 
-def test_extra_weight_one_counts_all_alike_and_zero_none():
+def test_with_extra_weight_one_all_images_count_equally_and_with_zero_none():
     mixed = batch((0, 1, 2, UNLABELED, UNLABELED, UNLABELED))
     losses = []
     for weight in (0.0, 1.0):

@@ -1,4 +1,4 @@
-"""MACER and SODMModule: noisy copies into the loss, beta's schedule, the mapping's own optimiser."""
+"""MACER and SODMModule: the loss of noisy copies, the schedule of beta, the optimiser of the mapping."""
 
 from copy import deepcopy
 from functools import partial
@@ -106,7 +106,7 @@ def test_mapping_update_lowers_its_loss_and_touches_nothing_else():
     method.network.calls.clear()
     method.update_mapping(batch())
     copies = [len(inputs) // 6 for inputs, _, _ in method.network.calls]
-    assert copies == [4, 4, 2]  # 10 noisy copies, a training step's worth at a time
+    assert copies == [4, 4, 2]  # 10 noisy copies, in passes of the size of a training step
     assert not any(training or enabled for _, training, enabled in method.network.calls)
     assert loss() < before
     assert all(torch.equal(value, network[key]) for key, value in method.network.state_dict().items())

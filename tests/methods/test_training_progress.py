@@ -1,4 +1,4 @@
-"""What a training says while its output is no terminal."""
+"""The messages of a training whose output is not a terminal."""
 
 import io
 import logging
@@ -9,7 +9,7 @@ from rich.console import Console
 from robustsmooth.methods import TrainingProgress, training_progress
 
 
-def test_a_line_a_minute_with_the_time_left(monkeypatch, tmp_path):
+def test_every_minute_a_line_with_the_time_left(monkeypatch, tmp_path):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(training_progress.time, "perf_counter", lambda: clock.now)
     steps = SimpleNamespace(current=SimpleNamespace(ready=0))

@@ -1,4 +1,4 @@
-"""Checkpoints in the forms that researchers have them, against networks written by hand here."""
+"""Checkpoints in the formats of published code, against networks written by hand here."""
 
 import argparse
 import logging
@@ -67,7 +67,7 @@ def published(widths, blocks, shortcut="downsample", head="fc", classes=10, proj
 
 
 def reference(state, images, shortcut="downsample", head="fc"):
-    """The same network, spelt out: stages of two-convolution blocks, mean over pixels, linear."""
+    """The same network, written out: stages of two-convolution blocks, mean over pixels, linear layer."""
 
     def batch_norm(name, features):
         statistics = [state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
@@ -121,7 +121,7 @@ def close(actual, expected):
     assert torch.allclose(actual, expected, atol=1e-4 * expected.abs().max())
 
 
-# ------------------------------------------------------------------ the field's conventions
+# ------------------------------------------------------------------ formats of published code
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_zoo_with_projections(tmp_path):
 
 
 def test_trades(tmp_path):
-    """A WideResNet with its published names, and the block that its code makes but never uses."""
+    """A WideResNet with its published names, and the block that its code creates and never uses."""
     state = {}
     conv(state, "conv1", 3, 16, 3)
     inside = 16
@@ -257,7 +257,7 @@ def test_a_centre_layer_beside_the_network(tmp_path):
 
 
 def test_of_two_copies_the_one_with_the_shorter_prefix(tmp_path):
-    """Such as a running average beside the network itself."""
+    """For example a running average of the weights beside the network itself."""
     state, average = published(**COHEN), published(**COHEN)
     torch.save({**prefixed("average.module.", average), **prefixed("model.", state)}, tmp_path / "c.pt")
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), reference(state, IMAGES))
@@ -281,7 +281,7 @@ def test_old_files_without_counters_and_in_half_precision(tmp_path):
 
 
 def test_torchvision_weights(monkeypatch):
-    """torchvision's own table of weights, its download put aside."""
+    """torchvision's own table of weights, with a stub in place of the download."""
     from torchvision.models import ResNet18_Weights, resnet18
 
     theirs, asked = resnet18(), []
@@ -437,7 +437,7 @@ def test_mismatches_are_listed(tmp_path):
     assert "of another shape (conv1.weight is 16x3x3x3 in the file and 64x3x3x3 here" in wider
 
 
-def test_another_networks_file(tmp_path):
+def test_a_file_of_another_network(tmp_path):
     torch.save({"encoder.weight": torch.zeros(3), "decoder.bias": torch.zeros(2)}, tmp_path / "c.pt")
     text = message(tmp_path / "c.pt", CifarResNet(8))
     assert "2 keys that the network does not have (decoder.bias, encoder.weight)" in text
@@ -468,7 +468,7 @@ def test_truncated(tmp_path, name):
 
 
 def test_truncated_in_the_old_format(tmp_path):
-    """As the field's published files are: before PyTorch 1.6 a checkpoint was no zip archive."""
+    """As in many published files: before PyTorch 1.6 a checkpoint was not a zip archive."""
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
     torch.save({"state_dict": published(**COHEN)}, path, _use_new_zipfile_serialization=False)

@@ -1,4 +1,4 @@
-"""Denoisers in front of a classifier: what is composed, what loads, what trains."""
+"""Denoisers in front of a classifier: composition, checkpoints, training."""
 
 from functools import partial
 
@@ -126,7 +126,7 @@ def save(network, path):
     return str(path)
 
 
-def test_a_denoised_classifier_comes_back_whole(tmp_path):
+def test_a_denoised_classifier_is_saved_and_loaded_as_a_whole(tmp_path):
     whole = classifier(randomised(small()).eval())
     place = save(whole, tmp_path / "whole.ckpt")
     statistics = {"mean": [0.3], "std": [0.4]}
@@ -161,7 +161,7 @@ def method(objective, **options):
 
 
 @pytest.mark.parametrize("objective", ["mse", "stability"])
-def test_the_objectives_need_no_labels_and_train_the_denoiser_alone(objective):
+def test_the_objectives_need_no_labels_and_train_only_the_denoiser(objective):
     module = method(objective).train()
     batch = Batch(IMAGES, torch.full((6,), -1), torch.arange(6))
     loss = module.training_loss(batch)["loss"]

@@ -85,7 +85,7 @@ def test_what_the_network_gets_for_the_timestep():
     assert given[1].tolist() == pytest.approx([plain.timestep / 4] * 2)
 
 
-def test_a_predicted_variance_and_an_output_object_are_opened():
+def test_a_predicted_variance_and_an_output_object_are_unpacked():
     images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
     plain = OneStepDiffusion(Ideal("linear"), 0.25)(images)
     torch.testing.assert_close(OneStepDiffusion(Ideal("linear", extra=3), 0.25)(images), plain)

@@ -8,7 +8,7 @@ from robustsmooth.models import Ensemble
 
 
 class Fixed(nn.Module):
-    """A network with known answers, which counts how often it is asked."""
+    """A network with known answers, which counts its passes."""
 
     num_classes = 3
 
@@ -32,7 +32,7 @@ def test_the_mean_of_the_logits():
     torch.testing.assert_close(logits, torch.tensor([ONE, TWO, THREE]).mean(dim=0))
 
 
-def test_a_consensus_decides_alone():
+def test_a_consensus_of_the_first_networks_decides():
     """The first two agree on the first image and not on the second."""
     members = [Fixed(ONE), Fixed(TWO), Fixed(THREE)]
     logits = Ensemble(members, consensus=2)(IMAGES)

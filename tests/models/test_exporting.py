@@ -1,4 +1,4 @@
-"""Files for other programs: they hold the same function, and what is needed to rebuild it."""
+"""Exported files hold the same function, and what is needed to build the network again."""
 
 import json
 import random
@@ -33,7 +33,7 @@ def trained(channels_last=False):
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("images", [1, 5])
 def test_onnx_computes_the_same(tmp_path, channels_last, images):
-    """Judged by ONNX's own reference implementation, in NumPy, for any number of images."""
+    """Compared with ONNX's reference implementation in NumPy, for several numbers of images."""
     network = trained(channels_last)
     save_onnx(network, (3, 32, 32), tmp_path / "new" / "a.onnx")
     model = onnx.load(tmp_path / "new" / "a.onnx")
@@ -76,7 +76,7 @@ def test_safetensors_hold_the_network_and_its_config(tmp_path):
         assert torch.allclose(again(images), network(images), atol=1e-5)
 
 
-def test_a_damaged_safetensors_file_is_refused_and_others_may_read_a_whole_one(tmp_path):
+def test_a_damaged_safetensors_file_is_refused_and_a_complete_one_is_readable_by_others(tmp_path):
     path = tmp_path / "a.safetensors"
     network = build_classifier(SmallCNN(10), 10)
     save_safetensors(network, path, {"model": {}, "data": {}})

@@ -1,4 +1,4 @@
-"""The networks: published sizes, gradients everywhere, one image at a time or many."""
+"""The networks: published sizes, gradients of every parameter, independence of the batch."""
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ def test_gradient_reaches_every_parameter_and_the_image(network_and_shape):
     network, shape = network_and_shape
     for name, parameter in network.named_parameters():
         if name.endswith("weight") and not parameter.any():
-            nn.init.ones_(parameter)  # timm closes its residual branches at the start
+            nn.init.ones_(parameter)  # timm initialises its residual branches with zero
     images = torch.randn(8, *shape, requires_grad=True)
     nn.functional.cross_entropy(network(images), torch.arange(8)).backward()
     assert images.grad.abs().amax(dim=(1, 2, 3)).min() > 0
@@ -122,7 +122,7 @@ def test_gradient_reaches_every_parameter_and_the_image(network_and_shape):
 
 
 def test_activations_keep_their_scale_at_the_start():
-    """He initialisation: a deep network neither dies nor explodes."""
+    """He initialisation: activations neither vanish nor explode in a deep network."""
     logits = CifarResNet(110).train()(torch.randn(16, 3, 32, 32))
     assert 0.05 < logits.std() < 20
 

@@ -1,4 +1,4 @@
-"""Noise layers: each formula against an independent NumPy twin, and what must stay exactly as it was."""
+"""Noise layers: each formula against a NumPy reference, and what they must not change."""
 
 import copy
 from functools import partial
@@ -37,7 +37,7 @@ def images(count: int = 5) -> torch.Tensor:
 
 
 def perturbations(noise: ParametricNoise, value: torch.Tensor, one_by_one: bool) -> np.ndarray:
-    """Draws of the noise alone, ``(DRAWS, n)``: pass by pass as on a weight, or as on a batch."""
+    """Draws of the noise, ``(DRAWS, n)``: one per pass as for a weight, or one per image of a batch."""
     torch.manual_seed(3)
     with torch.no_grad():
         if one_by_one:
@@ -85,7 +85,7 @@ def test_sampled_covariance_is_d_plus_l_lt(granularity, rank, scaling):
     assert np.all(np.abs(found - expected) < 5 * error)
     assert np.all(np.abs(sample.mean(0)) < 5 * np.sqrt(variances / DRAWS))
     if rank:
-        assert np.any(np.abs(expected - np.diag(variances)) > 20 * error), "no correlation to be found"
+        assert np.any(np.abs(expected - np.diag(variances)) > 20 * error), "no correlation was found"
 
 
 def test_pni_is_alpha_times_normal_noise_of_the_weights_spread():
@@ -178,7 +178,7 @@ def test_one_weight_draw_per_pass_and_one_activation_draw_per_image():
 
 
 def test_activation_noise_does_not_depend_on_the_other_images():
-    """The strength of an image's noise is the same whatever its neighbours look like."""
+    """The strength of an image's noise does not depend on the other images."""
     noisy = NoiseLayers(input=ParametricNoise, output=ParametricNoise)(classifier())
     answers = []
     for neighbours in (images(3), 1000 * images(3)):

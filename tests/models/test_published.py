@@ -55,7 +55,7 @@ def test_every_entry_of_the_registry_can_be_composed(compose):
         assert cfg.model.normalization in NORMALIZATIONS
 
 
-def test_what_needs_a_browser_says_what_to_download_and_where_to_put_it(tmp_path, monkeypatch):
+def test_the_error_says_what_to_download_by_hand_and_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTSMOOTH_CACHE", str(tmp_path))
     with pytest.raises(
         ValueError, match=r"with a browser: open https://drive.google.com/.*put .*noise_0.25"
@@ -77,7 +77,7 @@ def test_a_network_is_fetched_once_and_opened_by_its_name(registry, tmp_path, co
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["net.pth.tar"]
 
 
-def test_an_unrecorded_hash_needs_a_word_of_the_user(registry):
+def test_an_unrecorded_hash_must_be_confirmed_by_the_user(registry):
     registry(sha256=None)
     with pytest.raises(ValueError, match=r"nothing verifies what file://.* add unverified=true"):
         robustsmooth.load("published:net")
@@ -90,7 +90,7 @@ def test_another_file_than_the_recorded_one_is_refused(registry):
         robustsmooth.load("published:net", unverified=True)
 
 
-def test_a_source_that_is_gone_is_a_sentence_and_leaves_nothing(registry, tmp_path):
+def test_a_failed_download_is_one_sentence_and_leaves_no_file(registry, tmp_path):
     registry(source=(tmp_path / "gone.pt").as_uri())
     with pytest.raises(ValueError, match=r"could not download file://.*gone.pt .*by hand"):
         fetch(published("net"))
@@ -108,13 +108,13 @@ def test_an_accuracy_far_from_the_expected_one_is_an_error(registry, compose):
         open_run(compose("certify", "checkpoint=published:net"))
 
 
-def test_an_accuracy_near_the_expected_one_is_none():
+def test_an_accuracy_near_the_expected_one_is_no_error():
     datamodule = DigitsDataModule(channels=1)
     network = build_classifier(SmallCNN(10), 10)
     accuracy = sanity_check(network, datamodule)
     assert sanity_check(network, datamodule, expected=accuracy + 0.02) == accuracy
 
 
-def test_the_registry_is_plain_text_that_others_can_read():
+def test_the_registry_is_plain_text():
     text = (module.resources.files("robustsmooth.models") / "published.yaml").read_text(encoding="utf-8")
     assert set(yaml.safe_load(text)) == {"_families", "networks"}

@@ -9,7 +9,7 @@ from robustsmooth.models import sanity_check
 
 
 class Oracle(nn.Module):
-    """Knows the labels of the digits' test split by their pixels, and errs on purpose."""
+    """Finds the labels of the digits' test images by their pixels, and makes errors on purpose."""
 
     def __init__(self, data, wrong_below):
         super().__init__()
@@ -31,7 +31,7 @@ def digits(**settings):
     return DigitsDataModule(num_classes=10, channels=1, val_images=180, **settings)
 
 
-def test_accuracy_is_printed_and_the_network_left_as_it_was(capsys):
+def test_accuracy_is_printed_and_the_network_is_not_changed(capsys):
     data = digits()
     network = Oracle(data, wrong_below=91).train()
     accuracy = sanity_check(network, data, images=364)
@@ -40,13 +40,13 @@ def test_accuracy_is_printed_and_the_network_left_as_it_was(capsys):
     assert capsys.readouterr().out == "clean accuracy on 364 test images: 75.0 %\n"
 
 
-def test_images_are_those_that_are_evaluated(capsys):
+def test_it_uses_the_images_that_are_evaluated(capsys):
     data = digits(subset=Subset(indices="100:200"))
     assert sanity_check(Oracle(data, wrong_below=100), data, images=200) == 1.0
     assert "100 test images: 100.0 %" in capsys.readouterr().out
 
 
-def test_a_network_that_guesses_is_pointed_out(capsys):
+def test_a_network_that_only_guesses_is_reported(capsys):
     data = digits()
     sanity_check(Oracle(data, wrong_below=364), data)
     assert "0.0 %; that is close to guessing: is model.normalization right?" in capsys.readouterr().out
@@ -59,7 +59,7 @@ def test_a_network_that_answers_nan_is_refused():
         sanity_check(broken, digits(), 50)
 
 
-def test_before_training_no_test_image_is_seen(capsys):
+def test_before_training_no_test_image_is_used(capsys):
     data = digits()
     constant = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     sanity_check(constant, data, 50, split="val")
@@ -67,7 +67,7 @@ def test_before_training_no_test_image_is_seen(capsys):
     assert "test" not in data._parts
 
 
-def test_data_that_are_fetched_are_fetched_before(monkeypatch, capsys):
+def test_data_are_downloaded_first(monkeypatch, capsys):
     data = digits()
     monkeypatch.setattr(data, "prepare_data", lambda: print("fetched"))
     sanity_check(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, 50)

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole after a kill, refused when damaged, the one before kept."""
+"""Checkpoint files are complete after a kill and refused if damaged; the previous one is kept."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def test_a_damaged_file_is_refused_or_loads_the_same(tmp_path):
     assert refused > 100
 
 
-def test_the_last_but_one_stays_under_another_name(tmp_path):
+def test_the_last_but_one_is_kept_under_another_name(tmp_path):
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for value in range(3):
         FILES.save_checkpoint(content(value), last)
@@ -84,6 +84,6 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, trial):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     value_of(last)
-    FILES.save_checkpoint(content(7, 500_000), last)  # over what the kill may have left
+    FILES.save_checkpoint(content(7, 500_000), last)  # in place of what the kill may have left
     assert value_of(last) == 7
     assert {path.name for path in tmp_path.iterdir()} <= {"last.ckpt", "previous.ckpt", "last.ckpt.tmp"}

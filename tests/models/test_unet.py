@@ -1,4 +1,4 @@
-"""The UNet of diffusion models: its layers against a written list, its output against a slow twin."""
+"""The UNet of diffusion models: its layers against a written list, its output against a slow reference."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_the_configs_have_the_published_numbers_of_parameters(name, millions, co
     assert {"schedule", "timesteps", "rescale_timesteps"} <= config.keys()
 
 
-# ------------------------------------------------------------------ the slow twin, NumPy in float64
+# ------------------------------------------------------------------ the slow reference, NumPy in float64
 
 
 def normalised(features, weight, bias):

@@ -1,4 +1,4 @@
-"""Run folders as the commands write them, with numbers that are drawn, not computed by a network."""
+"""Run folders as the commands write them, with random numbers in place of a network's results."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def write_log(path, header, rows, end="\n"):
 
 
 def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits", epochs=3, **config):
-    """A training run's folder."""
+    """The folder of a training."""
     config = {
         "seed": seed,
         "method": {"_target_": f"robustsmooth.methods.{method}", "sigma": sigma},
@@ -68,7 +68,7 @@ def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits",
 def write_certification(
     folder, trained, sigma=0.25, n=1000, alpha=0.001, guarantee="l2-certificate", **drawn
 ):
-    """A certification run's folder, as it is inside a training run's."""
+    """The folder of a certification inside that of a training."""
     (folder / ".hydra").mkdir(parents=True)
     config = {
         "checkpoint": str(trained),
@@ -91,7 +91,7 @@ def write_certification(
 
 
 def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed=0):
-    """An attack run's folder: two budgets."""
+    """The folder of an attack with two budgets."""
     (folder / ".hydra").mkdir(parents=True)
     config = {
         "checkpoint": str(trained),

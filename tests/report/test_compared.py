@@ -1,4 +1,4 @@
-"""What may be compared, and what one table contains about one classifier."""
+"""Which results may be compared, and what one table contains about one classifier."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ def acr_of(folder):
 
 
 def foreign(path, data, images=60, shift=0, sigma=0.25, **drawn):
-    """A log of the field's; `shift` makes its labels another data set's."""
+    """A log in the format of published code; `shift` gives it the labels of another data set."""
     rows = [[i, (y + shift) % 10, (p + shift) % 10 if p >= 0 else p, r, c, t]
             for i, y, p, r, c, t, *_ in certify_rows(images, sigma=sigma, **drawn)]  # fmt: skip
     write_log(path, CERTIFY[:6], rows)
@@ -36,7 +36,7 @@ def foreign(path, data, images=60, shift=0, sigma=0.25, **drawn):
 
 @pytest.mark.parametrize("with_training", [True, False])
 def test_each_certification_of_a_checkpoint_is_a_row_of_its_own(tmp_path, with_training):
-    """At three noise levels and two numbers of votes: they used to overwrite each other."""
+    """Three noise levels with two numbers of votes: none replaces another."""
     trained = write_training(tmp_path / "a")
     folders = [
         write_certification(trained / name, trained, sigma=sigma, n=n, strength=strength, seed=at)
@@ -84,8 +84,8 @@ def test_runs_that_differ_only_in_their_seed_are_one_row_of_means(tmp_path):
     )
 
 
-def test_where_each_seed_starts_from_is_no_setting(tmp_path):
-    """A fine-tuning starts from the network of its own seed; its experiment says where all rows do."""
+def test_the_start_of_each_seed_does_not_count_as_a_setting(tmp_path):
+    """A fine-tuning starts from the network of its own seed."""
     for seed in (0, 1):
         first = write_training(tmp_path / f"natural-{seed}", seed=seed)
         method = {"start": str(first), "targets": str(first)}
@@ -110,7 +110,7 @@ def test_runs_that_differ_in_a_setting_without_a_name_are_no_repetitions(tmp_pat
 
 
 def test_the_envelope_keeps_data_sets_and_splits_apart(tmp_path):
-    """87.3 % from CIFAR-10 must not stand for ImageNet; nor training images for test images."""
+    """Accuracies on CIFAR-10 must not appear under ImageNet, nor those on training images elsewhere."""
     entries = [
         foreign(tmp_path / "cifar_a", "cifar10", strength=2.0, seed=1),
         foreign(tmp_path / "cifar_b", "cifar10", strength=1.5, seed=2, sigma=0.5),
@@ -145,7 +145,7 @@ def test_only_the_same_images_are_paired(tmp_path, first, second, shift, pairs):
     assert len(tables["comparison"].rows if "comparison" in tables else []) == pairs
 
 
-def test_why_logs_are_not_paired_is_said(tmp_path, capsys):
+def test_the_reason_is_given_if_logs_are_not_paired(tmp_path, capsys):
     from robustsmooth.report import write_report
 
     write_report(
@@ -173,7 +173,7 @@ def test_a_test_of_one_radius_has_no_acr_and_no_curve(tmp_path):
     assert [item.name for item in draw_figures(read(str(tmp_path))) if "radius" in item.name] == []
 
 
-def test_an_assumed_bound_says_so_where_its_numbers_stand(tmp_path):
+def test_an_assumed_bound_is_marked_beside_its_numbers(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")
     for table in tables_of(str(tmp_path)).values():
@@ -186,7 +186,7 @@ def test_an_assumed_bound_says_so_where_its_numbers_stand(tmp_path):
     assert "assumption" in drawing.figure().axes[0].get_ylabel()
 
 
-def test_a_run_has_one_name_one_colour_and_one_line_everywhere(runs):
+def test_a_run_has_the_same_name_colour_and_line_in_all_figures(runs):
     evaluations = read(str(runs))
     names = {}
     for run in evaluations.runs:
@@ -202,7 +202,7 @@ def test_a_run_has_one_name_one_colour_and_one_line_everywhere(runs):
     assert len({next(iter(look))[0] for look in looks.values()}) == 4
 
 
-def test_what_a_figure_leaves_out_is_said(tmp_path):
+def test_a_figure_says_what_it_leaves_out(tmp_path):
     for at in range(9):
         trained = write_training(tmp_path / f"{at}_m", method=f"method{at}")
         write_certification(trained / "certify", trained, strength=2.0 - 0.2 * at, seed=at)
@@ -268,7 +268,7 @@ def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     assert "known are gaussian, heat, macer" in problem
 
 
-def test_certifications_with_unequal_votes_are_restated_and_never_compared_as_they_are(tmp_path):
+def test_certifications_with_unequal_votes_are_restated_before_they_are_compared(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "many", trained, n=1000)
     write_certification(trained / "few", trained, n=200)
@@ -325,7 +325,7 @@ def test_predict_on_attacked_images_is_a_point_under_attack(tmp_path):
     assert "attack" in alone["envelope"].title
 
 
-def test_radius_zero_is_a_column_where_the_majority_was_asked_for():
+def test_radius_zero_is_a_column_if_it_was_requested():
     def log(radius, correct):
         return SimpleNamespace(radius=np.array(radius), correct=np.array(correct))
 

@@ -1,4 +1,4 @@
-"""How tables look in a paper, in a terminal and in the page; what figures embed."""
+"""Tables in LaTeX, in a terminal and in the page; fonts of figures."""
 
 import io
 import re
@@ -39,13 +39,13 @@ def wide(rows=3, radii=12):
     )  # fmt: skip
 
 
-def test_latex_does_not_promise_intervals_that_it_does_not_print():
+def test_latex_mentions_intervals_only_if_it_prints_them():
     text = as_latex(wide())
     assert "A note about $\\sigma$" in text
     assert "intervals" not in text
 
 
-def test_wide_tables_go_into_panels_and_long_ones_over_pages():
+def test_wide_tables_are_split_into_panels_and_long_ones_over_pages():
     text = as_latex(wide())
     assert text.count(r"\begin{tabular}") > 1
     assert text.count(r"\begin{table}") == 1
@@ -83,7 +83,7 @@ def test_a_panel_is_never_wider_than_the_text():
     table = wide(radii=30)
     assert all(_width(table, panel) <= TEXT_WIDTH for panel in _panels(table))
     shown = [column.key for panel in _panels(table) for column in panel[1:]]
-    assert shown == [column.key for column in table.used[1:]]  # each column once
+    assert shown == [column.key for column in table.used[1:]]  # every column once
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -127,7 +127,7 @@ def test_the_page_has_all_rows_of_a_long_table():
     assert "</script" not in text.split("application/json", 1)[1].removesuffix("</script>")
 
 
-def test_dollars_in_a_name_are_dollars_and_pdfs_embed_true_type(runs, tmp_path):
+def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
     (runs / "0_gaussian").rename(runs / "price $5 or $6")
     drawings = draw_figures(read_evaluations(label_runs(find_runs(str(runs)))))
     write_figures(drawings[:1], tmp_path, ["pdf"])

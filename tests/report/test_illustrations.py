@@ -29,13 +29,13 @@ def test_with_softmax_it_is_the_derivative_in_the_logit():
     assert robustness_gradient(1 / (1 + np.exp(-logit)), softmax=True) == pytest.approx(numeric, rel=1e-4)
 
 
-def test_above_the_threshold_there_is_none():
+def test_above_the_threshold_the_gradient_is_zero():
     assert robustness_gradient([0.98, 0.99, 0.995], threshold=0.99).tolist()[2] == 0.0
     assert robustness_gradient([0.99], threshold=0.99)[0] > 0
 
 
 def test_heat_moves_the_boundary_away_as_the_paper_says():
-    """About 0.10 in f^0, about 0.35 in f^5, when the narrow region of the other class is gone."""
+    """About 0.10 in f^0 and 0.35 in f^5, in which the narrow region of the other class has vanished."""
     _, models, distances = HeatLine().models()
     assert len(models) == 9
     assert distances[0] == pytest.approx(0.10, abs=0.01)

@@ -52,7 +52,7 @@ def test_a_small_grid_is_shown_whole_with_the_attacks_side_by_side():
     assert [told[0][f"{name} accuracy"] for name in ("clean", "pgd", "epgd")] == [0.85, 0.6, 0.45]
 
 
-def test_of_a_large_grid_the_best_level_of_each_attack():
+def test_a_large_grid_is_shown_by_the_best_level_of_each_attack():
     levels = [round(0.01 * step, 2) for step in range(12)]
     rising = {level: round(100 * level) for level in levels}
     falling = {level: 90 - round(100 * level) for level in levels}
@@ -63,7 +63,7 @@ def test_of_a_large_grid_the_best_level_of_each_attack():
     assert [(row["samples"], row["sigma"]) for row in table.rows] == [(16, 0.0), (16, 0.11)]
 
 
-def test_two_attacks_of_one_name_go_by_their_folders():
+def test_two_attacks_with_the_same_name_are_named_by_their_folders():
     """CPNI Table 4: PGD on the source, and PGD-s on the smoothed source."""
     table = inference_table(
         [sweep("a/pgd", "pgd", [0.0], [4], {0.0: 50}), sweep("a/pgd_s", "pgd", [0.0], [4], {0.0: 60})]

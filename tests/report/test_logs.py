@@ -17,7 +17,7 @@ def write(tmp_path, text, name="log.tsv"):
     return path
 
 
-def test_the_fields_log_is_read_as_it_is(tmp_path):
+def test_a_log_of_published_code_is_read(tmp_path):
     log = read_log(write(tmp_path, f"{HEADER}\n{BODY}"))
     assert log.kind == "certify"
     assert log.problems == ()
@@ -77,7 +77,7 @@ def test_a_half_written_last_line_is_left_out_wherever_it_stops(tmp_path, cut):
     assert bool(log.problems) != kept
 
 
-def test_a_last_line_without_its_end_counts_only_in_the_fields_own_format(tmp_path):
+def test_a_last_line_without_line_end_counts_only_in_logs_of_published_code(tmp_path):
     foreign = read_log(write(tmp_path, f"{HEADER}\n0\t1\t1\t0.1\t1\t0:00:02.5"))
     assert len(foreign.rows) == 1
     ours = read_log(write(tmp_path, f"{HEADER}\tvotes\n0\t1\t1\t0.1\t1\t2.5\t1100\n1\t1\t1\t0.1\t1\t2.5\t11"))
@@ -92,7 +92,7 @@ def test_unreadable_rows_are_reported_and_left_out(tmp_path):
     assert "2 rows" in log.problems[0]
 
 
-def test_lines_of_different_lengths_are_not_fatal(tmp_path):
+def test_lines_of_different_lengths_do_not_end_the_report(tmp_path):
     log = read_log(write(tmp_path, f"{HEADER}\n0\t1\t1\t0.5\t1\t1.0\textra\n1\t1\n2\t1\t1\t0.5\t1\t1.0\n"))
     assert log.rows["idx"].tolist() == [2]
     assert "2 rows" in log.problems[0]
@@ -104,7 +104,7 @@ def test_a_log_that_was_appended_to_twice_counts_each_image_once(tmp_path):
     assert "repeat" in log.problems[0]
 
 
-def test_truth_values_are_numbers_and_words_stay(tmp_path):
+def test_truth_values_become_numbers_and_words_stay_words(tmp_path):
     header = "idx\tlabel\tclean\tadversarial\tl2\tsuccess\tnorm"
     log = read_log(write(tmp_path, f"{header}\n0\t1\t1\t2\t0.5\tTrue\tl2\n1\t1\t1\t1\t0.5\tFalse\tl2\n"))
     assert log.kind == "attack"
@@ -112,7 +112,7 @@ def test_truth_values_are_numbers_and_words_stay(tmp_path):
     assert log.rows["norm"].tolist() == ["l2", "l2"]
 
 
-def test_what_is_no_log_is_an_error_that_says_so(tmp_path):
+def test_a_file_that_is_not_a_log_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="is no robustness log: its first line must name columns"):
         read_log(write(tmp_path, "Epoch 1: loss 0.5\n"))
     with pytest.raises(ValueError, match="is no attack log"):
@@ -120,7 +120,7 @@ def test_what_is_no_log_is_an_error_that_says_so(tmp_path):
     assert kind_of(["a", "b"]) is None
 
 
-def test_bytes_that_are_no_text_are_not_fatal(tmp_path):
+def test_a_line_that_is_not_text_does_not_end_the_report(tmp_path):
     path = tmp_path / "bad.tsv"
     path.write_bytes(f"{HEADER}\n{BODY}".encode() + b"\xff\xfe\t1\t1\t0.1\t1\t1.0\n")
     log = read_log(path)
@@ -141,7 +141,7 @@ def test_bytes_that_are_no_text_are_not_fatal(tmp_path):
         "1\t2\t2\t0.5",
     ],
 )
-def test_the_quick_way_reads_what_the_slow_way_reads(tmp_path, monkeypatch, line):
+def test_the_fast_reader_agrees_with_the_slow_one(tmp_path, monkeypatch, line):
     path = write(tmp_path, f"{HEADER}\n0\t1\t1\t0.25\t1\t0:00:01.25\n{line}\n")
     quick = read_log(path)
     monkeypatch.setattr(logs, "_parse_clocks", lambda content, header: None)

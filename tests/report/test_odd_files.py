@@ -1,4 +1,4 @@
-"""A report goes on without what is odd, and names it."""
+"""A report leaves out what it cannot read, and names it."""
 
 import shutil
 
@@ -19,7 +19,7 @@ def written(tmp_path, body, end="\n"):
     return path
 
 
-def test_line_ends_of_carriage_returns_alone_are_line_ends(tmp_path):
+def test_carriage_returns_alone_are_line_ends(tmp_path):
     log = read_log(written(tmp_path, "0\t3\t3\t0.5\t1\t1.5\n1\t3\t-1\t0.0\t0\t2.5\n", "\r"))
     assert (log.rows["idx"].tolist(), log.problems) == ([0, 1], ())
 
@@ -48,7 +48,7 @@ def test_a_row_that_calls_a_right_answer_wrong_stays_wrong_and_is_named(tmp_path
 
 
 @pytest.mark.parametrize("formats", [["tables"], ["html"], ["png"], ["terminal"]])
-def test_problems_are_shown_whatever_the_formats(tmp_path, capsys, formats):
+def test_problems_are_shown_with_all_formats(tmp_path, capsys, formats):
     good = write_log(tmp_path / "good.tsv", CERTIFY[:6], [row[:6] for row in certify_rows()])
     bad = written(tmp_path, "0\t3\t4\t0.5\t1\t1.5\n")
     write_report([str(good), str(bad)], tmp_path / "out", formats=formats)
@@ -97,20 +97,28 @@ def change(path, changes):
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(
-    "odd", [odd_sigma, odd_hydra, odd_config, odd_parts, odd_summary, odd_guarantee, odd_bytes, odd_name]
-)
-def test_one_odd_run_does_not_end_the_report(tmp_path, odd):
+ODD = [odd_sigma, odd_hydra, odd_config, odd_parts, odd_summary, odd_guarantee, odd_bytes, odd_name]
+
+
+def report_beside(tmp_path, odd, formats):
+    """The report contains the ordinary run `a`, although there are odd ones."""
     runs = tmp_path / "runs"
-    for name in ("a", "b"):
+    for name in ("a", *(change.__name__ for change in odd)):
         trained = write_training(runs / name, method=name)
         write_certification(trained / "certify", trained)
-    odd(runs / "b" / "certify")
-    built = {
-        table.name: table
-        for table in write_report(str(runs), tmp_path / "out", formats=["html", "png", "tables"])
-    }
+    for change in odd:
+        change(runs / change.__name__ / "certify")
+    built = {table.name: table for table in write_report(str(runs), tmp_path / "out", formats=formats)}
     assert "a" in [row["run"] for row in built["certified_accuracy"].rows]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_odd_run_does_not_end_the_report(tmp_path, odd):
+    report_beside(tmp_path, [odd], ["tables"])
+
+
+def test_many_odd_runs_do_not_end_the_report_in_any_format(tmp_path):
+    report_beside(tmp_path, ODD, ["html", "png", "tables"])
 
 
 def test_an_odd_run_is_named(tmp_path):
@@ -120,7 +128,7 @@ def test_an_odd_run_is_named(tmp_path):
     assert problem == f"{trained / 'certify'}: sigma is 'loud', which is not a number; it is left out"
 
 
-def test_a_noise_level_of_64_makes_ten_columns(tmp_path):
+def test_large_radii_give_at_most_ten_columns(tmp_path):
     rows = [[idx, 1, 1, 2.5 * idx, 1, 1.0] for idx in range(100)]
     path = write_log(tmp_path / "log", CERTIFY[:6], rows)
     built = {table.name: table for table in write_report(str(path), tmp_path / "out", formats=[])}
@@ -141,7 +149,7 @@ def test_a_folder_of_foreign_logs_is_searched_to_the_bottom(tmp_path):
     assert [run.label for run in found] == ["sigma_0.25", "sigma_0.50"]
 
 
-def test_reports_and_exports_are_no_runs_and_jobs_are_in_the_order_of_their_numbers(tmp_path):
+def test_reports_and_exports_are_not_listed_and_jobs_are_sorted_by_number(tmp_path):
     for job in (0, 1, 2, 10, 11):
         trained = write_training(tmp_path / f"{job}_gaussian", seed=job)
         write_certification(trained / "certify", trained, seed=job)

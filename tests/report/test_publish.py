@@ -50,7 +50,7 @@ def test_a_sweep_of_two_jobs_becomes_two_runs(runs, tmp_path, monkeypatch):
         }
 
 
-def test_publishing_says_what_is_wrong(tmp_path):
+def test_a_wrong_setting_of_wandb_is_an_error(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "certify", trained)
     with pytest.raises(ValueError, match=r"`wandb.mode` must be online or offline"):
@@ -67,7 +67,7 @@ def test_the_documented_dashboard_shows_keys_that_are_logged(runs):
         panels = [panel._to_model().model_dump(by_alias=True)["config"] for panel in names["panels"]]
     evaluations = read_evaluations(label_runs(find_runs(str(runs / "0_gaussian"))))
     content = content_of(evaluations, runs / "0_gaussian")
-    pictures = {"empirical/attack/attack_grid"}  # drawn numbers have no pictures; test_loggers has
+    pictures = {"empirical/attack/attack_grid"}  # there are no pictures here; see test_loggers
     history = {STEP, *content.curves, *(curve.x_key for curve in content.curves.values())}
     history |= {key for item in evaluations.trainings for key in item.metrics}
     certified, search, training, attacked, media = panels

@@ -1,4 +1,4 @@
-"""The published results that ship with the report, and how they stand beside ours."""
+"""The published results that are part of the package, beside ours."""
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
     assert 0.4765 in {row["acr"] for row in table.rows}
 
 
-def test_only_our_runs_on_the_test_images_of_that_data_set_stand_there(tmp_path):
+def test_only_our_runs_on_the_test_images_of_that_data_set_are_compared(tmp_path):
     for facts in ({"data": "digits"}, {"split": "validation"}):
         evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, **facts))))
         table = next(
@@ -74,7 +74,7 @@ def test_the_command_puts_rows_and_curves_beside_ours(tmp_path):
     assert (tmp_path / "out" / "figures" / "published.png").exists()
 
 
-def test_a_data_set_without_published_results_is_said(tmp_path):
+def test_a_data_set_without_published_results_is_reported(tmp_path):
     with pytest.raises(ValueError, match="known of cifar10, imagenet, got 'digits'"):
         write_report(ours(tmp_path), tmp_path / "out", published="digits")
 

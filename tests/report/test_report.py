@@ -1,4 +1,4 @@
-"""Tables, figures and the page, from run folders to files."""
+"""Tables, figures and the page of run folders."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_certified_accuracy_and_acr_equal_an_independent_calculation(runs):
         assert next(column for column in table.columns if column.key == "acr").text(row) == f"{acr:.3f}"
 
 
-def test_the_overview_joins_what_was_proved_and_tried_about_one_classifier(runs):
+def test_the_overview_has_certificates_and_attacks_of_a_classifier_in_one_row(runs):
     table = tables_of(runs, radii=[0.0, 0.25])["overview"]
     assert [row["classifier"] for row in table.rows] == [
         "gaussian 0.25",
@@ -121,7 +121,7 @@ def test_the_attack_table_counts_failures_as_failures(tmp_path):
     assert row["attack"] == "pgd"
 
 
-def test_an_abstention_is_wrong_whatever_the_log_says(tmp_path):
+def test_an_abstention_is_wrong_even_if_the_log_says_otherwise(tmp_path):
     header = ["idx", "label", "predict", "radius", "correct", "time"]
     path = write_log(tmp_path / "log", header, [[0, 1, 1, 0.5, 1, 1.0], [1, 1, -1, 0.0, 1, 1.0]])
     row = tables_of(path, radii=[0.0])["certified_accuracy"].rows[0]
@@ -155,8 +155,8 @@ def test_seeds_are_averaged_only_over_runs_that_differ_in_nothing_else(tmp_path)
     assert row["acr_std"] == pytest.approx(np.std(acrs, ddof=1))
 
 
-def test_runs_of_one_seed_are_no_repetitions(tmp_path):
-    """They differ in a setting that no column knows; or in one of the training's attack."""
+def test_runs_with_the_same_seed_are_not_averaged(tmp_path):
+    """They differ in a setting that has no column, or in one of the attack in training."""
     for name in "ab":
         trained = write_training(tmp_path / name, seed=0)
         write_certification(trained / "certify", trained)
@@ -181,7 +181,7 @@ def test_the_envelope_is_the_best_of_a_methods_runs_at_each_radius(tmp_path):
         assert rows[name][f"certified_acc@{radius:g}"] == pytest.approx(max(known))
 
 
-def test_the_envelope_figure_marks_what_attacks_left_of_the_best(tmp_path):
+def test_the_envelope_figure_marks_the_best_accuracy_under_attack(tmp_path):
     left = {}
     for name, sigma in (("a", 0.25), ("b", 0.5)):
         trained = write_training(tmp_path / name, sigma=sigma)

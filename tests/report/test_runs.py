@@ -14,7 +14,7 @@ def labels(entries):
     return [run.label for run in label_runs(find_runs(entries))]
 
 
-def test_a_sweep_is_searched_to_the_bottom(runs):
+def test_all_folders_of_a_sweep_are_searched(runs):
     found = find_runs(str(runs))
     assert len(found) == 12
     certified = [run for run in found if "certify" in run.logs]
@@ -24,7 +24,7 @@ def test_a_sweep_is_searched_to_the_bottom(runs):
     assert [run.trained.name for run in certified] == ["0_gaussian", "1_gaussian", "2_heat", "3_heat"]
 
 
-def test_labels_say_what_differs_and_nothing_else(runs):
+def test_labels_contain_only_what_differs(runs):
     assert sorted(set(labels(str(runs)))) == [
         "gaussian 0.25",
         "gaussian 0.5",
@@ -82,7 +82,7 @@ def test_an_evaluation_says_which_checkpoint_it_is_of_if_not_the_last(tmp_path):
     assert [run.trained for run in found] == 4 * [trained]
 
 
-def test_a_certification_at_another_noise_level_says_both(tmp_path):
+def test_a_certification_at_another_noise_level_names_both_levels(tmp_path):
     trained = write_training(tmp_path / "a", sigma=0.25)
     write_certification(trained / "one", trained, sigma=0.25)
     write_certification(trained / "two", trained, sigma=0.5)
@@ -94,7 +94,7 @@ def test_a_certification_at_another_noise_level_says_both(tmp_path):
     assert labels(str(tmp_path)) == expected
 
 
-def test_a_run_is_listed_once_however_it_is_named(runs):
+def test_a_run_with_several_paths_is_listed_once(runs):
     entries = [str(runs), str(runs / "*"), str(runs / "0_gaussian" / "certify" / "certify.tsv")]
     assert len(find_runs(entries)) == 12
 
@@ -128,7 +128,7 @@ def test_foreign_logs_get_their_facts_from_the_command_line_and_their_path(tmp_p
     assert "is no robustness log" in everything.problems[0]
 
 
-def test_radii_that_the_given_facts_forbid_are_doubted(tmp_path):
+def test_radii_that_are_impossible_for_the_given_facts_are_reported(tmp_path):
     path = write_log(tmp_path / "log", CERTIFY[:6], [[0, 1, 1, 0.978, 1, 1.0]])
     facts = {"path": str(path), "sigma": 0.25, "n": 100_000}
     assert (
@@ -137,7 +137,7 @@ def test_radii_that_the_given_facts_forbid_are_doubted(tmp_path):
     assert read_evaluations(label_runs(find_runs({**facts, "alpha": 0.01}))).problems == []
 
 
-def test_an_unfinished_evaluation_counts_as_far_as_it_got(tmp_path):
+def test_the_finished_rows_of_an_unfinished_evaluation_count(tmp_path):
     trained = write_training(tmp_path / "a")
     folder = write_certification(trained / "certify", trained)
     lines = (folder / "certify.tsv").read_text().splitlines(keepends=True)
@@ -172,7 +172,7 @@ def test_the_tidy_table_has_facts_as_columns(runs):
         ({"path": ".", "pattern": "("}, "not a regular expression"),
     ],
 )
-def test_what_cannot_be_found_is_said(entries, message, tmp_path, monkeypatch):
+def test_a_path_without_runs_is_an_error(entries, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         find_runs(entries)

@@ -28,7 +28,7 @@ def records(path):
 
 
 def read_back(folder):
-    """Per run id: the run's record, its history and its summary."""
+    """The record, history and summary of each run, by its id."""
     runs = {}
     for path in sorted(folder.glob("**/wandb/offline-run-*/*.wandb")):
         about, history, summary = None, defaultdict(list), {}

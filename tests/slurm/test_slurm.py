@@ -1,4 +1,4 @@
-"""SLURM for real: a cluster of two nodes on this machine, brought up for these tests."""
+"""A SLURM cluster of two nodes on this machine, started for these tests."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def cluster(tmp_path_factory):
     """The environment of a shell on the cluster."""
     folder = tmp_path_factory.mktemp("slurm")
     environment = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{folder}/slurm.conf"}
-    environment["MASTER_ADDR"] = "127.0.0.1"  # the names of the nodes are no names of machines
+    environment["MASTER_ADDR"] = "127.0.0.1"  # the names of the nodes cannot be resolved
     subprocess.run([CLUSTER, "up", folder], check=True, env=environment, timeout=60)
     yield environment
     subprocess.run([CLUSTER, "down", folder], check=True, env=environment, timeout=60)
@@ -69,7 +69,7 @@ def test_tasks_of_srun_share_the_work(shell, tmp_path):
     assert one.equals(two)
 
 
-def test_a_job_whose_time_ends_is_queued_again_and_goes_on(shell, tmp_path):
+def test_a_job_whose_time_ends_is_queued_again_and_continued(shell, tmp_path):
     run, said = tmp_path / "run", tmp_path / "job.out"
     line = " ".join(python("train", "trainer=slurm", "trainer.max_epochs=12", f"hydra.run.dir={run}"))
     options = f"--nodes=2 --ntasks-per-node=1 --requeue --open-mode=append --output={said}"
@@ -84,7 +84,7 @@ def test_a_job_whose_time_ends_is_queued_again_and_goes_on(shell, tmp_path):
 
     metrics = run / "metrics.csv"
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
-    shell("scancel", "--signal=USR1", job)  # what sbatch --signal=USR1@60 has SLURM do
+    shell("scancel", "--signal=USR1", job)  # as with sbatch --signal=USR1@60
     wait_for(lambda: "JobState=PENDING" in shell("scontrol", "show", "job", job).stdout)
     shell("scontrol", "update", f"jobid={job}", "StartTime=now")  # instead of in two minutes
     wait_for((run / "summary.json").exists)

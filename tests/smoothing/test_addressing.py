@@ -1,4 +1,4 @@
-"""Addresses: the same number for the same address, other numbers for any other."""
+"""Addresses: the same address gives the same numbers, other addresses give other numbers."""
 
 import hashlib
 
@@ -56,7 +56,7 @@ def test_draws_purposes_and_seeds_differ(kind):
     assert not torch.equal(base[:, 0], base[:, 1])
 
 
-def test_the_global_generator_is_left_alone():
+def test_the_global_generator_is_not_changed():
     state = torch.get_rng_state()
     BatchRandomness(0, "p").normal(torch.zeros(4, 4))
     ImageRandomness(0, "p", torch.arange(4)).uniform(torch.zeros(4, 4))

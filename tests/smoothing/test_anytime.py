@@ -46,7 +46,7 @@ def test_no_stopping_rule_makes_it_err_more_often_than_alpha(p):
     votes = np.unique(np.geomspace(1, 2000, 80).astype(int))
     counts = rng.binomial(np.diff(votes, prepend=0), p, size=(runs, len(votes))).cumsum(axis=1)
     low, high = confidence_sequence(counts, votes, alpha)
-    # Someone checks after every vote and stops at the worst moment.
+    # The bound is checked after every vote, and the worst one counts.
     ever = ((low > p) | (high < p)).any(axis=1).sum()
     assert ever <= stats.binom.isf(1e-5, runs, alpha)
     assert ever > 0.05 * alpha * runs
@@ -91,7 +91,7 @@ def test_at_equal_votes_the_radius_is_a_few_per_cent_smaller():
 
 
 def test_simulated_radii_under_optional_stopping_and_extending():
-    """Stop at a radius; where it fails, extend with ten times the votes: wrong at most alpha often."""
+    """Stop at a radius; if it is not reached, extend with ten times the votes: wrong at most alpha often."""
     rng, runs, alpha, p, wrong = np.random.default_rng(1), 60, 0.05, 0.8, 0
     true = NOISE.radius(p)
     for _ in range(runs):
@@ -112,7 +112,7 @@ class Shade(nn.Module):
         return torch.stack([score, -score], dim=1)
 
 
-def test_an_extended_run_is_the_run_with_more_votes():
+def test_an_extended_run_equals_the_run_with_more_votes():
     images = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     classifier = SmoothedClassifier(Shade(), NOISE, seed=4)
     indices = [5, 3, 9, 12, 1, 0]
@@ -125,12 +125,12 @@ def test_an_extended_run_is_the_run_with_more_votes():
     assert written(fewer) == written(extended)  # nothing to add
     fixed = classifier.certify(images, Cohen(n=100, batch_size=32), indices=indices)
     again = classifier.certify(images, Cohen(n=200, batch_size=32), indices=indices, previous=fixed)
-    assert written(again) == written(fixed)  # a bound of one look is not extended
+    assert written(again) == written(fixed)  # a bound for a fixed number of votes is not extended
     with pytest.raises(ValueError, match="`previous` must hold 6 records, got 1"):
         classifier.certify(images, many, previous=first[:1])
 
 
-def test_an_image_goes_on_only_while_there_is_something_to_learn():
+def test_votes_on_an_image_end_when_nothing_more_can_be_decided():
     begun = Begun(0, ((0, 980), (1, 20)), 1000)
     assert Anytime(n=2000).goes_on(begun, NOISE)
     assert not Anytime(n=1000).goes_on(begun, NOISE)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from robustsmooth.smoothing import (
     ABSTAIN,
@@ -58,7 +58,7 @@ class Line:
 
     def shares(self, z):
         """Probability of each interval under noise."""
-        return np.diff(stats.norm.cdf((self.edges - z) / SIGMA))
+        return np.diff(special.ndtr((self.edges - z) / SIGMA))
 
     def membership(self, k):
         """(intervals, classes): whether a class is among the first k of an interval."""
@@ -77,7 +77,7 @@ class Line:
         return np.inf
 
     def voter(self, z, rng, k=1):
-        """Counts of fresh votes; without noise, what the classifier says at z itself."""
+        """Counts of new votes; without noise, the answer of the classifier at z itself."""
         shares, members = self.shares(z), self.membership(k).astype(np.int64)
         here = int(np.searchsorted(self.edges, z)) - 1
 
@@ -120,7 +120,7 @@ def scores(vote):
 
 
 def failures(certificate, line, z, exact, k=1, label=0, runs=RUNS):
-    """In how many runs is more claimed than is true?"""
+    """The number of runs that claim more than is true."""
     rng, failed = np.random.default_rng(0), 0
     for run in range(runs):
         vote = line.voter(z, rng, k)
@@ -188,7 +188,7 @@ class Reusing(TwoStage):
 
 
 def test_reusing_the_pilot_errs_more_often_than_fresh_votes():
-    # On the edge every claim is wrong, and the pilot's winner looks better than it is.
+    # On the edge every claim is wrong, and the count of the pilot's winner is biased upwards.
     certificate = Reusing(n0=1000, n=400, alpha=0.05)
     assert failures(certificate, LINEAR, 0.0, lambda prediction: 0.0) > TOLERATED
     honest = TwoStage(n0=1000, n=400, alpha=0.05)
@@ -200,10 +200,10 @@ def test_fixed_radius_certifies_at_its_boundary_at_most_alpha_often(z):
     certificate = FixedRadius(radius=z, n0=20, n=2000, alpha=0.05, beta=0.05, first_look=20)
     failed = failures(certificate, LINEAR, z - 1e-9, lambda prediction: z - 1e-9)
     assert failed <= TOLERATED
-    assert failed > 0.5 * 0.05 * RUNS  # and does not give away half of it
+    assert failed > 0.5 * 0.05 * RUNS  # and uses at least half of alpha
 
 
-def test_fixed_radius_decides_early_and_says_how():
+def test_fixed_radius_decides_early_and_records_how():
     certificate = FixedRadius(radius=0.25, n0=20, n=100_000)
     rng = np.random.default_rng(0)
     clear = drive(certificate, Case(NOISE, 2), LINEAR.voter(0.9, rng))
@@ -234,7 +234,7 @@ def test_fixed_radius_agrees_with_fixed_n_for_far_fewer_votes():
 
 
 def test_two_stage_needs_fewer_votes_at_equal_acr():
-    # As in the field's logs: a quarter of the images is certain, the others are spread.
+    # As in published logs: a quarter of the images is certain, the others are spread.
     rng, case = np.random.default_rng(2), Case(NOISE, 2)
     distances = np.where(rng.random(800) < 0.25, 5.0, rng.normal(1.2, 1.3, 800)) * SIGMA
     adaptive = [drive(TwoStage(), case, LINEAR.voter(z, rng)) for z in distances]
@@ -270,7 +270,7 @@ def test_cohen_by_hand():
 def test_cohen_abstains_without_a_majority():
     record = drive(Cohen(n0=10, n=1000), Case(NOISE, 3), votes_of(45, 30, 25))
     assert (record.prediction, record.radius, record.outcome) == (ABSTAIN, 0.0, "abstained")
-    assert record.p_a_lower > 0  # what was learnt is kept
+    assert record.p_a_lower > 0  # the estimate is kept
 
 
 def test_two_sided_certifies_without_a_majority():
@@ -344,13 +344,13 @@ def slow_top_k(p_lower, uppers, k, sigma):
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 @pytest.mark.parametrize("p_lower", [0.05, 0.3, 0.6, 0.95])
-def test_the_top_k_bound_is_its_slow_twin(k, p_lower):
+def test_the_top_k_bound_equals_its_slow_reference(k, p_lower):
     uppers = np.array([0.3, 0.2, 0.15, 0.1, 0.05, 0.02])
     fast = top_k_radius(p_lower, uppers, k, 0.5)
     assert fast == pytest.approx(slow_top_k(p_lower, uppers, k, 0.5), abs=3e-5)
 
 
-def test_top_1_of_the_top_k_bound_is_the_two_sided_radius():
+def test_the_top_k_bound_for_k_1_is_the_two_sided_radius():
     expected = 0.25 * (stats.norm.ppf(0.7) - stats.norm.ppf(0.2))
     assert top_k_radius(0.7, np.array([0.2, 0.1]), 1, 0.5) == pytest.approx(expected)
 
@@ -361,7 +361,7 @@ def test_a_larger_set_never_has_a_smaller_radius(p_lower, k):
     assert top_k_radius(p_lower, uppers, k + 1, 1.0) >= top_k_radius(p_lower, uppers, k, 1.0) - 1e-12
 
 
-def test_the_l_bound_is_the_theorem_and_says_what_it_assumes():
+def test_the_l_bound_is_that_of_the_theorem_and_names_its_assumption():
     softmax = np.array([0.6, 0.3, 0.1])
 
     def vote(request):
@@ -378,7 +378,7 @@ def test_the_l_bound_is_the_theorem_and_says_what_it_assumes():
     assert drive(LBound(k=2), Case(NOISE, 3, label=2), vote).prediction == 0
 
 
-def test_the_l_bound_of_votes_pays_for_every_class():
+def test_the_l_bound_of_votes_has_a_union_bound_over_classes():
     shares, n, alpha = np.array([0.7, 0.2, 0.1]), 1000, 0.01
 
     def vote(request):
@@ -392,7 +392,7 @@ def test_the_l_bound_of_votes_pays_for_every_class():
 
 
 def test_the_estimated_l_bound_is_the_papers_number_and_no_certificate():
-    """HeatSmoothing's tables of stochastic models put the mean itself into Theorem 3."""
+    """HeatSmoothing's tables of stochastic models use the estimated mean itself in Theorem 3."""
     shares = np.array([0.7, 0.2, 0.1])
 
     def vote(request):
@@ -430,7 +430,7 @@ def test_without_alpha_predict_is_the_plurality_vote():
     record = drive(Predict(n=8, alpha=None), Case(NOISE, 3), votes)
     assert (record.prediction, record.alpha) == (0, 1.0)
     assert drive(Predict(n=8, alpha=None), Case(NOISE, 3), votes_of(2, 3, 3)).prediction == 1  # a tie
-    silent = Predict(n=8, alpha=None).decide(np.zeros(3, dtype=np.int64), sigma=0.25)  # the network said NaN
+    silent = Predict(n=8, alpha=None).decide(np.zeros(3, dtype=np.int64), sigma=0.25)  # all answers NaN
     assert silent.prediction == ABSTAIN
 
 
@@ -517,6 +517,6 @@ def test_records_become_a_table_in_one_call():
 @pytest.mark.parametrize(
     ("certificate", "options"), [(FixedRadius, {"radius": 0.1}), (RadiusGrid, {}), (Anytime, {"radius": 0.1})]
 )
-def test_a_first_look_after_the_last_vote_is_refused(certificate, options):
+def test_a_first_interim_analysis_after_the_last_vote_is_refused(certificate, options):
     with pytest.raises(ValueError, match="`first_look` must be at most n = 50, got 100"):
         certificate(n=50, **options)

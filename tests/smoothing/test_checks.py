@@ -1,4 +1,4 @@
-"""What the engine refuses at its door, each in one sentence."""
+"""The engine refuses wrong input before the first vote, in one sentence."""
 
 import math
 
@@ -54,7 +54,7 @@ def broken(change):
         (torch.rand(3, 8, 8, 3), ValueError, "does not take images of shape"),
     ],
 )
-def test_images_that_are_none_are_refused_in_a_sentence(given, kind, sentence):
+def test_wrong_images_are_refused_in_one_sentence(given, kind, sentence):
     classifier = SmoothedClassifier(network(), NOISE)
     for call in (
         lambda: classifier.certify(given, CERTIFICATE),
@@ -66,34 +66,34 @@ def test_images_that_are_none_are_refused_in_a_sentence(given, kind, sentence):
         assert "\n" not in str(caught.value)
 
 
-def test_the_ends_of_the_range_and_no_images_are_fine():
+def test_the_ends_of_the_range_and_an_empty_batch_are_accepted():
     check_images(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
     check_images(torch.rand(0, 3, 8, 8))
     assert SmoothedClassifier(network(), NOISE).certify(torch.rand(0, 3, 8, 8), CERTIFICATE) == []
 
 
 @pytest.mark.parametrize("noise", [0.25, None, "gaussian"])
-def test_a_number_is_no_noise(noise):
+def test_a_number_in_place_of_a_noise_is_refused(noise):
     with pytest.raises(TypeError, match=r"must be a Noise such as GaussianNoise\(0.25\)"):
         SmoothedClassifier(network(), noise)
     with pytest.raises(TypeError, match="must be a Noise"):
         VoteEngine(network(), noise, CERTIFICATE)
 
 
-def test_one_channel_is_not_taken_for_three():
+def test_one_channel_is_not_used_as_three():
     normalized = nn.Sequential(Normalize([0.5] * 3, [0.2] * 3), network())
     with pytest.raises(ValueError, match="takes images of 3 channels, got 1"):
         SmoothedClassifier(normalized, NOISE).certify(torch.rand(2, 1, 8, 8), CERTIFICATE)
 
 
-def test_each_image_has_an_index_and_a_label():
+def test_every_image_needs_an_index_and_a_label():
     engine = VoteEngine(network(), NOISE, CERTIFICATE)
     with pytest.raises(ValueError, match="3 images, 2 indices and 2 labels"):
         engine.submit(images(), torch.arange(2))
 
 
 class BatchMean(nn.Module):
-    """Answers relative to the batch's mean."""
+    """Answers that depend on the mean over the batch."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ class BatchMean(nn.Module):
 
 
 class Neighbour(BatchMean):
-    """Mixes in a little of the row before."""
+    """Adds a small multiple of the row before."""
 
     def forward(self, batch):
         logits = self.inner(batch)
@@ -133,7 +133,7 @@ def test_a_network_whose_rows_depend_on_each_other_is_refused(make, random_insid
         lambda: nn.Sequential(nn.GroupNorm(1, 3), network()),
     ],
 )
-def test_networks_that_treat_images_one_by_one_pass(make):
+def test_networks_that_treat_images_separately_are_accepted(make):
     for precision in ("32-true", "bf16-mixed"):
         classifier = SmoothedClassifier(make().eval(), NOISE, numerics=Numerics(precision))
         assert len(classifier.certify(images(), CERTIFICATE)) == 3
@@ -153,7 +153,7 @@ def test_a_network_without_answers_is_refused_before_the_first_vote(value):
 @pytest.mark.parametrize(
     "output", [lambda batch: batch, lambda batch: {"logits": batch}, lambda batch: batch[:1, 0, 0]]
 )
-def test_what_is_no_logits_is_refused(output):
+def test_outputs_that_are_not_logits_are_refused(output):
     class Odd(nn.Module):
         def forward(self, batch):
             return output(batch)

@@ -1,4 +1,4 @@
-"""Smoothed inference: votes against NumPy, the series of looks, independent votes of random networks."""
+"""Smoothed inference: votes against NumPy, series of samples, independent votes of random networks."""
 
 from functools import partial
 
@@ -61,7 +61,7 @@ def numpy_weights(name: str, logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", BALLOTS)
-def test_votes_are_the_papers(name):
+def test_votes_are_those_of_the_paper(name):
     logits = torch.randn(50, 6)
     logits[0, :] = 1.0  # all tied
     unit = 1 if name == "hard" else SCORE_UNIT
@@ -76,16 +76,16 @@ def test_ranks_of_a_thousand_classes():
 
 
 @pytest.mark.parametrize("name", BALLOTS)
-def test_the_series_is_the_running_sum_of_the_looks(name):
+def test_the_series_is_the_running_sum_of_single_votes(name):
     network = Flat()
     found = votes(network)[name]
     blocks = [0.3 * randomness().normal(images(), 8, draw=draw) for draw in range(3)]
-    looks = [BALLOTS[name](network(images() + noise)) for noise in torch.cat(blocks)[:20]]
+    single = [BALLOTS[name](network(images() + noise)) for noise in torch.cat(blocks)[:20]]
     for position, count in enumerate((1, 2, 8, 20)):
-        assert torch.equal(found[position], torch.stack(looks[:count]).sum(0))
+        assert torch.equal(found[position], torch.stack(single[:count]).sum(0))
 
 
-def test_more_looks_contain_fewer():
+def test_more_samples_contain_fewer():
     network = Flat()
     long, short = votes(network, samples=(2, 8, 64)), votes(network, samples=(2, 8))
     for name in BALLOTS:
@@ -94,7 +94,7 @@ def test_more_looks_contain_fewer():
 
 @pytest.mark.parametrize("noisy", [False, True])
 def test_an_images_votes_do_not_depend_on_its_batch(noisy):
-    """Also for noise on weights: a look has the same draw in every batch."""
+    """Also for noise on weights: a vote has the same draw in every batch."""
     network = NoiseLayers(ParametricNoise)(Flat()) if noisy else Flat()
     together = votes(network)
     alone = running_votes(
@@ -109,23 +109,23 @@ def test_an_images_votes_do_not_depend_on_its_batch(noisy):
     assert torch.equal(together["hard"][:, 3:4], alone["hard"])
 
 
-def test_global_randomness_is_left_alone():
+def test_global_random_state_is_not_changed():
     network = NoiseLayers(ParametricNoise)(Flat())
     before = torch.get_rng_state()
     votes(network)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_without_any_noise_all_looks_agree():
+def test_without_any_noise_all_votes_agree():
     network = Flat()
     hard = votes(network, sigma=0.0)["hard"]
     assert torch.equal(hard[-1], 20 * hard[0])
     assert torch.equal(hard[0].argmax(1), network(images()).argmax(1))
 
 
-def test_inner_noise_alone_is_smoothed():
+def test_noise_inside_the_network_alone_is_enough():
     hard = votes(NoiseLayers(partial(ParametricNoise, scale=3.0))(Flat()), sigma=0.0)["hard"]
-    assert (hard[-1] > 0).sum() > len(images()), "looks differ"
+    assert (hard[-1] > 0).sum() > len(images()), "votes differ"
     assert torch.equal(hard[-1].sum(1), torch.full((5,), 20))
 
 
@@ -139,15 +139,15 @@ def test_wrapper_is_the_last_of_the_series():
 
 
 def test_votes_on_one_image_are_binomial_only_with_one_draw_per_pass():
-    """What Clopper-Pearson needs of a network that is random inside (CERTIFICATES, section 7).
+    """What Clopper-Pearson needs of a network that is random inside (docs/certificates.md).
 
-    Groups of 20 votes on one image: counted look by look their variance is binomial; with 20 copies of
-    the image in one pass, which share one draw of the weights, it is not.
+    Groups of 20 votes on one image: with a pass of its own for each vote their variance is binomial; with 20
+    copies of the image in one pass, which share one draw of the weights, it is not.
     """
     torch.manual_seed(0)
     network = NoiseLayers(partial(ParametricNoise, scale=2.0))(Flat(classes=2)).eval()
     image = images(1)
-    groups, trials = 150, 20
+    groups, trials = 80, 20
     apart, together = [], []
     for group in range(groups):
         noise = partial(ImageRandomness, 0, f"group {group}")

@@ -31,7 +31,7 @@ def test_every_number_of_63_bits_inverts_to_its_cell():
     assert _invert(bits, scale).tolist() == expected
 
 
-def test_the_quick_inversion_is_the_plain_one():
+def test_the_fast_inversion_equals_the_plain_one():
     bits = torch.empty(200_000, dtype=torch.int64).random_(generator=generator(0, "test"))
     thresholds, _, _ = _inversion(63.75, torch.device("cpu"))
     plain = torch.searchsorted(thresholds, bits, right=True) - math.ceil(9.2 * 63.75)
@@ -61,7 +61,7 @@ def test_grid_noise_stays_on_the_grid_and_reaches_the_network_as_z_over_255():
     assert torch.equal(noise.clean(prepared[0]), images[0])
 
 
-def test_rounding_after_adding_is_adding_the_rounded_noise():
+def test_rounding_the_sum_equals_adding_rounded_noise():
     # x + Q(eps) = Q(x + eps) for x on the grid, which makes the certificate exact.
     x = np.arange(256)[:, None]
     eps = np.random.default_rng(0).normal(size=(1, 1000)) * 60

@@ -1,4 +1,4 @@
-"""The memory format of networks whose parameters are no convolution weights."""
+"""The memory format of networks whose parameters have five dimensions."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from robustsmooth.smoothing.numerics import Forward
 
 
 class FiveDimensional(nn.Module):
-    """A convolution whose weight is made of a factor with five dimensions, as CPNI's."""
+    """A convolution whose weight is computed from a factor with five dimensions, as in CPNI."""
 
     def __init__(self):
         super().__init__()
@@ -22,7 +22,7 @@ class FiveDimensional(nn.Module):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_network_with_parameters_of_five_dimensions_is_laid_out(channels_last):
+def test_a_network_with_parameters_of_five_dimensions_is_converted(channels_last):
     network, images = FiveDimensional(), torch.rand(2, 3, 8, 8)
     forward = Forward(network, Numerics(channels_last=channels_last), torch.device("cpu"))
     format_ = torch.channels_last if channels_last else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""A table of certified accuracies from one stream of votes: its error exactly, its price, its table."""
+"""Certified accuracies at several radii from one sequence of votes: error probability, votes, table."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def voter(p, rng):
 def chances(p, certificate, noise=NOISE):
     """Exact P(radius = ...) of the certificate where the candidate has probability p, by recursion.
 
-    The state is what the stopping rule knows: the count, which tests have concluded, which are given up.
+    The state is what the stopping rule uses: the count, the tests that have concluded, those given up.
     """
     grid = certificate.only_radii(noise)
     rules = (certificate.n, certificate.alpha, certificate.beta, certificate.first_look, certificate.growth)
@@ -73,12 +73,12 @@ def test_a_radius_that_is_too_large_has_probability_alpha_at_most_exactly(alpha)
         radii=[0.0, 0.1, 0.2, 0.3], n=80, first_look=10, growth=1.4, alpha=alpha, **GIVEN
     )
     for wrong, radius in enumerate(certificate.radii):
-        # On the edge of a hypothesis, where its test errs most, and between two of them.
+        # At the edge of a hypothesis, where its test errs most, and between two edges.
         for p in (NOISE.probability(radius), NOISE.probability(radius) - 0.02):
             too_large = chances(p, certificate)[wrong + 1 :].sum()
             assert too_large <= alpha
     edge = chances(NOISE.probability(0.1), certificate)[2:].sum()
-    assert edge > 0.4 * alpha  # and not much is given away
+    assert edge > 0.4 * alpha  # and nearly all of alpha is used
 
 
 def test_the_recursion_is_what_the_procedure_does():
@@ -96,7 +96,7 @@ def test_simulated_on_each_edge_with_a_real_plan(place):
     certificate = RadiusGrid(n=3000, first_look=50, growth=1.2, alpha=0.05, **GIVEN)
     grid = certificate.only_radii(NOISE)
     assert grid == (0.0, 0.25, 0.5, 0.75)
-    # The last one is certifiable everywhere: nothing can be wrong, nothing is missed.
+    # Every radius of the last one is true: no claim can be wrong, and none is missed.
     p = 0.99999 if place == len(grid) else NOISE.probability(grid[place])
     rng, runs = np.random.default_rng(place), 600
     records = [drive(certificate, Case(NOISE, 2, label=0), voter(p, rng)) for _ in range(runs)]
@@ -108,7 +108,7 @@ def test_simulated_on_each_edge_with_a_real_plan(place):
         assert wrong <= stats.binom.isf(1e-5, runs, 0.05)
 
 
-def test_the_statement_of_a_single_radius_is_that_of_fixed_radius():
+def test_a_single_radius_gives_the_result_of_fixed_radius():
     one = unanimous(RadiusGrid(radii=[0.5]), NOISE)
     other = unanimous(FixedRadius(radius=0.5), NOISE)
     assert (one.radius, one.p_a_lower, one.prediction) == (other.radius, other.p_a_lower, other.prediction)
@@ -157,7 +157,7 @@ def test_the_same_table_for_at_least_four_times_fewer_votes():
     assert votes / images < 100_100 / 6
 
 
-def test_what_one_look_would_find_is_given_up_beta_often_at_most():
+def test_a_radius_that_all_votes_would_certify_is_given_up_beta_often_at_most():
     n, alpha, beta = 2000, 0.01, 0.05
     for p0 in (0.5, 0.84, 0.977):
         p1 = detectable_probability(p0, n, alpha, beta)
@@ -209,7 +209,7 @@ def test_nonsense_is_refused(make, sentence):
         make()
 
 
-def test_root_spending_adds_up():
+def test_root_spending_adds_up_to_the_budget():
     plan = looks(1000)
     for spending in ("halves", "root"):
         assert _shares(spending, plan).sum() == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""The search for a fast batch size: what is given is kept, and it costs little."""
+"""The search for a fast batch size keeps a given size, and takes little time."""
 
 import math
 
@@ -16,7 +16,7 @@ def network():
     return Network().eval()
 
 
-def test_tuning_keeps_what_is_given(network):
+def test_tuning_keeps_a_given_batch_size(network):
     device = torch.device("cpu")
     found = tune(network, SHAPE, device)
     assert found.batch_size >= 32
@@ -26,14 +26,14 @@ def test_tuning_keeps_what_is_given(network):
     assert (fixed.batch_size, fixed.numerics.channels_last) == (17, True)
 
 
-def test_tuning_takes_the_smallest_batch_that_is_as_quick(network, monkeypatch):
+def test_tuning_takes_the_smallest_batch_that_is_as_fast(network, monkeypatch):
     speeds = {32: 8e5, 64: 9.6e5, 128: 9.75e5, 256: 1e6}
     monkeypatch.setattr(tuning, "_speed", lambda forward, shape, *_, **__: speeds.get(shape[0], 5e5))
     assert tune(network, SHAPE, torch.device("cpu")).batch_size == 128
 
 
 def test_the_search_takes_about_a_tenth_of_the_votes_time(network, monkeypatch):
-    """A clock that only the search moves, at 10 000 images per second on one core."""
+    """With a simulated clock: 10 000 images per second on one core."""
     clock, cpu = [0.0], torch.device("cpu")
 
     def speed(forward, shape, *_, **__):
@@ -66,7 +66,7 @@ def test_many_more_votes_than_before_are_worth_a_new_search(network, monkeypatch
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_tuning_a_random_network_leaves_the_global_generator_alone(inference):
+def test_tuning_a_random_network_does_not_change_the_global_generator(inference):
     network, before = RandomInside(), torch.get_rng_state()
     with torch.inference_mode(inference):
         tune(network, SHAPE, torch.device("cpu"), 8, Numerics(channels_last=False))

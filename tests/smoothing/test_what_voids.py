@@ -49,7 +49,7 @@ def test_every_entry_of_the_page_has_its_test():
 
 
 class Seeing(nn.Module):
-    """Keeps what it is shown."""
+    """Records its inputs."""
 
     def __init__(self, shown):
         super().__init__()
@@ -86,14 +86,14 @@ def test_noisy_images_are_not_clipped():
     images = torch.zeros(1, 1, 16, 16)
     shown = shown_to_the_network(GaussianNoise(0.25), images)
     assert float((shown < 0).float().mean()) == pytest.approx(0.5, abs=0.02)
-    # With clipping, half of the probability sits on the edge, and a classifier that looks there is
-    # "certain" at 0 without being so beside it.
+    # With clipping, half of the probability is at the edge of the box. A classifier that depends on it is
+    # "certain" at 0 and not beside it.
     clipped = shown.clamp(0, 1)
     assert float((clipped == 0).float().mean()) > 0.4
 
 
 def claims_above(p, claim):
-    """In how many runs is the claimed lower bound above p?"""
+    """The number of runs in which the claimed lower bound is above p."""
     rng = np.random.default_rng(0)
     return sum(claim(lambda n: rng.binomial(n, p)) > p for _ in range(RUNS))
 
@@ -127,7 +127,7 @@ def test_votes_that_selected_the_class_must_not_count_again():
         assert "select" not in purposes[1:]
 
 
-def test_looking_and_going_on_must_be_paid_for():
+def test_interim_analyses_need_a_correction():
     plan = looks(5000)
 
     def peeking(draw):
@@ -187,20 +187,20 @@ def test_all_noise_has_its_own_address():
 
 
 def test_validation_and_test_do_not_share_noise():
-    # The classifier that was chosen by its certified validation accuracy has seen that noise.
+    # A classifier that was chosen by its certified validation accuracy depends on that noise.
     assert address(0, "validation") != 0
     validation, test = (generator(seed, "estimate", 5, 0) for seed in (address(0, "validation"), 0))
     assert not torch.equal(torch.randn(8, generator=validation), torch.randn(8, generator=test))
 
 
 def test_the_adversary_must_not_know_the_noise():
-    """Against known noise every vote can be turned; fresh noise is not impressed."""
+    """An adversary who knows the noise can change every vote; with new noise it cannot."""
     n, image = 64, torch.full((1, 1, 10, 10), 0.5)
     noise = GaussianNoise(0.5)
     known = torch.cat([noise.sample(image[0], 32, generator(7, "predict", 0, block)) for block in range(2)])
 
     class Recognising(nn.Module):
-        """Class 0, except on the 64 noisy images that seed and address give away."""
+        """Class 0, except on the 64 noisy images that follow from seed and address."""
 
         def forward(self, x):
             recognised = torch.cdist(x.flatten(1), known.flatten(1)).amin(1) < 0.1
@@ -227,8 +227,8 @@ def test_train_mode_makes_votes_depend_on_each_other():
     assert np.array_equal(training, evaluating)
 
 
-def test_noise_added_in_floats_gives_the_image_away_and_noise_on_the_grid_does_not():
-    """Adding float noise to a brighter image leaves coarser floats near zero."""
+def test_noise_added_in_floats_reveals_the_image_and_noise_on_the_grid_does_not():
+    """With float noise on a brighter image, the numbers near zero are multiples of a coarser unit."""
     sigma, pixels, n = 1.0, 8000, 100
     dark, bright = torch.zeros(1, 1, 1, pixels), torch.full((1, 1, 1, pixels), 1 / 255)
     distance = float((bright - dark).norm())
@@ -247,7 +247,7 @@ def test_noise_added_in_floats_gives_the_image_away_and_noise_on_the_grid_does_n
         return SmoothedClassifier(Suspicious(), noise).certify(torch.cat([dark, bright]), certificate)
 
     at_dark, at_bright = verdicts(GaussianNoise(sigma))
-    # Voided: "nothing within 1.4 changes the answer", and yet 0.35 away it is the opposite.
+    # The certificate is wrong: it claims a radius of 1.4, and at distance 0.35 the answer is the opposite.
     assert at_dark.radius > 3 * distance
     assert at_bright.radius > 3 * distance
     assert at_dark.prediction != at_bright.prediction
@@ -295,10 +295,10 @@ def test_three_top_5_statements_have_three_names():
 
 
 def test_a_single_pass_is_not_what_the_votes_certify():
-    """HeatSmoothing's candidate is the single pass; the record is about the smoothed network all the same."""
+    """HeatSmoothing's candidate is the single pass, but the record is about the smoothed network."""
 
     class Spike(nn.Module):
-        """One answer at the image itself, another one all around it."""
+        """One answer at the image itself, another one everywhere else."""
 
         def forward(self, x):
             there = (x - 0.5).flatten(1).abs().amax(1) < 1e-6
@@ -308,4 +308,4 @@ def test_a_single_pass_is_not_what_the_votes_certify():
     certificate = Cohen(n0=0, n=200, candidate="clean", batch_size=50)
     record = SmoothedClassifier(Spike(), GaussianNoise(0.25)).certify(image, certificate)[0]
     assert record.candidate == 0  # the single pass
-    assert record.radius == 0.0  # which the smoothed network does not share
+    assert record.radius == 0.0  # the smoothed network answers otherwise

@@ -1,4 +1,4 @@
-"""Each core computes its own batches: the same votes, no draw twice, other threads' settings unchanged."""
+"""Every core computes batches: the votes are the same, and the settings of other threads do not change."""
 
 import os
 import threading
@@ -63,8 +63,8 @@ def test_votes_do_not_depend_on_the_number_of_cores(network, images, batch_size,
             assert np.array_equal(votes(cores), alone)
 
 
-def test_images_come_and_go_in_any_order(network, images):
-    """Half of the images first, without the end; then the rest. Every record is that of one core."""
+def test_images_may_be_added_at_any_time(network, images):
+    """First half of the images, not finished; then the rest. Every record equals that with one core."""
 
     def records(cores, parts):
         torch.set_num_threads(cores)
@@ -115,7 +115,7 @@ def test_an_error_of_a_pass_is_raised(images):
         list(engine.run(flush=True))
 
 
-def test_a_network_that_keeps_something_of_a_pass_keeps_it_per_thread(network, images):
+def test_every_thread_has_its_own_copy_of_the_modules(network, images):
     class Keeps(nn.Module):
         def __init__(self):
             super().__init__()
@@ -133,7 +133,7 @@ def test_a_network_that_keeps_something_of_a_pass_keeps_it_per_thread(network, i
     assert np.array_equal(votes(3), votes(1))
 
 
-def test_networks_that_are_random_inside_are_computed_by_one(images):
+def test_networks_that_are_random_inside_use_one_core(images):
     class RandomInside(nn.Module):
         def forward(self, batch):
             return torch.randn(len(batch), 3)
@@ -145,7 +145,7 @@ def test_networks_that_are_random_inside_are_computed_by_one(images):
     assert np.array_equal(votes(2), votes(1))
 
 
-def test_other_threads_keep_their_cores():
+def test_the_number_of_threads_elsewhere_does_not_change():
     torch.set_num_threads(3)
     first = workers_for(CPU)
     assert first.helpers == 3

@@ -38,7 +38,7 @@ def test_clopper_pearson_is_scipys_interval(k, n, alpha):
 
 
 @pytest.mark.parametrize(("k", "n"), EDGES)
-def test_clopper_pearson_is_the_slow_obvious_twin(k, n):
+def test_clopper_pearson_equals_a_slow_reference(k, n):
     def slow(k, n, alpha):
         if k == 0:
             return 0.0
@@ -74,7 +74,7 @@ def test_clopper_pearson_errs_at_most_alpha_and_the_randomised_one_exactly_alpha
     assert chances[clopper_pearson_lower(k, n, alpha) > p].sum() <= alpha
     uniforms = (np.arange(200) + 0.5) / 200
     bounds = randomized_clopper_pearson_lower(k[:, None], n, alpha, uniforms[None, :])
-    if p < 2 ** (-1 / n):  # above, the bound is clamped and errs less
+    if p < 2 ** (-1 / n):  # above, the bound is clamped and errs less often
         assert (chances * (bounds > p).mean(axis=1)).sum() == pytest.approx(alpha, abs=1 / 100)
 
 
@@ -96,7 +96,7 @@ def test_majority_test_is_scipys(k, n):
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.02, 0.5, 0.93, 1.0])
-def test_chernoff_interval_solves_its_equation_and_holds_the_mean(mean):
+def test_chernoff_interval_solves_its_equation_and_contains_the_mean(mean):
     lower, upper = chernoff_interval(mean, 500, 0.01)
     assert 0 <= lower <= mean <= upper <= 1
 
@@ -131,7 +131,7 @@ def test_dispersion_test_is_uniform_under_independence():
     assert stats.kstest(p_values, "uniform").pvalue > 1e-4
 
 
-def test_reachable_radii_of_the_field():
+def test_largest_radii_of_published_settings():
     radii = [reachable_radius(n, 0.001, 1.0) for n in (100, 1000, 10_000, 100_000)]
     assert np.allclose(radii, [1.50, 2.46, 3.20, 3.81], atol=0.006)
     assert reachable_radius(9, 0.001, 1.0) == 0.0  # .001^(1/9) is below one half
@@ -158,9 +158,9 @@ def test_no_votes():
 
 @pytest.mark.parametrize("alpha", [1e-3, 1e-10, 1e-17, 1e-300])
 @pytest.mark.parametrize(("k", "n"), [(0, 2000), (3, 2000), (70_123, 100_000)])
-def test_the_upper_bound_keeps_its_digits_at_tiny_levels(k, n, alpha):
+def test_the_upper_bound_is_exact_at_tiny_levels(k, n, alpha):
     bound = clopper_pearson_upper(k, n, alpha)
-    # Back to the definition: k or fewer successes have probability alpha.
+    # By definition, k or fewer successes have probability alpha there.
     assert stats.binom.logcdf(k, n, bound) == pytest.approx(np.log(alpha), rel=1e-6)
     if k == 0:
         assert bound == pytest.approx(-np.expm1(np.log(alpha) / n), rel=1e-12)
@@ -182,6 +182,6 @@ def test_the_upper_bound_keeps_its_digits_at_tiny_levels(k, n, alpha):
         lambda nan: dispersion_test([1.0, nan], 10),
     ],
 )
-def test_nan_is_refused_and_never_handed_on(call):
+def test_nan_is_refused(call):
     with pytest.raises(ValueError, match="must"):
         call(float("nan"))

@@ -1,4 +1,4 @@
-"""Guarantees are values that logs hold as text."""
+"""Guarantees are values; logs contain them as text."""
 
 import pytest
 
@@ -18,11 +18,11 @@ TEXTS = [
     *("l2-top5-certificate", "l1-top5-votes-certificate", "none-certificate"),
     *("l2-lbound-assumed", "l2-lbound-exact", "l2-lbound-estimate"),
 ]
-"""Everything that logs of ours have ever held."""
+"""All guarantees that our logs have contained so far."""
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_logs_hold_is_read_back(text):
+def test_guarantees_are_read_back_from_logs(text):
     assert str(Guarantee.parse(text)) == text
 
 
@@ -50,7 +50,7 @@ def test_certificates_say_what_they_guarantee():
         ("estimate", "estimate"),
     ],
 )
-def test_only_what_is_no_certificate_has_a_caveat(scores, kind):
+def test_certificates_have_no_caveat_and_others_do(scores, kind):
     votes = {"n": 10} if scores in ("monte_carlo", "estimate") else {}
     guarantee = LBound(scores=scores, **votes).guarantee(GaussianNoise(0.25))
     assert (guarantee.kind, guarantee.statement) == (kind, "lbound")

@@ -1,4 +1,4 @@
-"""The numbers, against independent computations: plain Python, exact fractions, scipy's own intervals."""
+"""Statistics over images against plain Python, exact fractions and scipy's intervals."""
 
 import math
 from fractions import Fraction
@@ -31,8 +31,8 @@ def test_an_abstention_is_never_correct(pairs):
     assert statistics.abstention_rate(prediction) == sum(p == -1 for p in prediction) / len(pairs)
 
 
-def test_over_no_image_nothing_is_known():
-    """One rule for each number: NaN, never 0 or an error."""
+def test_statistics_of_no_images_are_nan():
+    """Every statistic is NaN, not 0 and not an error."""
     assert math.isnan(statistics.acr([], []))
     assert math.isnan(statistics.abstention_rate([]))
     assert np.isnan(statistics.certified_accuracy([], [], [0.0])).all()
@@ -83,7 +83,7 @@ def test_clopper_pearson_covers():
         assert weights[(low <= share) & (share <= high)].sum() >= 0.95
 
 
-def test_interval_says_what_is_wrong():
+def test_wrong_arguments_of_interval_are_refused():
     with pytest.raises(ValueError, match="`level` must be in"):
         statistics.interval([1], 2, 1.0)
     with pytest.raises(ValueError, match="`count` must be at least 1"):
@@ -104,7 +104,7 @@ def test_mcnemar_is_the_exact_binomial(pairs):
     assert (result.images, result.only_first, result.only_second) == (len(pairs), b, n - b)
 
 
-def test_mcnemar_wants_the_same_images():
+def test_mcnemar_needs_the_same_images():
     with pytest.raises(ValueError, match="same images"):
         statistics.mcnemar([1, 0], [1])
 
@@ -119,7 +119,7 @@ def test_paired_acr_is_scipys_t_interval():
 
 
 @pytest.mark.parametrize(("n", "expected"), [(100, 1.50), (1000, 2.46), (10_000, 3.20), (100_000, 3.81)])
-def test_largest_radius_is_the_fields(n, expected):
+def test_largest_radius_of_published_settings(n, expected):
     assert statistics.reachable_radius(n, 0.001, 1.0) == pytest.approx(expected, abs=0.005)
     assert statistics.reachable_radius(n, 0.001, 0.25) == pytest.approx(expected / 4, abs=0.002)
 
@@ -132,7 +132,7 @@ def test_envelope_is_the_best_at_each_point():
     assert statistics.envelope([[3, 1, 0], [2, 2, 0]]).tolist() == [3, 2, 0]
 
 
-def test_exceedance_counts_unknown_bounds_below_everything():
+def test_exceedance_counts_unknown_bounds_as_lowest():
     assert statistics.exceedance([0.2, np.nan, 0.9, 0.5], [0.0, 0.5, 0.95]).tolist() == [0.75, 0.5, 0.0]
 
 
@@ -156,7 +156,7 @@ def test_the_median_is_numpys_with_failures_at_infinity(pairs):
     assert found.success == pytest.approx(sum(success) / len(pairs))
 
 
-def test_a_failed_attack_is_beyond_every_success():
+def test_a_failed_attack_counts_as_an_infinite_distance():
     assert statistics.distance_statistics([1.0, 2.0, 0.1], [1, 1, 0]) == (2.0, 1.5, pytest.approx(2 / 3))
     assert statistics.distance_statistics([1.0, 4.0], [1, 0])[0] == math.inf
     assert statistics.distance_statistics([1.0, 4.0, 2.0, 3.0], [1, 1, 1, 1])[0] == 2.5

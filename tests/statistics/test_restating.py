@@ -1,4 +1,4 @@
-"""Restating at fewer votes: exact, against counting all choices, SciPy's distribution, and drawing."""
+"""Restating at fewer votes, against counting all choices, SciPy's distribution, and simulation."""
 
 from itertools import combinations
 
@@ -62,6 +62,6 @@ def test_counts_are_read_back_from_their_bounds(n, alpha):
     assert successes_of(clopper_pearson_lower(counts, n, alpha), n, alpha).tolist() == counts.tolist()
 
 
-def test_votes_that_were_not_cast_are_not_invented():
+def test_restating_at_more_votes_is_refused():
     with pytest.raises(ValueError, match="there are no more votes than n"):
         restate([10], 100, 1000, 0.001, 0.25, [0.0])

@@ -1,4 +1,4 @@
-"""Intervals over images and seeds cover as often as they say; nothing is claimed about seeds from one."""
+"""Intervals over images and seeds have their stated coverage; one seed says nothing about other seeds."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def test_mean_and_std_over_seeds():
 
 
 def draw(random, seeds, image, shift, seed_scale):
-    """Crossed effects: one of each seed, one of each image, and a rest."""
+    """Crossed random effects: of the seed, of the image, and a residual."""
     own = 0.3 * random.normal(size=(1, len(image)))  # of this method on each image
     noise = 0.5 * random.normal(size=(seeds, len(image)))
     return shift + image + own + seed_scale * random.normal(size=(seeds, 1)) + noise
@@ -53,7 +53,7 @@ def test_one_seed_gives_the_paired_interval_over_images():
     assert difference_over_seeds(random.random((2, 50)), other).over_seeds
 
 
-def test_equal_values_have_no_width_and_unequal_images_no_difference():
+def test_equal_values_give_an_interval_of_width_zero_and_unequal_images_no_difference():
     assert difference_over_seeds(np.ones((2, 4)), np.zeros((2, 4)))[:3] == (1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="the same images, at least 2, got 4 and 5"):
         difference_over_seeds(np.ones((2, 4)), np.ones((2, 5)))

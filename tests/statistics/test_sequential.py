@@ -32,7 +32,7 @@ def test_alpha_is_kept_at_the_boundary_exactly(p0, alpha):
     boundaries = upper_boundaries(float(p0), plan, alpha)
     chance = exact_chance_of_accepting(p0, plan, boundaries)
     assert chance <= Fraction(alpha) * (1 + Fraction(1, 10**9))
-    # And every boundary is the smallest that could be paid for: lowering any one breaks the budget.
+    # Every boundary is the smallest possible one: with any of them lowered, the error exceeds alpha.
     budget = Fraction(0)
     for at in range(len(plan)):
         budget += Fraction(alpha) / 2 / (1 if at == len(plan) - 1 else len(plan) - 1)
@@ -43,7 +43,7 @@ def test_alpha_is_kept_at_the_boundary_exactly(p0, alpha):
 
 
 @pytest.mark.parametrize(("n", "growth"), [(101, 1.001), (100, 1.2), (99, 1.2), (110, 1.2), (5000, 1.2)])
-def test_looks_rise_to_the_last(n, growth):
+def test_interim_analyses_are_ascending(n, growth):
     plan = looks(n, 100, growth)
     assert plan[-1] == n
     assert list(plan) == sorted(set(plan))
@@ -62,7 +62,7 @@ def test_alpha_is_kept_with_the_real_plan():
         mass[boundary:] = 0
         drawn = votes
     assert accepted <= alpha
-    assert accepted > 0.97 * alpha  # little is given away
+    assert accepted > 0.97 * alpha  # nearly all of alpha is used
 
 
 def test_no_smaller_probability_is_accepted_more_often():
@@ -72,14 +72,14 @@ def test_no_smaller_probability_is_accepted_more_often():
     assert chances == sorted(chances)
 
 
-def test_one_look_is_the_plain_binomial_test():
+def test_a_single_analysis_is_the_binomial_test():
     boundary = upper_boundaries(0.7, (200,), 0.01)[0]
     assert stats.binom.sf(boundary - 1, 200, 0.7) <= 0.01 < stats.binom.sf(boundary - 2, 200, 0.7)
 
 
-def test_a_look_too_early_to_conclude_has_no_boundary():
+def test_an_analysis_that_is_too_early_has_no_boundary():
     boundaries = upper_boundaries(0.99, (10, 2000), 0.001)
-    assert boundaries[0] == 11  # .99^10 is far more than can be spent
+    assert boundaries[0] == 11  # .99^10 is far above the error that may be spent
     assert boundaries[1] <= 2000
 
 

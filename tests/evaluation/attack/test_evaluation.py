@@ -68,7 +68,7 @@ def evaluation(folder, attack=L2, target=None, **kwargs):
 
 
 def vote(noise=NOISE, predict=PREDICT, seed=0):
-    # Nothing is tuned by the clock, or two runs could differ in rounding.
+    # Nothing is tuned by timing: otherwise two runs could differ in rounding.
     return SmoothedVote(noise, predict, Numerics(channels_last=False), seed)
 
 
@@ -100,7 +100,7 @@ def attack(make_trainer, network, tiny_data, tmp_path):
 # ------------------------------------------------------------------------------------- the rows
 
 
-def test_a_row_per_image_and_variant_measured_on_what_came_back(attack, network, tiny_data, tmp_path):
+def test_a_row_per_image_and_variant_measured_on_the_attacked_image(attack, network, tiny_data, tmp_path):
     _, path = attack("a", epsilons=[0.4, 0.8], save="npz")
     rows, data = table(path), tiny_data(11).images
     assert [(int(row["idx"]), float(row["epsilon"])) for row in rows] == [
@@ -172,7 +172,7 @@ def test_rows_do_not_depend_on_the_loaders_batch(attack, chosen, target):
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_what_is_there_is_attacked_and_no_padding(attack):
+def test_images_are_attacked_and_padding_is_not(attack):
     sizes = []
 
     class Spy(TinyConvolution):
@@ -203,7 +203,7 @@ def test_an_attack_that_works_image_by_image_writes_image_by_image(attack, tmp_p
 
 
 def test_sigterm_acts_within_a_batch_of_an_attack(make_trainer, tiny_data, tmp_path):
-    """A batch takes longer than the half minute that the scheduler gives."""
+    """A batch may take longer than the half minute that schedulers wait before they kill."""
     passes = []
 
     class Spy(TinyConvolution):
@@ -217,11 +217,11 @@ def test_sigterm_acts_within_a_batch_of_an_attack(make_trainer, tiny_data, tmp_p
     trainer = make_trainer(evaluation(tmp_path))
     with stoppable(), pytest.raises(Stopped):
         trainer.test(EvaluationModule(Spy().eval()), tiny_data(11), verbose=False)
-    assert passes == [4] * 5  # the sixth is not begun
+    assert passes == [4] * 5  # the sixth is not started
     assert (tmp_path / "attack.rank0.tsv").read_text().count("\n") == 5
 
 
-def test_the_seed_matters_where_there_is_chance(attack):
+def test_the_seed_matters_only_for_random_attacks(attack):
     start = PGD(norm="l2", epsilon=0.4, steps=2, random_start=True)
     assert table(attack("a", start)[1]) != table(attack("b", start, seed=1)[1])
     assert table(attack("a2", start)[1]) == table(attack("a", start)[1])
@@ -261,7 +261,7 @@ def _attack_in_child(make_trainer, network, data, folder):
 
 
 def test_killed_at_random_moments_and_started_again(make_trainer, network, tiny_data, tmp_path):
-    """kill -9, again and again, until a run gets through: rows and images are those of a calm run."""
+    """After repeated kill -9, rows and images are those of an undisturbed run."""
     rng, context = random.Random(0), multiprocessing.get_context("fork")
     calm, wild, kills, progress = tmp_path / "calm", tmp_path / "wild", 0, set()
     _attack_in_child(make_trainer, network, tiny_data(15), calm)
@@ -274,7 +274,7 @@ def test_killed_at_random_moments_and_started_again(make_trainer, network, tiny_
         arguments = (make_trainer, Slow(network), tiny_data(15, batch_size=5), wild)
         child, before = context.Process(target=_attack_in_child, args=arguments), rows()
         child.start()
-        while kills < 3 and child.is_alive() and rows() == before:  # each life gets somewhat further
+        while kills < 3 and child.is_alive() and rows() == before:  # each start finishes at least one row
             time.sleep(0.002)
         child.join(rng.uniform(0, 0.05) if kills < 3 else None)
         if child.is_alive():
@@ -322,7 +322,7 @@ def test_other_settings_are_not_mixed_in(attack):
         attack("a", network=TinyConvolution(seed=1).eval())
 
 
-# ------------------------------------------------------------------------------------- who decides
+# ------------------------------------------------------------------------------------- target
 
 
 def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen(
@@ -340,7 +340,7 @@ def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen
     still = PGD(norm="l2", epsilon=1e-3, steps=1, objective=PlugIn(), num_noise=32, copies_per_pass=None)
     attack("a", still, vote(), images=1, network=Spy().eval(), batch_size=1)
     clean = tiny_data(1).images.images
-    decided = [batch for batch in decided if len(batch) == 64]  # without the look at the network
+    decided = [batch for batch in decided if len(batch) == 64]  # without the pass of the network itself
     noise, others = ((torch.cat(batches) - clean).flatten(1) for batches in (attacked, decided))
     empty = (torch.cat(decided) == 0).flatten(1).all(1)
     others = others[(others.abs().amax(1) > 0.02) & ~empty]  # leaves out passes on the image itself
@@ -353,7 +353,7 @@ def test_the_smoothed_classifier_decides_with_noise_that_the_attack_has_not_seen
 
 
 def test_abstentions_count_as_wrong_and_are_marked(attack):
-    callback, path = attack("a", SMOOTHADV, vote(predict=Predict(n=5, batch_size=8)))  # never decides
+    callback, path = attack("a", SMOOTHADV, vote(predict=Predict(n=5, batch_size=8)))  # always abstains
     for row in table(path):
         assert (row["adversarial"], row["success"], row["abstain"]) == (str(ABSTAIN), "1", "1")
     assert callback.summary["metrics"]["test/attack_abstention@0.80"] == 1.0
@@ -385,7 +385,7 @@ def test_networks_that_are_random_inside_get_a_pass_per_copy(attack, monkeypatch
     epgd = PGD(norm="linf", epsilon=0.1, steps=2, objective=Expectation(), num_noise=4)
     callback, path = attack("a", epgd, SinglePass(), network=RandomInside().eval())
     assert callback.plan.attack.copies_per_pass == 1
-    assert callback.plan.attack.sigma == 0.0  # the samples are the network's own
+    assert callback.plan.attack.sigma == 0.0  # the network's own noise makes the copies differ
     assert len(table(path)) == 11
     callback, path = attack("b", epgd, vote(NoNoise()), network=RandomInside().eval())
     assert {row["votes"] for row in table(path)} == {"200"}
@@ -441,8 +441,8 @@ def test_a_vote_for_top_k_ranks_by_votes(attack):
     assert any(row["success"] == "0" or row["adversarial"] != row["label"] for row in rows)
 
 
-def test_the_attacks_noise_is_the_smoothed_classifiers(attack, network):
-    """The images are those of an attack that is given uniform noise by hand; Gaussian noise gives others."""
+def test_the_attack_uses_the_noise_of_the_smoothed_classifier(attack, network):
+    """The images equal those of an attack with uniform noise; with Gaussian noise they differ."""
     by_hand = dataclasses.replace(SMOOTHADV, sigma=0.1, noise=UniformNoise(3.0))
     found = []
     for name, tested, noise in (
@@ -485,7 +485,7 @@ def test_source_and_target_need_the_same_classes(attack):
         attack("a", source=source)
 
 
-# ------------------------------------------------------------------------------------- beside certificates
+# ------------------------------------------------------------------------------------- against certificates
 
 
 def certified_log(folder, radius, correct=1):
@@ -527,7 +527,7 @@ def test_the_certificate_of_this_classifier_is_taken(attack, certify):
 
 
 class Negated(TinyConvolution):
-    """Other code, the same weights."""
+    """The same weights with other code."""
 
     def forward(self, images):
         return -super().forward(images)
@@ -548,7 +548,7 @@ def test_the_certificate_of_another_classifier_is_refused(attack, certify, tmp_p
     assert not (tmp_path / "a").exists()
 
 
-def test_the_certificates_of_other_images_are_refused(attack, certify, tmp_path):
+def test_a_log_of_other_images_is_refused(attack, certify, tmp_path):
     certify()
     log = tmp_path / "c" / "certify.tsv"
     lines = log.read_text().splitlines()
@@ -558,8 +558,8 @@ def test_the_certificates_of_other_images_are_refused(attack, certify, tmp_path)
         attack("a", target=vote(), certified=read_certified(tmp_path / "c"))
 
 
-def test_without_names_of_images_the_data_sets_settings_decide(attack, certify, tmp_path):
-    """Logs of earlier versions."""
+def test_without_hashes_of_images_the_settings_of_the_data_are_compared(attack, certify, tmp_path):
+    """As in logs of earlier versions."""
     test = {"_target_": "Digits", "subset": {"split": "test", "max": 5}}
     certify(data=test)
     log = tmp_path / "c" / "certify.tsv"
@@ -572,13 +572,13 @@ def test_without_names_of_images_the_data_sets_settings_decide(attack, certify, 
             attack("b", target=vote(), certified=read_certified(log), settings={"data": {**test, **other}})
 
 
-def test_a_network_of_the_same_weights_and_other_code_does_not_go_on(attack):
+def test_a_network_with_the_same_weights_and_other_code_cannot_continue(attack):
     attack("a")
     with pytest.raises(ValueError, match="same weights and gives other answers: its code has changed"):
         attack("a", network=Negated().eval())
 
 
-def test_a_certified_accuracy_that_holds_is_silent(attack, tmp_path):
+def test_a_certified_accuracy_that_holds_gives_no_message(attack, tmp_path):
     callback, _ = attack("a", L2, target=vote(), certified=certified_log(tmp_path / "c", radius=0.0))
     assert callback.summary["variants"][0]["certified"]["certified"] == 0.0
     assert callback.summary["warnings"] == []
@@ -596,10 +596,8 @@ def test_a_picture_of_the_first_images(attack, tmp_path, images):
     assert not (tmp_path / "a" / "attack.images").exists()
 
 
-def test_what_a_kill_between_two_files_leaves_behind_is_gone_after_the_next_start(
-    attack, tmp_path, monkeypatch
-):
-    """The picture is drawn from all parts, or again; nothing of it stays."""
+def test_files_left_by_a_kill_are_removed_at_the_next_start(attack, tmp_path, monkeypatch):
+    """The picture is drawn from all parts, if necessary again; no temporary file is left."""
     folder = tmp_path / "a"
 
     def killed(*args, **kwargs):
@@ -648,13 +646,13 @@ def test_certified_radii_are_in_l2(tmp_path):
         evaluation(tmp_path, PGD(norm="linf", epsilon=0.1), vote(), certified=certified)
 
 
-def test_certificates_say_nothing_about_one_pass(tmp_path):
+def test_certificates_do_not_hold_for_a_single_pass(tmp_path):
     certified = certified_log(tmp_path / "c", radius=0.0)
     with pytest.raises(ValueError, match="say nothing about one pass"):
         evaluation(tmp_path, L2, SinglePass(), certified=certified)
 
 
-def test_other_images_certificates_do_not_compare(attack, tmp_path):
+def test_certificates_of_other_images_are_refused(attack, tmp_path):
     certified = certified_log(tmp_path / "c", radius=0.0)
     certified = type(certified)(certified.path, {1: 0.5}, 0.001)
     with pytest.raises(ValueError, match="certifies none of the images"):
@@ -670,13 +668,13 @@ def test_an_attack_that_leaves_its_budget_is_stopped(attack):
         attack("a", Greedy(norm="l2", epsilon=0.1))
 
 
-def test_noise_must_come_from_somewhere(attack):
+def test_a_noise_level_is_required(attack):
     with pytest.raises(ValueError, match="`sigma` of PGD is not set"):
         attack("a", SMOOTHADV, SinglePass())
 
 
 @pytest.mark.parametrize("topk", [1, 2])
-def test_nan_is_no_answer_and_never_robust(topk):
+def test_a_network_that_answers_nan_is_never_robust(topk):
     target = SinglePass()
     target.network = lambda images: torch.full((len(images), 3), float("nan"))
     decision = target.decide(torch.zeros(2, 1, 2, 2), torch.arange(2), torch.arange(2), topk)

@@ -19,7 +19,7 @@ def log(radii, alpha=0.001):
     return CertifiedLog("certify.tsv", dict(enumerate(radii)), alpha)
 
 
-def test_certified_images_that_fall_are_weighed_by_their_probability():
+def test_successful_attacks_on_certified_images_are_compared_with_the_binomial():
     some = rows((0, 1, 0), (1, 0, 0), (2, 1, 1), (3, 1, 0), (9, 1, 0))  # image 9 was not certified
     said = beneath_certified(some, 0.5, log([0.6, 0.6, 0.5, 0.4]), alpha=0.01)
     assert (said.images, said.empirical, said.certified) == (4, 0.25, 0.75)
@@ -34,7 +34,7 @@ def test_many_broken_certificates_are_a_bug():
     assert "this is a bug" in said.warning(0.5)
 
 
-def test_a_broken_certificate_is_named_even_if_the_accuracies_are_in_order():
+def test_a_broken_certificate_is_named_even_if_the_accuracies_agree():
     some = rows(*[(i, 1 if i < 4 else 0, 0) for i in range(20)])
     said = beneath_certified(some, 0.5, log([0.6] * 10 + [0.0] * 10), alpha=0.0)
     assert said.empirical >= said.certified
@@ -48,7 +48,7 @@ def test_abstentions_ask_for_more_votes():
 
 
 def test_an_image_that_is_wrong_without_an_attack_is_not_robust():
-    """Even where the classifier is right about the attacked one, as the report counts too."""
+    """Even if the attacked image is classified correctly. The report counts in the same way."""
     some = rows((0, 0, 0, 1), (1, 0, 0, 0), (2, 1, 0, 1), (3, 1, 0, 0))
     said = summarize_variant([row | {"l2": "0.5", "time": "1.0"} for row in some], "l2")
     assert (said["clean_accuracy"], said["accuracy"]) == (0.5, 0.25)
@@ -57,14 +57,14 @@ def test_an_image_that_is_wrong_without_an_attack_is_not_robust():
     assert beneath_certified(some, 0.5, log([0.0] * 4), alpha=0.0).empirical == 0.25
 
 
-def test_a_median_beyond_what_was_found_is_null_in_the_summary():
-    """JSON has no infinity; so is the mean of no success."""
+def test_an_infinite_median_is_null_in_the_summary():
+    """JSON has no infinity. The mean over no successes is null, too."""
     some = [row | {"l2": "0.5", "time": "1.0"} for row in rows((0, 0, 0), (1, 0, 0))]
     said = summarize_variant(some, "l2")["distance"]
     assert said == {"median": None, "mean_of_successes": None, "success": 0.0}
 
 
-def test_order_is_silent():
+def test_consistent_results_give_no_message():
     said = beneath_certified(rows((0, 0, 0), (1, 1, 0)), 0.5, log([0.6, 0.0]), alpha=0.001)
     assert said.warning(0.5) is None
 
@@ -79,7 +79,7 @@ def write(folder, text, settings=None):
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 
 
-def test_a_certified_log_is_read_with_its_alpha(tmp_path):
+def test_a_certification_is_read_with_its_alpha(tmp_path):
     write(
         tmp_path / "certify",
         f"{HEADER}\n0\t1\t1\t0.5\t1\t0.1\n3\t1\t2\t0.7\t0\t0.1\n",
@@ -91,7 +91,7 @@ def test_a_certified_log_is_read_with_its_alpha(tmp_path):
         assert certified.alpha == 0.01
 
 
-def test_logs_that_do_not_compare(tmp_path):
+def test_logs_that_cannot_be_compared(tmp_path):
     with pytest.raises(ValueError, match="no certification log at"):
         read_certified(tmp_path)
     write(tmp_path, "idx\tlabel\n0\t1\n")
