@@ -257,7 +257,9 @@ def test_it_is_its_slow_twin(block):
     times = torch.tensor([3.0, 71.25])
     with torch.no_grad():
         found = network(images, times)
+        other = network.to(memory_format=torch.channels_last)(images, times)  # as classifiers run
     assert found.shape == (2, 6, 4, 4)
+    torch.testing.assert_close(other, found)
     expected = twin(network, images.numpy(), times.double().numpy(), heads=4 if block else 2, block=block)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)  # the angles are float32
     assert not np.allclose(found[0], found[1], atol=0.01)
