@@ -8,6 +8,8 @@ import pytest
 import yaml
 from scipy import special
 
+from robustsmooth.report.table import Column, Table
+
 CERTIFY = ["idx", "label", "predict", "radius", "correct", "time", "p_a_lower", "votes"]
 
 
@@ -132,6 +134,28 @@ def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed
             )
     write_log(folder / "attack.tsv", header, rows)
     return folder
+
+
+def wide_table(rows=3, radii=12):
+    """A table as wide as any report has, with rows of every length."""
+    columns = [
+        Column("run", "Run"),
+        Column("n", "n", style="d"),
+        Column("acr", "ACR (pixel units)", "certificate", ".3f", best="max"),
+        *(
+            Column(f"r{at}", f"r={at / 4:g} (%)", "certificate", "percent", f"l{at}", f"h{at}")
+            for at in range(radii)
+        ),
+        Column("attack", "smoothadv_pgd on smoothed ε=0.5 m=128 (%)", "empirical", "percent"),
+        Column("seconds", "Seconds per image", "measurement", ".3g"),
+    ]
+    values = {f"{kind}{at}": 0.5 for kind in "rlh" for at in range(radii)}
+    return Table(
+        "wide_table", "A wide table", columns,
+        [{"run": f"a_method with $5, 50 % & a long name {at}", "n": 100_000, "acr": 0.1 * at, "attack": 0.25,
+          "seconds": 12.5, **values} for at in range(rows)],
+        "A note about σ, α and p_A ≥ 0.9.", "Small print: 95 % intervals.",
+    )  # fmt: skip
 
 
 @pytest.fixture

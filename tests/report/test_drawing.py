@@ -1,0 +1,28 @@
+"""Figures: fonts, names and titles."""
+
+from robustsmooth.report import find_runs, label_runs, read_evaluations
+from robustsmooth.report.figures import draw_figures, write_figures
+from robustsmooth.report.figures.drawing import Drawing
+
+
+def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
+    (runs / "0_gaussian").rename(runs / "price $5 or $6")
+    drawings = draw_figures(read_evaluations(label_runs(find_runs(str(runs)))))
+    write_figures(drawings[:1], tmp_path, ["pdf"])
+    (path,) = tmp_path.glob("*.pdf")
+    assert b"/Type3" not in path.read_bytes()
+    assert b"/TrueType" in path.read_bytes() or b"/CIDFontType2" in path.read_bytes()
+
+
+def test_a_long_title_stays_within_the_figure():
+    drawing = Drawing(
+        "a",
+        "Upper envelope per noise level: cifar10, n=100000, alpha=0.001, every 20th",
+        "",
+        lambda axes: None,
+    )
+    figure = drawing.figure()
+    figure.draw_without_rendering()
+    box = figure.axes[0]._left_title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1

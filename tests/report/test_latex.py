@@ -1,0 +1,57 @@
+"""Tables in LaTeX: they compile, fit the page, and promise nothing that they do not print."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report.latex import TEXT_WIDTH, _panels, _width, as_latex
+
+from .conftest import wide_table
+
+
+def test_latex_mentions_intervals_only_if_it_prints_them():
+    text = as_latex(wide_table())
+    assert "A note about $\\sigma$" in text
+    assert "intervals" not in text
+
+
+def test_wide_tables_are_split_into_panels_and_long_ones_over_pages():
+    text = as_latex(wide_table())
+    assert text.count(r"\begin{tabular}") > 1
+    assert text.count(r"\begin{table}") == 1
+    assert text.count(r"\multicolumn{1}{l}{Run}") == text.count(r"\begin{tabular}")
+    long = as_latex(wide_table(rows=200))
+    assert r"\begin{table}" not in long
+    assert long.count(r"\caption") == 1
+    assert long.count(r"\endhead") == long.count(r"\begin{longtable}") > 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="TeX is not installed")
+@pytest.mark.parametrize("rows", [3, 200])
+def test_every_table_compiles_and_fits_the_page(runs, tmp_path, rows):
+    tables = [wide_table(rows), wide_table(rows, radii=2)]
+    if rows == 3:
+        tables += build_tables(read_evaluations(label_runs(find_runs(str(runs)))))
+    packages = r"\usepackage[utf8]{inputenc}\usepackage{booktabs,array,longtable}"
+    body = "\n\\clearpage\n".join(as_latex(table) for table in tables)
+    (tmp_path / "paper.tex").write_text(
+        rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}", encoding="utf-8"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    log = (tmp_path / "paper.log").read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    assert "Float too large" not in log
+    assert [float(item) for item in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(item) > 1] == []
+
+
+def test_a_panel_is_never_wider_than_the_text():
+    table = wide_table(radii=30)
+    assert all(_width(table, panel) <= TEXT_WIDTH for panel in _panels(table))
+    shown = [column.key for panel in _panels(table) for column in panel[1:]]
+    assert shown == [column.key for column in table.used[1:]]  # every column once

@@ -1,0 +1,43 @@
+"""Tables and problems in a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report.terminal import MOST_ROWS, _rich, columns_that_fit, show
+
+from .conftest import wide_table
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_a_terminal_shows_whole_words_and_numbers_in_fewer_columns(width):
+    table = wide_table()
+    used = columns_that_fit(table, width)
+    assert used[0].key == "run"
+    assert len(columns_that_fit(table, 1000)) == len(table.used)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(_rich(table, used))
+    text = console.export_text()
+    assert "…" not in text
+    assert "..." not in text
+    assert text.count("100000") == len(table.rows) if "n" in {column.key for column in used} else True
+    assert all(f"{0.1 * at:.3f}" in text for at in range(3)) or width < 80
+
+
+def test_an_80_column_terminal_keeps_the_numbers_that_matter(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    tables = build_tables(read_evaluations(label_runs(find_runs(str(runs)))))
+    overview = next(table for table in tables if table.name == "overview")
+    kept = {column.key for column in columns_that_fit(overview, 80)}
+    assert {"classifier", "acr"} <= kept
+    assert "seconds" not in kept
+
+
+def test_the_terminal_prints_a_few_rows_and_problems_and_says_where_the_rest_is(capsys):
+    show([wide_table(rows=1500)], [f"problem {at}" for at in range(300)], "out/report.html")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 5 * MOST_ROWS
+    assert any(f"{1500 - MOST_ROWS} more rows" in line and "out/report.html" in line for line in lines)
+    assert any("290 problems more" in line for line in lines)
