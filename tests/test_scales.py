@@ -45,6 +45,20 @@ def test_a_shorter_schedule_keeps_its_proportions(method):
     assert more.method.scheduler == full.method.scheduler
 
 
+@pytest.mark.parametrize(
+    ("method", "at_cpu"),
+    [
+        ("smoothadv", {"attack.steps": 2, "method.copies": 2}),  # of 10 and 8
+        ("sodm", {"method.copies": 4, "method.mapping_copies": 32}),  # of 16 and 128
+        ("sun2025", {"attack.steps": 2, "method.copies": 2, "method.discard_votes": 25}),  # of 3, 4 and 100
+        ("natural", {"trainer.max_epochs": 12}),
+    ],
+)
+def test_a_scale_reduces_what_its_recipes_say(method, at_cpu):
+    cfg = composed("train", "experiment=results/cifar10_cpu", "scale=cpu", f"method={method}")
+    assert {key: OmegaConf.select(cfg, key) for key in at_cpu} == at_cpu
+
+
 def test_equal_passes_are_equal():
     """Steps times the passes of a step's algorithm, as benchmarks/train_step.py counts them."""
     for row, (overrides,) in jobs("results/cifar10_equal_passes", "short").items():

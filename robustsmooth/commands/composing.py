@@ -24,6 +24,7 @@ def register_resolvers() -> None:
     """Register our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
     OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
     OmegaConf.register_new_resolver("at_epoch", _at_epoch, replace=True)
+    OmegaConf.register_new_resolver("reduced", _reduced, replace=True)
     OmegaConf.register_new_resolver("slurm", slurm, replace=True)
     OmegaConf.register_new_resolver("fraction", read_fraction, replace=True)
     OmegaConf.register_new_resolver("multiply", _multiply, replace=True)
@@ -44,3 +45,9 @@ def _at_epoch(epoch: int, *, _root_: DictConfig) -> int:
     """``${at_epoch:50}`` of 150 published epochs: 50; at a scale of 12 epochs (``scale.epochs``) the 4th."""
     published, ours = OmegaConf.select(_root_, "published_epochs"), OmegaConf.select(_root_, "scale.epochs")
     return int(epoch) if not published or not ours else max(1, round(epoch * ours / published))
+
+
+def _reduced(count: int, *, _root_: DictConfig) -> int:
+    """``${reduced:16}`` steps, copies or votes: 16; at ``scale.reduction: 4`` a quarter, at least 2."""
+    reduction = OmegaConf.select(_root_, "scale.reduction")
+    return int(count) if not reduction else min(int(count), max(2, int(count) // reduction))
