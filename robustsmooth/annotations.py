@@ -23,14 +23,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, Valida
 __all__ = ["Built", "Signature", "check", "read_fraction", "signature", "words"]
 
 _FRACTION = re.compile(r"\s*([-+]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-_LISTS = (
-    list,
-    set,
-    frozenset,
-    abc.Sequence,
-    abc.Iterable,
-    abc.Collection,
-)
+_LISTS = (list, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection)
 _PLAIN = (bool, int, float, str, list, dict, type(None))
 
 

@@ -45,10 +45,8 @@ def _target(cfg: DictConfig, seed: int) -> Any:
 
     if cfg.target == "network":
         return SinglePass()
-    if cfg.target == "smoothed":
-        prediction, numerics = instantiate(cfg.prediction), instantiate(cfg.numerics)
-        return SmoothedVote(instantiate(cfg.smoothing), prediction, numerics, seed)
-    raise ValueError(f"`target` must be smoothed or network, got {cfg.target}")
+    prediction, numerics = instantiate(cfg.prediction), instantiate(cfg.numerics)
+    return SmoothedVote(instantiate(cfg.smoothing), prediction, numerics, seed)
 
 
 def _source(cfg: DictConfig) -> Any:

@@ -20,15 +20,12 @@ def push(folder: Path, repository: str) -> str:
         The address of the repository.
 
     Raises:
-        ValueError: If the library is not installed, there is no token, or the hub refuses.
+        ModuleNotFoundError: If the library is not installed.
+        ValueError: If there is no token, or the hub refuses.
     """
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "huggingface_hub is not installed; install it with: pip install 'robustsmooth[hub]'"
-        ) from error
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
     if repository.count("/") != 1:
         raise ValueError(f"`push` must be user/name, got {repository!r}")
     for name in ("httpx", "httpx2"):  # logs a line for each request

@@ -15,13 +15,7 @@ from robustsmooth.report.figures.drawing import MOST_LINES, Drawing, line_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "HeatLine",
-    "PredictionProbability",
-    "RobustnessGradient",
-    "SmoothBoundary",
-    "robustness_gradient",
-]
+__all__ = ["HeatLine", "PredictionProbability", "RobustnessGradient", "SmoothBoundary", "robustness_gradient"]
 
 
 class HeatLine:

@@ -153,41 +153,32 @@ def wandb_logger(
             f"Weights & Biases: {reason}; recording offline, `wandb sync` uploads it later.", file=sys.stderr
         )
         mode = "offline"
+    command, sweep, choices = _job()
     logger = WandbLogger(
         save_dir=save_dir,
         project=project,
         name=name or Path(save_dir).name,
         id=run_id(Path(save_dir)),
         resume="allow" if mode == "online" else None,
-        group=group or _sweep(),
-        tags=list(dict.fromkeys([*_choices(), *tags])),
+        group=group or sweep,
+        tags=list(dict.fromkeys([*choices, *tags])),
         mode=mode,
         log_model=log_model and mode == "online",
-        job_type=_command(),
+        job_type=command,
         settings=wandb.Settings(silent=True, console="off"),
     )
     logger._wandb_init.pop("anonymous", None)  # of no effect; wandb warns of it
     return logger
 
 
-def _sweep() -> str | None:
-    """The name of the sweep's folder; None outside of a sweep."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return Path(HydraConfig.get().sweep.dir).name
-
-
-def _command() -> str | None:
-    """The command of the job: train, certify, attack..."""
-    return HydraConfig.get().job.name if HydraConfig.initialized() else None
-
-
-def _choices() -> list[str]:
-    """The method and the data set of a Hydra job."""
+def _job() -> tuple[str | None, str | None, list[str]]:
+    """Of a Hydra job: its command, the name of its sweep's folder if it has one, its method and data set."""
     if not HydraConfig.initialized():
-        return []
-    choices = HydraConfig.get().runtime.choices
-    return [choices[group] for group in ("method", "data") if choices.get(group)]
+        return None, None, []
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+    choices = hydra.runtime.choices
+    return hydra.job.name, sweep, [choices[group] for group in ("method", "data") if choices.get(group)]
 
 
 @rank_zero_only

@@ -99,13 +99,7 @@ def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Ma
         cfg: The training's config.
         checkpoint: The checkpoint that `resume_from` found.
         kept: What it found in the checkpoint.
-
-    Raises:
-        ValueError: If ``trainer.max_epochs`` is not a positive integer.
     """
-    epochs = cfg.trainer.max_epochs
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"`trainer.max_epochs` must be a positive integer, got {epochs}")
     if checkpoint is None or checkpoint.name != "last.ckpt":
         return False
     try:
@@ -113,7 +107,7 @@ def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Ma
         OmegaConf.load(folder / ".hydra" / "config.yaml")
         if kept.get("rows") and read_metrics(folder / "metrics.csv") != kept["rows"]:
             return False
-        return int(summary["epochs"]) >= epochs and isinstance(summary["metrics"], dict)
+        return int(summary["epochs"]) >= cfg.trainer.max_epochs and isinstance(summary["metrics"], dict)
     except (OSError, ValueError, KeyError, TypeError, YAMLError):
         return False  # the checkpoint contains their content
 

@@ -297,11 +297,8 @@ class Attack(ABC):
                 or shapes do not match.
         """
         _check_batch(images, labels)
-        if isinstance(network, DistributedDataParallel):
-            network = network.module  # its forward would wait for a backward pass of the parameters
         randomness = BatchRandomness(0, "attack") if randomness is None else randomness
-        seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
-        with undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
+        with undisturbed(network, images, randomness) as network:
             # Cloned here: tensors made in inference mode cannot be part of a graph.
             images, labels = images.detach().clone(), labels.detach().clone().long()
             noises = None if noises is None else noises.detach().clone()
@@ -339,12 +336,24 @@ def _check_batch(images: Tensor, labels: Tensor) -> None:
 
 
 @contextmanager
-def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[None]:
+def undisturbed(network: Network, images: Tensor, randomness: Randomness) -> Iterator[Network]:
     """Enable gradients, eval mode and frozen parameters inside the block; restore everything afterwards.
 
     A compiled network would compute the gradients of all its parameters in the attack too. The global
     generators are seeded inside, for networks that are random.
+
+    Args:
+        network: What is attacked.
+        images: The batch, ``(B, ...)``.
+        randomness: Gives the seed.
+
+    Yields:
+        The network itself, without the wrapper of distributed training.
     """
+    if isinstance(network, DistributedDataParallel):
+        network = network.module  # its forward would wait for a backward pass of the parameters
+    device = images.device
+    seed = int(randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)[0, 0] * 2**24)
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
     trained = [each for module in modules[:1] for each in module.parameters() if each.requires_grad]
@@ -366,7 +375,7 @@ def undisturbed(network: Network, device: torch.device, seed: int) -> Iterator[N
                 module.training = False
             for parameter in trained:
                 parameter.requires_grad_(False)
-            yield
+            yield network
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -5,9 +5,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
-from robustsmooth.attacks.base import SEED_DRAW, undisturbed
+from robustsmooth.attacks.base import undisturbed
 from robustsmooth.attacks.geometry import distance, expand, unit
 from robustsmooth.attacks.objectives import Expectation, Network, Objective, Stein
 from robustsmooth.smoothing.addressing import Randomness
@@ -85,10 +84,7 @@ class NoisePGD:
         Returns:
             Moved noises, ``(m, B, ...)``, without a graph.
         """
-        if isinstance(network, DistributedDataParallel):
-            network = network.module  # its forward would wait for a backward pass of the parameters
-        seeds = randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)
-        with undisturbed(network, images.device, seed=int(seeds[0, 0] * 2**24)):
+        with undisturbed(network, images, randomness) as network:
             return self._search(network, images.detach().clone(), targets.clone(), noises.detach().clone())
 
     def _search(self, network: Network, images: Tensor, targets: Tensor, noises: Tensor) -> Tensor:

@@ -1,21 +1,20 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
 
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from robustsmooth.data.augment import Augmentation
 from robustsmooth.data.folders import class_folders, read_small_split
-from robustsmooth.data.module import ImageDataModule, Settings, Split
+from robustsmooth.data.module import DownloadedDataModule, Split
 from robustsmooth.data.pickles import load_arrays
 from robustsmooth.data.tensors import ImageTensors
 
 __all__ = ["CIFAR10DataModule", "CIFAR100DataModule"]
 
 
-class CIFAR10DataModule(ImageDataModule):
+class CIFAR10DataModule(DownloadedDataModule):
     """60 000 images of 32x32 pixels in 10 classes; 50 000 train and 10 000 test.
 
     Two layouts are recognised in `root`:
@@ -39,23 +38,9 @@ class CIFAR10DataModule(ImageDataModule):
     meta: ClassVar = ("batches.meta", "label_names")
     labels_key: ClassVar = "labels"
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        download: bool = False,
-        augmentation: Augmentation | None = None,
-        **settings: Unpack[Settings],
-    ) -> None:
-        super().__init__(augmentation=augmentation, **settings)
-        self.root, self.download = Path(root).expanduser(), download
-
-    def prepare_data(self) -> None:
-        """Lightning's hook, called by one process: download if wanted."""
-        if self.download and self._official() is None and not self._has_class_folders():
-            from torchvision import datasets
-
-            getattr(datasets, type(self).__name__.removesuffix("DataModule"))(str(self.root), download=True)
+    def is_there(self) -> bool:
+        """See `DownloadedDataModule.is_there`: in either layout."""
+        return self._official() is not None or self._has_class_folders()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -125,25 +126,16 @@ class ImageFiles:
         return self.__getitems__([position])
 
 
-class _Centre:
+def _centre(image: Image.Image, position: int, *, resize: int, crop: int) -> Image.Image:
     """The transform of evaluation."""
-
-    def __init__(self, resize: int, crop: int) -> None:
-        self.resize, self.crop = resize, crop
-
-    def __call__(self, image: Image.Image, position: int) -> Image.Image:
-        return resize_and_crop(image, self.resize, self.crop)
+    return resize_and_crop(image, resize, crop)
 
 
-class _Augmented:
+def _augmented(
+    image: Image.Image, position: int, *, change: RandomResizedCrop, seed: int, sampler: TrainingSampler
+) -> Image.Image:
     """The transform of training, addressed by (seed, epoch, position); the sampler has the epoch."""
-
-    def __init__(self, augmentation: RandomResizedCrop, seed: int, sampler: TrainingSampler) -> None:
-        self.augmentation, self.seed, self.sampler = augmentation, seed, sampler
-
-    def __call__(self, image: Image.Image, position: int) -> Image.Image:
-        source = random.Random(address(self.seed, "augmentation", self.sampler.epoch, position))
-        return self.augmentation(image, source)
+    return change(image, random.Random(address(seed, "augmentation", sampler.epoch, position)))
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -211,7 +203,8 @@ class ImageFolderDataModule(ImageDataModule):
         """See `ImageDataModule.load`."""
         folder = self.root / self.folders[split]
         paths, labels = labelled_paths(folder, self.class_names)
-        return ImageFiles(folder, paths, labels, self.test_crop, _Centre(self.test_resize, self.test_crop))
+        transform = partial(_centre, resize=self.test_resize, crop=self.test_crop)
+        return ImageFiles(folder, paths, labels, self.test_crop, transform)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the splits that a stage needs, and save the list of classes with the run."""
@@ -227,7 +220,7 @@ class ImageFolderDataModule(ImageDataModule):
         """The training split as the loader reads it: augmented in the workers."""
         if self.file_augmentation is None or not isinstance(part, ImageFiles):
             return part
-        transform = _Augmented(self.file_augmentation, self.seed, sampler)
+        transform = partial(_augmented, change=self.file_augmentation, seed=self.seed, sampler=sampler)
         return ImageFiles(part.folder, part.paths, part.labels, self.file_augmentation.size, transform)
 
     def _wanted(self, names: Sequence[str]) -> set[str]:

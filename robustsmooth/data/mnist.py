@@ -4,14 +4,13 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robustsmooth.data.augment import Augmentation
-from robustsmooth.data.module import ImageDataModule, Settings, Split
+from robustsmooth.data.module import DownloadedDataModule, Split
 from robustsmooth.data.tensors import ImageTensors
 
 __all__ = ["FashionMNISTDataModule", "MNISTDataModule"]
@@ -19,7 +18,7 @@ __all__ = ["FashionMNISTDataModule", "MNISTDataModule"]
 _MOST_BYTES = 2**28
 
 
-class MNISTDataModule(ImageDataModule):
+class MNISTDataModule(DownloadedDataModule):
     """60 000 training and 10 000 test images of 28x28 grey pixels in 10 classes.
 
     Args:
@@ -33,23 +32,9 @@ class MNISTDataModule(ImageDataModule):
     folder: ClassVar = "MNIST"
     class_labels: ClassVar = [str(digit) for digit in range(10)]
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        download: bool = False,
-        augmentation: Augmentation | None = None,
-        **settings: Unpack[Settings],
-    ) -> None:
-        super().__init__(augmentation=augmentation, **settings)
-        self.root, self.download = Path(root).expanduser(), download
-
-    def prepare_data(self) -> None:
-        """Lightning's hook, called by one process: download if wanted."""
-        if self.download and self._find("train-images-idx3-ubyte") is None:
-            from torchvision import datasets
-
-            getattr(datasets, self.folder)(str(self.root), download=True)
+    def is_there(self) -> bool:
+        """See `DownloadedDataModule.is_there`."""
+        return self._find("train-images-idx3-ubyte") is not None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

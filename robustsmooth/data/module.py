@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, TypedDict
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +17,7 @@ from robustsmooth.data.subset import Subset, stratified_split
 from robustsmooth.data.tensors import JoinedParts, Part
 from robustsmooth.processes import cores
 
-__all__ = ["ImageDataModule", "Settings", "Split"]
+__all__ = ["DownloadedDataModule", "ImageDataModule", "Settings", "Split"]
 
 Split = Literal["train", "test"]
 
@@ -318,6 +319,39 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class DownloadedDataModule(ImageDataModule):
+    """Base of the data sets that torchvision can download.
+
+    Args:
+        root: The folder of the data.
+        download: Fetch the files if they are missing.
+        augmentation: Augmentation of training images; None for none.
+        **settings: See `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        augmentation: Augmentation | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(augmentation=augmentation, **settings)
+        self.root, self.download = Path(root).expanduser(), download
+
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Whether the folder holds the data."""
+
+    def prepare_data(self) -> None:
+        """Lightning's hook, called by one process: download if wanted."""
+        if self.download and not self.is_there():
+            from torchvision import datasets
+
+            getattr(datasets, type(self).__name__.removesuffix("DataModule"))(str(self.root), download=True)
 
 
 class _ResumableLoader(DataLoader):

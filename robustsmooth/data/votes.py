@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 __all__ = ["VoteTable"]
@@ -23,7 +24,6 @@ class VoteTable:
     """
 
     def __init__(self, votes: dict[int, list[tuple[int, int]]], num_classes: int) -> None:
-        self.num_classes = num_classes
         indices = np.array(sorted(votes), dtype=np.int64)
         lengths = [len(votes[index]) for index in indices.tolist()]
         pairs = np.array([pair for index in indices.tolist() for pair in votes[index]], dtype=np.int64)
@@ -35,9 +35,9 @@ class VoteTable:
             )
         self._rows = torch.full((int(indices.max(initial=-1)) + 1,), -1, dtype=torch.int64)
         self._rows[torch.from_numpy(indices)] = torch.arange(len(indices))
-        self._starts = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        self._classes = torch.from_numpy(pairs[:, 0].astype(np.int32))
-        self._counts = torch.from_numpy(pairs[:, 1].astype(np.int32))
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        shape = (len(indices), num_classes)
+        self._counts = csr_array((pairs[:, 1].astype(np.float32), pairs[:, 0], starts), shape)
 
     @classmethod
     def read(cls, folder: Path | str, num_classes: int) -> "VoteTable":
@@ -83,9 +83,5 @@ class VoteTable:
                 f"`method.targets` has no votes for {len(absent)} of the training images, such as number "
                 f"{int(absent[0])}: finish predict, with data.subset.split=train and this data.val_images"
             )
-        rows = self._rows[here]
-        dense = torch.zeros(len(here), self.num_classes)
-        for place, row in enumerate(rows.tolist()):
-            part = slice(int(self._starts[row]), int(self._starts[row + 1]))
-            dense[place, self._classes[part].long()] = self._counts[part].float()
+        dense = torch.from_numpy(self._counts[self._rows[here].numpy()].toarray())
         return (dense / dense.sum(dim=1, keepdim=True)).to(indices.device)

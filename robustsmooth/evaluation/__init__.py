@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustsmooth.evaluation.agreement import Agreement
-    from robustsmooth.evaluation.attack import (
-        AttackEvaluation,
-        ImageStore,
-        SinglePass,
-        SmoothedVote,
-        Target,
-        beneath_certified,
-        read_certified,
-    )
+    from robustsmooth.evaluation.attack.evaluation import AttackEvaluation
+    from robustsmooth.evaluation.attack.images import ImageStore
+    from robustsmooth.evaluation.attack.summary import beneath_certified, read_certified
+    from robustsmooth.evaluation.attack.target import SinglePass, SmoothedVote, Target
     from robustsmooth.evaluation.base import Evaluation
     from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
     from robustsmooth.evaluation.context import data_settings, fingerprint
@@ -55,8 +50,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    "metrics", "agreement", "attack", "base", "certification", "context", "module", "prediction", "records",
-    "smoothed_inference", "timing", "voting",
+    "metrics", "agreement", "attack.evaluation", "attack.images", "attack.summary", "attack.target", "base",
+    "certification", "context", "module", "prediction", "records", "smoothed_inference", "timing", "voting",
 )  # fmt: skip
 
 

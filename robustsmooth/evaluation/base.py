@@ -60,6 +60,7 @@ class Evaluation(Callback):
     """What is being done, for the progress bar."""
     unit: ClassVar[str] = "passes"
     """What `advance` counts."""
+    _log: RecordLog  # from the beginning of the test on
 
     def __init__(
         self,
@@ -73,7 +74,6 @@ class Evaluation(Callback):
         self.progress = progress
         self.console = Terminal()
         self.summary: dict[str, Any] = {}
-        self._log: RecordLog | None = None
         self._bar: EvaluationProgress | None = None
 
     # ------------------------------------------------------------------ what a subclass defines
@@ -141,22 +141,18 @@ class Evaluation(Callback):
 
     def is_finished(self, index: int) -> bool:
         """Whether all rows of an image have been written."""
-        assert self._log is not None
         return all((index, *variant) in self._log for variant in self.variants())
 
     def begun_row(self, index: int) -> dict[str, str] | None:
         """The row of an image that is to be extended (see `extension`); None if there is none."""
-        assert self._log is not None
         return self._log.begun.get((str(index),))
 
     def has(self, index: int, *variant: Any) -> bool:
         """Whether a row has been written."""
-        assert self._log is not None
         return (index, *variant) in self._log
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row to the log, unless it is there already."""
-        assert self._log is not None
         if tuple(row[name] for name in self.kind.key) not in self._log:
             self._log.append({**row, "image": self._names[row["idx"]]})
 
@@ -190,11 +186,10 @@ class Evaluation(Callback):
             **self.begin(trainer, network),
             **self.settings,
         }
-        columns = [*self.kind.columns, "image"]
         self._log = RecordLog(
             self.folder,
             self.kind.name,
-            columns,
+            [*self.kind.columns, "image"],
             self.kind.key,
             settings,
             trainer.global_rank,
@@ -221,7 +216,6 @@ class Evaluation(Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish all images, merge the rows of all ranks, log the metrics."""
-        assert self._log is not None
         self.finish(trainer)
         self._close()
         images = gather(self._seen)
@@ -259,7 +253,6 @@ class Evaluation(Callback):
 
     def _check_images(self, trainer: pl.Trainer) -> None:
         """Refuse rows of images that are not part of the data now, before anything is computed."""
-        assert self._log is not None
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule) or not self._log.known:
             return
@@ -271,18 +264,13 @@ class Evaluation(Callback):
                 f"first is {stray[0]}: the data set has changed; {_WAY_OUT}"
             )
         done = [index for index in now if str(index) in self._log.known]
-        chosen = (
-            sorted({done[place * (len(done) - 1) // _COMPARED] for place in range(_COMPARED + 1)})
-            if done
-            else []
-        )
-        if chosen:
+        if done:
+            chosen = sorted({done[place * (len(done) - 1) // _COMPARED] for place in range(_COMPARED + 1)})
             batch = data.convert(data.part(data.evaluated).__getitems__(chosen))
             self._compare(chosen, batch.labels.tolist(), image_names(batch.images))
 
     def _compare(self, indices: Sequence[int], labels: Sequence[int], names: Sequence[str]) -> None:
         """Refuse an image that differs from the one in its row."""
-        assert self._log is not None
         for index, label, name in zip(indices, labels, names, strict=True):
             then = self._log.known.get(str(index), {})
             if then.get("label", str(label)) != str(label) or then.get("image", name) not in (name, "-"):
@@ -293,7 +281,6 @@ class Evaluation(Callback):
 
     def _speak(self, trainer: pl.Trainer) -> None:
         """Print what is about to happen, and show a progress bar."""
-        assert self._log is not None
         here, shown = images_here(trainer), self.progress and trainer.is_global_zero
         here = sum(self.wants(place) for place in range(here))
         done = len(self._log.finished) // len(self.variants())
@@ -306,7 +293,6 @@ class Evaluation(Callback):
         )
 
     def _summarize(self, rows: Sequence[Mapping[str, str]]) -> tuple[dict[str, float | None], dict[str, Any]]:
-        assert self._log is not None
         try:
             return self.summarize(rows)
         except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
@@ -327,7 +313,7 @@ class Evaluation(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self._log is not None:
+        if hasattr(self, "_log"):
             self._log.close()
 
 

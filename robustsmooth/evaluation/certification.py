@@ -12,7 +12,6 @@ from rich.table import Table
 from torch import Tensor
 
 from robustsmooth.data import Batch
-from robustsmooth.evaluation.attack.summary import short
 from robustsmooth.evaluation.context import network_of
 from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
 from robustsmooth.evaluation.records import Extension
@@ -41,6 +40,7 @@ from robustsmooth.statistics import (
     certified_counts,
     interval,
     is_correct,
+    short,
     table_radii,
 )
 

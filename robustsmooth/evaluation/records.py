@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 from robustsmooth.files import write_whole
@@ -192,14 +191,6 @@ class RecordLog:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> "RecordLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob(f"{self.name}.rank*.tsv"))
 
@@ -232,9 +223,8 @@ class RecordLog:
         return {key: row for key, row in rows.items() if self._extension.goes_on(row)}
 
     def _read(self, path: Path) -> list[list[str]]:
-        header, *body = _read_rows(path) or [
-            self.columns
-        ]  # the process may have been killed before the header was written
+        # The process may have been killed before the header was written.
+        header, *body = _read_rows(path) or [self.columns]
         before = [column for column in self.columns if column not in _ADDED]
         if header == self.columns:
             return [row for row in body if len(row) == len(header)]
@@ -307,9 +297,7 @@ class RecordLog:
         line, before = ("\t".join(values) + "\n").encode(), self._file.tell()
         try:
             written = self._file.write(line)
-            if written != len(
-                line
-            ):  # a full disk takes a part of the line; the second write raises the reason
+            if written != len(line):  # a full disk takes a part; the second write raises the reason
                 self._file.write(line[written:])
         except OSError:
             os.truncate(self._part, before)

@@ -18,7 +18,7 @@ from robustsmooth.evaluation.context import precision_settings
 from robustsmooth.kinds import TIMING, LogKind
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import GaussianNoise, NoNoise, Numerics, Predict, Tuning, VoteEngine
-from robustsmooth.smoothing.numerics import Precision
+from robustsmooth.smoothing.numerics import Precision, synchronize
 
 __all__ = ["InferenceTime", "seconds_of"]
 
@@ -33,17 +33,12 @@ def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -
     """
     quickest = float("inf")
     for _ in range(repeats):
-        _wait(device)
+        synchronize(device)
         start = time.perf_counter()
         work()
-        _wait(device)
+        synchronize(device)
         quickest = min(quickest, time.perf_counter() - start)
     return quickest
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class InferenceTime(Evaluation):

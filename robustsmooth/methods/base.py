@@ -101,6 +101,11 @@ class ClassificationModule(pl.LightningModule):
         self.val_top5 = MeanMetric()
         self.val_noisy_top1 = MeanMetric()
 
+    @property
+    def datamodule(self) -> Any:
+        """The data of the training."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     # ------------------------------------------------------------------ what a method defines
 
     @property
@@ -163,7 +168,7 @@ class ClassificationModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse extra images without labels, unless the method can use them."""
-        extra = getattr(self.trainer.datamodule, "extra", None)  # type: ignore[attr-defined]
+        extra = getattr(self.datamodule, "extra", None)
         if extra is not None and self.needs_labels and bool((extra.labels == UNLABELED).any()):
             raise ValueError(
                 f"`data.extra` holds images without labels, and {type(self).__name__} learns from them: set "

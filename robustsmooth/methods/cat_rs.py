@@ -28,8 +28,7 @@ class CATRSModule(ClassificationModule):
     The soft targets are votes of a network that was trained with Gaussian augmentation, counted once
     beforehand: ``python -m robustsmooth.predict checkpoint=... data.subset.split=train prediction.n=10000``.
 
-    Differences from the published code: with m noises it splits a batch into m parts and takes an optimiser
-    step on each; here one step sees all images of the batch.
+    As in `SmoothAdvModule`, and unlike the published code, one step sees all images of the batch.
 
     Args:
         network: See `ClassificationModule`.
@@ -91,8 +90,7 @@ class CATRSModule(ClassificationModule):
     def on_fit_start(self) -> None:
         """Check that every training image has votes."""
         super().on_fit_start()
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.targets.shares(torch.tensor(datamodule.train_positions))
+        self.targets.shares(torch.tensor(self.datamodule.train_positions))
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, see the class."""

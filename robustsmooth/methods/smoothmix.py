@@ -32,8 +32,7 @@ class SmoothMixModule(ClassificationModule):
     With `one_step` the image itself is replaced by the attack's first iterate, moved back to at most
     w times the step size (the paper's one-step adversary).
 
-    Differences from the published code: with m noises it splits a batch into m parts and takes an optimiser
-    step on each; here one step sees all images of the batch.
+    As in `SmoothAdvModule`, and unlike the published code, one step sees all images of the batch.
 
     Args:
         network: See `ClassificationModule`.

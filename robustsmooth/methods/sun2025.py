@@ -64,8 +64,7 @@ class Sun2025Module(ClassificationModule):
     Its authors' point is that a high average certified radius can come from easy images alone. Compare the
     certified curve, or the distribution of p_A, too, and not only the ACR of this method.
 
-    Difference from the published code: with m noises it splits a batch into m parts and takes an optimiser
-    step on each; here one step sees all images of the batch.
+    As in `SmoothAdvModule`, and unlike the published code, one step sees all images of the batch.
 
     Args:
         network: See `ClassificationModule`.
@@ -158,10 +157,9 @@ class Sun2025Module(ClassificationModule):
     def on_fit_start(self) -> None:
         """Tell the data which images an epoch draws."""
         super().on_fit_start()
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if getattr(datamodule, "extra", None) is not None:
+        if getattr(self.datamodule, "extra", None) is not None:
             raise ValueError("this method chooses among the training images itself: leave `data.extra` out")
-        datamodule.draw_weights = self.draw_weights
+        self.datamodule.draw_weights = self.draw_weights
 
     def draw_weights(self, epoch: int) -> Tensor | None:
         """The weights of the images in an epoch; counts votes first when they are due.
@@ -180,7 +178,7 @@ class Sun2025Module(ClassificationModule):
 
     def _vote(self, epoch: int) -> None:
         if self.image_weights is None:
-            kept = torch.ones(len(self._positions), dtype=torch.bool)
+            kept = torch.ones(len(self.datamodule.train_positions), dtype=torch.bool)
             if self.discard_below > 0:
                 right = self._right_votes(
                     self.voter or self.network, self.discard_votes, "discard", epoch, kept
@@ -199,15 +197,9 @@ class Sun2025Module(ClassificationModule):
             self.image_weights = torch.where(kept, weights, torch.zeros_like(weights))
         self._voted = epoch
 
-    @property
-    def _positions(self) -> list[int]:
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return datamodule.train_positions
-
     def _right_votes(self, network: nn.Module, votes: int, purpose: str, epoch: int, kept: Tensor) -> Tensor:
         """How many votes each of the training images has for its label; 0 for those not kept. ``(N,)``."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        positions = torch.tensor(self._positions)
+        positions = torch.tensor(self.datamodule.train_positions)
         places = {int(positions[place]): place for place in kept.nonzero().flatten().tolist()}
         mine = sorted(places)[self.global_rank :: self.trainer.world_size]
         engine = VoteEngine(
@@ -221,10 +213,10 @@ class Sun2025Module(ClassificationModule):
         right = torch.zeros(len(positions), device=self.device)
         mode = network.training
         network.eval()
-        part = datamodule.part("train")
+        part = self.datamodule.part("train")
         with torch.no_grad():
             for start in range(0, len(mine), _CHUNK):
-                batch = datamodule.convert(part.__getitems__(mine[start : start + _CHUNK]))
+                batch = self.datamodule.convert(part.__getitems__(mine[start : start + _CHUNK]))
                 engine.submit(batch.images.to(self.device), batch.indices, batch.labels)
                 for done in engine.run(flush=start + _CHUNK >= len(mine)):
                     right[places[done.index]] = float(done.record[done.label])

@@ -45,11 +45,13 @@ def timm_network(
         image_size: Sides of the image, for networks that need it; timm's default if None.
 
     Raises:
-        ValueError: If timm is not installed or has no such network.
+        ModuleNotFoundError: If timm is not installed.
+        ValueError: If timm has no such network.
     """
-    timm = import_timm()
+    import timm
+
     _check_known(name.partition(".")[0], timm.list_models(), "timm")
-    options = {} if image_size is None else {"img_size": image_size}
+    options: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
 
 
@@ -74,21 +76,6 @@ def resnet32x32(depth: int = 34, num_classes: int = 10, in_channels: int = 3) ->
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
     return network
-
-
-def import_timm() -> Any:
-    """The module timm.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "timm is not installed; install it with: pip install 'robustsmooth[timm]'"
-        ) from error
-    return timm
 
 
 def _check_known(name: str, known: Sequence[str], library: str) -> None:

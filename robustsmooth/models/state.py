@@ -9,7 +9,6 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from robustsmooth.models.libraries import import_timm
 from robustsmooth.models.storage import checksum, load_file
 
 __all__ = ["LIBRARIES", "Checkpoint", "checkpoint_file", "read_checkpoint"]
@@ -154,7 +153,8 @@ def _from_torchvision(place: str, network: nn.Module | None) -> Checkpoint:
 
 
 def _from_timm(place: str) -> Checkpoint:
-    timm = import_timm()
+    import timm
+
     name = place.partition(":")[2]
     try:
         network = timm.create_model(name, pretrained=True)
@@ -163,6 +163,6 @@ def _from_timm(place: str) -> Checkpoint:
         raise ValueError(
             f"timm cannot provide {place!r} ({reason}); fetch its file by hand and set model.checkpoint to it"
         ) from error
-    facts = network.pretrained_cfg
+    facts: Any = network.pretrained_cfg
     normalization = {"mean": list(facts["mean"]), "std": list(facts["std"])}
     return Checkpoint(_tensors(network.state_dict()), place, normalization=normalization)

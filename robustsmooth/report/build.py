@@ -7,7 +7,7 @@ from typing import Any
 
 import robustsmooth
 from robustsmooth.report import tables
-from robustsmooth.report.comparable import by_guarantee
+from robustsmooth.report.comparable import by_guarantee, usual
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
@@ -58,8 +58,7 @@ def build_tables(
             + ", ".join(known)
         )
         baseline = None
-    usual = [certification for certification in certified if certification.guarantee.usual]
-    chosen = list(radii) if radii is not None else tables.default_radii(usual or certified)
+    chosen = list(radii) if radii is not None else tables.default_radii(usual(certified) or certified)
     built = [tables.overview_table(evaluations, _few(chosen))]
     for members in by_guarantee(certified).values():
         at = chosen if radii is not None else tables.default_radii(members)

@@ -1,6 +1,6 @@
 """Which runs may be compared: those about the same images, and repetitions with other seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from robustsmooth.report.evaluations import Attack, Certification, Measurement, 
 from robustsmooth.report.facts import signature
 from robustsmooth.statistics import Guarantee
 
-__all__ = ["by_data", "by_guarantee", "by_method", "common_images", "data_name", "repetitions"]
+__all__ = ["by_data", "by_guarantee", "by_method", "common_images", "data_name", "repetitions", "usual"]
 
 Each = TypeVar("Each", Certification, Withstood)
 Repeated = TypeVar("Repeated", Certification, Attack, Measurement)
@@ -85,6 +85,11 @@ def _sorted(indices: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     return indices[order], labels[order]
 
 
+def usual(certifications: Iterable[Certification]) -> list[Certification]:
+    """Those with the usual guarantee, l2 certificates."""
+    return [certification for certification in certifications if certification.guarantee.usual]
+
+
 def by_guarantee(certifications: Iterable[Certification]) -> dict[Guarantee, list[Certification]]:
     """Groups of certifications with the same guarantee, l2 certificates first."""
     groups: dict[Guarantee, list[Certification]] = {}
@@ -123,16 +128,3 @@ def _settings(certification: Certification | Attack | Measurement) -> tuple[str,
     told = [f"{key}={value}" for key, value in sorted(facts.items()) if key not in left_out]
     told += [f"{key}={value}" for key, value in getattr(certification, "settings", {}).items()]
     return (*told, signature(certification.run.path) if certification.run.config else "")
-
-
-def alike(certifications: Sequence[Certification]) -> bool:
-    """Whether all were certified with the same number of votes and the same alpha."""
-    return (
-        len(
-            {
-                (certification.run.facts.get("n"), certification.run.facts.get("alpha"))
-                for certification in certifications
-            }
-        )
-        < 2
-    )

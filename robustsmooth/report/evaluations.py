@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from robustsmooth import statistics
@@ -64,11 +64,6 @@ class Certification:
     seconds: float
 
     @property
-    def kind(self) -> Literal["certificate", "assumption", "estimate"]:
-        """Whether the radii hold with probability 1 - alpha, only if an assumption does, or are estimates."""
-        return self.guarantee.kind
-
-    @property
     def images(self) -> int:
         """How many images were certified."""
         return len(self.indices)
@@ -87,6 +82,10 @@ class Certification:
     def counted(self) -> NDArray[np.float64]:
         """``radius * correct``."""
         return self.radius * self.correct
+
+    def accuracy(self, radii: ArrayLike) -> NDArray[np.float64]:
+        """Certified accuracy at each of the radii."""
+        return statistics.certified_accuracy(self.correct, self.radius, radii)
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Attack:
     @property
     def norm(self) -> Literal["l2", "linf"]:
         """The norm of the attack's budget and distances."""
-        return "linf" if str(self.run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
+        return _norm(self.run)
 
     @property
     def distance(self) -> NDArray[np.float64]:
@@ -244,10 +243,13 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
                 Withstood(attack.run, name, attack.norm, attack.epsilon, float((~attack.won).mean()))
             )
     for log in (log for log in evaluations.measurements if log.attacked_with is not None):
-        norm = "linf" if str(log.run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
-        share = float((log.rows["correct"] == 1).mean())
-        points.append(Withstood(log.run, attack_name(log.run), norm, float(log.attacked_with or 0.0), share))
+        share, budget = float((log.rows["correct"] == 1).mean()), float(log.attacked_with or 0.0)
+        points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share))
     return points
+
+
+def _norm(run: Run) -> Literal["l2", "linf"]:
+    return "linf" if str(run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
 
 
 def attack_name(run: Run, settings: Mapping[str, Any] | None = None) -> str:

@@ -18,9 +18,10 @@ from robustsmooth.report.runs import Run
 
 __all__ = ["label_runs"]
 
-SIGNS = {"sigma": "σ", "train_sigma": "training σ", "epsilon": "ε", "train_epsilon": "training ε", "alpha":
-"α",
-         "num_noise": "m", "train_seed": "seed"}  # fmt: skip
+SIGNS = {
+    "sigma": "σ", "train_sigma": "training σ", "epsilon": "ε", "train_epsilon": "training ε", "alpha": "α",
+    "num_noise": "m", "train_seed": "seed",
+}  # fmt: skip
 """Names of facts in labels, if they differ from the fact's name."""
 
 OF_CLASSIFIERS = ("data", "model")

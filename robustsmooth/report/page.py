@@ -3,7 +3,6 @@
 import base64
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,6 @@ PICTURES = ("attack*.png", "pictures/*.png", "*grid*.png")
 MOST_PICTURES = 12
 MOST_RUNS = 200
 """With more runs the page leaves out configs, which are in the run folders."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    caption: str
-    source: str
 
 
 def write_page(
@@ -99,7 +92,7 @@ def pictures_of(run: Run) -> list[Path]:
     return sorted({file for pattern in PICTURES for file in run.folder.glob(pattern)})
 
 
-def _pictures(runs: Sequence[Run]) -> list[_Picture]:
+def _pictures(runs: Sequence[Run]) -> list[dict[str, str]]:
     """The picture grids that attack runs saved (clean, perturbation, adversarial)."""
     pictures = []
     for run in runs:
@@ -107,5 +100,6 @@ def _pictures(runs: Sequence[Run]) -> list[_Picture]:
             continue
         for file in pictures_of(run):
             data = base64.b64encode(file.read_bytes()).decode()
-            pictures.append(_Picture(f"{run.label}: {file.stem}", f"data:image/png;base64,{data}"))
+            source = f"data:image/png;base64,{data}"
+            pictures.append({"caption": f"{run.label}: {file.stem}", "source": source})
     return pictures[:MOST_PICTURES]

@@ -6,7 +6,6 @@ to its own run. wandb is imported when something is published.
 """
 
 import hashlib
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,28 +111,25 @@ def evaluation_content(folder: Path, name: str) -> Content:
 def _content(evaluations: Evaluations, names: Mapping[Path, str]) -> Content:
     """The results of the named runs."""
     content = Content()
-    for item in (
-        certification for certification in evaluations.certifications if certification.run.path in names
-    ):
-        _add_certification(content, item, names[item.run.path])
+    for item in evaluations.certifications:
+        if item.run.path in names:
+            _add_certification(content, item, names[item.run.path])
     for attacked in (run for run in evaluations.runs if "attack" in run.logs and run.path in names):
         _add_attacks(content, evaluations, attacked, names[attacked.path])
     return content
 
 
 def _add_certification(content: Content, certification: Certification, name: str) -> None:
-    prefix = f"{certification.kind}/{name}"  # guarantees of two kinds never share a key
+    kind = certification.guarantee.kind
+    prefix = f"{kind}/{name}"  # guarantees of two kinds never share a key
     grid = np.linspace(0, float(certification.counted.max()) or 1.0, CURVE_POINTS)
-    shares = statistics.certified_accuracy(certification.correct, certification.radius, grid)
-    content.curves[f"{prefix}/accuracy"] = Curve(f"{certification.kind}/radius", grid, shares)
+    content.curves[f"{prefix}/accuracy"] = Curve(f"{kind}/radius", grid, certification.accuracy(grid))
     if not certification.guarantee.at_some_radii:
         content.numbers[f"{prefix}/acr"] = certification.acr
     content.numbers[f"{prefix}/abstention"] = certification.abstained / certification.images
     radii = [point["radius"] for point in certification.run.summary.get("certified_accuracy", ())] or _RADII
-    accuracies = statistics.certified_accuracy(certification.correct, certification.radius, radii)
-    for radius, share in zip(radii, accuracies, strict=True):
-        place = f"{radius:.2f}" if math.isclose(radius, round(radius, 2)) else f"{radius:.4g}"
-        content.numbers[f"{prefix}/accuracy@{place}"] = float(share)
+    for radius, share in zip(radii, certification.accuracy(radii), strict=True):
+        content.numbers[f"{prefix}/accuracy@{statistics.short(radius)}"] = float(share)
     clean = (certification.run.summary.get("metrics") or {}).get("test/top1")
     if clean is not None:
         content.numbers[f"{prefix}/clean_accuracy"] = clean

@@ -20,9 +20,10 @@ from robustsmooth.report.logs import kind_of, read_header
 
 __all__ = ["Run", "find_runs"]
 
-NO_LOGS = {".json", ".yaml", ".yml", ".md", ".tex", ".csv", ".png", ".pdf", ".html", ".log", ".py", ".ckpt",
-".pt", ".pth",
-           ".tar", ".safetensors", ".onnx", ".npz", ".npy", ".gz", ".zip", ".tmp", ".wandb"}  # fmt: skip
+NO_LOGS = {
+    ".json", ".yaml", ".yml", ".md", ".tex", ".csv", ".png", ".pdf", ".html", ".log", ".py", ".ckpt", ".pt",
+    ".pth", ".tar", ".safetensors", ".onnx", ".npz", ".npy", ".gz", ".zip", ".tmp", ".wandb",
+}  # fmt: skip
 """Files that are skipped when a folder is searched."""
 
 

@@ -3,13 +3,7 @@
 Needs torch and scipy only; nothing here depends on training, files or configs.
 """
 
-from robustsmooth.smoothing.addressing import (
-    BatchRandomness,
-    ImageRandomness,
-    Randomness,
-    address,
-    generator,
-)
+from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness, Randomness, address, generator
 from robustsmooth.smoothing.ballots import (
     Ballot,
     HardVote,
@@ -20,49 +14,34 @@ from robustsmooth.smoothing.ballots import (
     answers,
     contains_label,
 )
-from robustsmooth.smoothing.certificates import (
+from robustsmooth.smoothing.certificates.adaptive import FixedRadius, TwoStage
+from robustsmooth.smoothing.certificates.anytime import Anytime
+from robustsmooth.smoothing.certificates.base import (
     ABSTAIN,
-    Anytime,
     Begun,
     Candidate,
     Case,
     Certificate,
     Certified,
-    Cohen,
     Counts,
-    FixedRadius,
-    LBound,
-    Predict,
-    Predicted,
     Procedure,
-    RadiusGrid,
     Request,
     Steps,
-    Tally,
-    TopKCertificate,
-    TopVotes,
-    TwoSided,
-    TwoStage,
     drive,
-    l_bound,
     largest_radius,
     tabulate,
-    top_k_radius,
     typical_votes,
     unanimous,
 )
+from robustsmooth.smoothing.certificates.fixed import Cohen, TopKCertificate, TopVotes, TwoSided, top_k_radius
+from robustsmooth.smoothing.certificates.lipschitz import LBound, l_bound
+from robustsmooth.smoothing.certificates.prediction import Predict, Predicted, Tally
+from robustsmooth.smoothing.certificates.radii import RadiusGrid
 from robustsmooth.smoothing.checks import check_images, check_network, check_noise
 from robustsmooth.smoothing.classifier import SmoothedClassifier
 from robustsmooth.smoothing.engine import Finished, VoteEngine
 from robustsmooth.smoothing.inference import SmoothedInference, running_votes
-from robustsmooth.smoothing.noise import (
-    BLOCK,
-    GaussianNoise,
-    GridGaussianNoise,
-    Noise,
-    NoNoise,
-    UniformNoise,
-)
+from robustsmooth.smoothing.noise import BLOCK, GaussianNoise, GridGaussianNoise, Noise, NoNoise, UniformNoise
 from robustsmooth.smoothing.numerics import Forward, Numerics
 from robustsmooth.smoothing.tuning import Tuning, tune
 from robustsmooth.statistics import (

@@ -5,14 +5,15 @@ counters...). A result therefore depends on the seed and on what is computed, ne
 drawn before. So it does not depend on the loader's batch size, the number of workers or devices, the order of
 the images, or an interruption.
 
-Two classes share one interface, so that attacks and losses work in evaluation and in training:
+Two classes have one base, so that attacks and losses work in evaluation and in training:
 
 * `ImageRandomness`, for evaluation: each image draws from its own address (seed, purpose, index).
 * `BatchRandomness`, for training: one address for the whole batch, such as (seed, purpose, step, rank).
 """
 
 import hashlib
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def generator(seed: int, purpose: str, *counters: int, device: torch.device | st
     return torch.Generator(device).manual_seed(address(seed, purpose, *counters))
 
 
-class Randomness(Protocol):
+class Randomness(ABC):
     """The source of random numbers for attacks and losses.
 
     The same `draw` gives the same numbers again; increase it for fresh ones.
@@ -50,14 +51,18 @@ class Randomness(Protocol):
 
     def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
         """Standard normal numbers, ``(copies, *like.shape)``, of the dtype and device of `like`."""
-        ...
+        return self._sample(torch.randn, like, copies, draw)
 
     def uniform(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
         """Uniform numbers in [0, 1), ``(copies, *like.shape)``, of the dtype and device of `like`."""
-        ...
+        return self._sample(torch.rand, like, copies, draw)
+
+    @abstractmethod
+    def _sample(self, sample: Callable[..., Tensor], like: Tensor, copies: int, draw: int) -> Tensor:
+        """Numbers of a distribution, for `normal` and `uniform`."""
 
 
-class BatchRandomness:
+class BatchRandomness(Randomness):
     """One address for a whole batch.
 
     Args:
@@ -69,21 +74,12 @@ class BatchRandomness:
     def __init__(self, seed: int, purpose: str, *counters: int) -> None:
         self.seed, self.purpose, self.counters = seed, purpose, counters
 
-    def _sample(self, kind: Literal["randn", "rand"], like: Tensor, copies: int, draw: int) -> Tensor:
+    def _sample(self, sample: Callable[..., Tensor], like: Tensor, copies: int, draw: int) -> Tensor:
         source = generator(self.seed, self.purpose, *self.counters, draw, device=like.device)
-        sample = torch.randn if kind == "randn" else torch.rand
         return sample((copies, *like.shape), generator=source, device=like.device, dtype=like.dtype)
 
-    def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
-        """See `Randomness.normal`."""
-        return self._sample("randn", like, copies, draw)
 
-    def uniform(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
-        """See `Randomness.uniform`."""
-        return self._sample("rand", like, copies, draw)
-
-
-class ImageRandomness:
+class ImageRandomness(Randomness):
     """One address for each image, so that an image's numbers do not depend on its batch.
 
     Args:
@@ -96,10 +92,9 @@ class ImageRandomness:
         self.seed, self.purpose = seed, purpose
         self.indices = [int(index) for index in indices.tolist()]
 
-    def _sample(self, kind: Literal["randn", "rand"], like: Tensor, copies: int, draw: int) -> Tensor:
+    def _sample(self, sample: Callable[..., Tensor], like: Tensor, copies: int, draw: int) -> Tensor:
         if len(self.indices) != len(like):
             raise ValueError(f"`like` must hold {len(self.indices)} images, got {len(like)}")
-        sample = torch.randn if kind == "randn" else torch.rand
         out = torch.empty((copies, *like.shape), dtype=like.dtype, device=like.device)
         for position, index in enumerate(self.indices):
             source = generator(self.seed, self.purpose, index, draw, device=like.device)
@@ -107,11 +102,3 @@ class ImageRandomness:
                 (copies, *like.shape[1:]), generator=source, device=like.device, dtype=like.dtype
             )
         return out
-
-    def normal(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
-        """See `Randomness.normal`."""
-        return self._sample("randn", like, copies, draw)
-
-    def uniform(self, like: Tensor, copies: int = 1, draw: int = 0) -> Tensor:
-        """See `Randomness.uniform`."""
-        return self._sample("rand", like, copies, draw)

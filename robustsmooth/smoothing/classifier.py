@@ -7,16 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustsmooth.smoothing.certificates import (
-    Begun,
-    Certificate,
-    Certified,
-    Counts,
-    Predict,
-    Predicted,
-    Procedure,
-    Tally,
-)
+from robustsmooth.smoothing.certificates.base import Begun, Certificate, Certified, Counts, Procedure
+from robustsmooth.smoothing.certificates.prediction import Predict, Predicted, Tally
 from robustsmooth.smoothing.checks import check_images, check_noise
 from robustsmooth.smoothing.engine import VoteEngine
 from robustsmooth.smoothing.noise import Noise
@@ -85,10 +77,8 @@ class SmoothedClassifier:
         """
         check_images(images)
         names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
-        key, votes = (
-            (tuple(images.shape[1:]), images.device, procedure.batch_size),
-            len(images) * procedure.max_votes,
-        )
+        key = tuple(images.shape[1:]), images.device, procedure.batch_size
+        votes = len(images) * procedure.max_votes
         known, searched = self._tunings.get(key, (None, 0))
         if votes > _WORTH_A_SEARCH * searched:  # a short search will not do for many more votes
             known, searched = None, votes

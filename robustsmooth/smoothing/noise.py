@@ -270,6 +270,7 @@ class NoNoise(Noise):
 
 _BITS = 63
 _CELL_BITS = 16  # a cell of the guide is given by the top 16 bits
+_PI = "3.141592653589793238462643383279502884197169399375105820974944592307816406286208998628034825342"
 
 
 @lru_cache(maxsize=8)
@@ -283,7 +284,7 @@ def _cdf_table(scale: float) -> tuple[int, ...]:
     with localcontext() as context:
         context.prec = 90
         half, total, spread = Decimal(1) / 2, Decimal(2) ** _BITS, Decimal(scale)
-        to_phi = 1 / (2 * _pi()).sqrt()
+        to_phi = 1 / (2 * Decimal(_PI)).sqrt()
         positive = []
         for z in range(last + 1):
             x = (z + half) / spread
@@ -297,21 +298,6 @@ def _cdf_table(scale: float) -> tuple[int, ...]:
     # Phi(-x) = 1 - Phi(x); z = -1 - j mirrors j.
     negative = [2**_BITS - value for value in reversed(positive[:last])]
     return (*negative, *positive)
-
-
-def _pi() -> Decimal:
-    """Pi to the precision of the context (Machin's formula)."""
-
-    def arctan_inverse(n: int) -> Decimal:
-        power = total = Decimal(1) / n
-        k = 1
-        while abs(power) > Decimal(10) ** -100:
-            power /= -n * n
-            k += 2
-            total += power / k
-        return total
-
-    return 4 * (4 * arctan_inverse(5) - arctan_inverse(239))
 
 
 @lru_cache(maxsize=8)

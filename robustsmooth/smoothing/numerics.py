@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Forward", "Numerics", "Precision", "plain_tensors"]
+__all__ = ["Forward", "Numerics", "Precision", "autocast", "plain_tensors", "synchronize"]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -51,6 +51,18 @@ class Numerics:
         if device.type == "cuda":
             facts["tf32"] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         return facts
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a network is computed in a precision."""
+    dtype = _AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager
@@ -110,8 +122,7 @@ class Forward:
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Logits, float32, of a batch that is already in the right memory format."""
-        dtype = _AUTOCAST.get(self.numerics.precision)
-        with plain_tensors(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with plain_tensors(), autocast(self.numerics.precision, self.device):
             logits = self._call(batch)
             if not isinstance(logits, Tensor):
                 raise TypeError(f"the network must return logits (B, K), got {type(logits).__name__}")

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustsmooth.smoothing.numerics import Forward, Numerics
-from robustsmooth.smoothing.workers import Workers, workers_for
+from robustsmooth.smoothing.numerics import Forward, Numerics, synchronize
+from robustsmooth.smoothing.workers import CallingThread, workers_for
 
 __all__ = ["Tuning", "tune"]
 
@@ -115,7 +115,7 @@ def tune(
     return Tuning(size, replace(numerics, channels_last=layout), at_once * best)
 
 
-def _speed(forward: Forward, shape: tuple[int, ...], workers: Workers, warm_up: bool = False) -> float:
+def _speed(forward: Forward, shape: tuple[int, ...], workers: CallingThread, warm_up: bool = False) -> float:
     """Images per second of one worker while all of them compute; 0 if a batch does not fit into memory."""
     devices = [forward.device] if forward.device.type == "cuda" else []
     try:
@@ -138,10 +138,10 @@ def _pace(forward: Forward, batch: Tensor, warm_up: bool) -> float:
     randomness = torch.Generator(forward.device).manual_seed(0)
 
     def one_pass() -> float:
-        _synchronize(forward.device)
+        synchronize(forward.device)
         start = time.perf_counter()
         forward(torch.empty_like(batch).normal_(generator=randomness).add_(batch))
-        _synchronize(forward.device)
+        synchronize(forward.device)
         return time.perf_counter() - start
 
     if warm_up and (seconds := one_pass()) > _MOST_SECONDS:
@@ -150,8 +150,3 @@ def _pace(forward: Forward, batch: Tensor, warm_up: bool) -> float:
     while images < _IMAGES and seconds < _MOST_SECONDS:
         seconds, images = seconds + one_pass(), images + len(batch)
     return images / seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -9,44 +9,34 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["CallingThread", "Workers", "workers_for"]
+__all__ = ["CallingThread", "Cores", "workers_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Workers(Protocol):
-    """Computes device batches.
+class CallingThread:
+    """Computes device batches immediately, in the calling thread, with all of its cores.
 
     Attributes:
         helpers: How many threads compute, beside the calling one.
     """
 
-    helpers: int
-
-    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Compute something, now or later."""
-        ...
-
-
-class CallingThread:
-    """Computes immediately, in the calling thread, with all of its cores."""
-
     helpers = 0
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """See `Workers.submit`."""
+        """Compute something, now or later."""
         done: Future[T] = Future()
         done.set_result(work(*args, **kwargs))
         return done
 
 
-class _Cores:
-    """One thread for each core.
+class Cores(CallingThread):
+    """Computes device batches in one thread for each core.
 
     Args:
         cores: How many.
@@ -66,10 +56,11 @@ class _Cores:
         torch.set_num_threads(cores)  # for threads that are started later
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See `CallingThread.submit`."""
         return self._pool.submit(work, *args, **kwargs)
 
 
-def workers_for(device: torch.device, random_inside: bool = False) -> Workers:
+def workers_for(device: torch.device, random_inside: bool = False) -> CallingThread:
     """The workers of a device: on a CPU one per thread of torch, otherwise the calling thread.
 
     Networks that are random inside draw from the global generator, so their batches are computed one after
@@ -83,6 +74,6 @@ def workers_for(device: torch.device, random_inside: bool = False) -> Workers:
 
 
 @lru_cache(maxsize=1)
-def _cores(cores: int, process: int) -> _Cores:
+def _cores(cores: int, process: int) -> Cores:
     """The threads are kept; a forked process needs its own."""
-    return _Cores(cores)
+    return Cores(cores)

@@ -37,7 +37,7 @@ from robustsmooth.statistics.images import (
     paired_acr,
     radius_statistics,
 )
-from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius, table_radii
+from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius, short, table_radii
 from robustsmooth.statistics.restating import Restated, restate, successes_of
 from robustsmooth.statistics.seeds import Difference, difference_over_seeds, mean_and_std
 from robustsmooth.statistics.sequential import (
@@ -94,6 +94,7 @@ __all__ = [
     "reachable_radius",
     "restate",
     "sequential_plan",
+    "short",
     "successes_of",
     "table_plan",
     "table_radii",

@@ -3,6 +3,7 @@
 Every function broadcasts over arrays. `k` is a number of successes in `n` independent votes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -151,15 +152,21 @@ def chernoff_interval(mean: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any,
         raise ValueError(f"`n` must be at least 1 and finite, got {size.min():g}")
     budget = np.log(2 / _level(alpha)) / size
 
-    def end(towards: float) -> Floats:
-        inside, outside = average.copy(), np.full(average.shape, towards)
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            within = _relative_entropy(average, middle) <= budget
-            inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-        return outside  # the conservative end
+    return _ends(average, lambda mean: _relative_entropy(average, mean) <= budget)
 
-    return end(0.0)[()], end(1.0)[()]
+
+def _ends(inside: Floats, contains: Callable[[Floats], NDArray[np.bool_]]) -> tuple[Any, Any]:
+    """The ends of an interval around `inside` in [0, 1], by bisection; rounded to the conservative side."""
+
+    def end(towards: float) -> Any:
+        near, far = inside, np.full(inside.shape, towards)
+        for _ in range(60):
+            middle = (near + far) / 2
+            within = contains(middle)
+            near, far = np.where(within, middle, near), np.where(within, far, middle)
+        return far[()]
+
+    return end(0.0), end(1.0)
 
 
 def _relative_entropy(p: Floats, q: Floats) -> Floats:
@@ -192,16 +199,7 @@ def confidence_sequence(k: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Any, 
     slack = 1e-9 + 1e-14 * votes  # rounded to the conservative side
     needed = np.log(1 / _level(alpha)) + slack
 
-    def end(towards: float) -> Floats:
-        inside, outside = successes / votes, np.full(votes.shape, towards)
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            evidence = average - xlogy(successes, middle) - xlog1py(failures, -middle)
-            excluded = evidence >= needed
-            inside, outside = np.where(excluded, inside, middle), np.where(excluded, middle, outside)
-        return outside
-
-    return end(0.0)[()], end(1.0)[()]
+    return _ends(successes / votes, lambda p: average - xlogy(successes, p) - xlog1py(failures, -p) < needed)
 
 
 def dispersion_test(successes: ArrayLike, votes: int) -> float:

@@ -4,7 +4,7 @@ import math
 
 from scipy.special import ndtri
 
-__all__ = ["l2_radius", "linf_radius", "reachable_radius", "table_radii"]
+__all__ = ["l2_radius", "linf_radius", "reachable_radius", "short", "table_radii"]
 
 _STEP = 0.25  # between the radii of a table, as in most papers
 
@@ -55,3 +55,13 @@ def table_radii(largest: float) -> tuple[float, ...]:
         (0.0, 0.25, 0.5, 0.75)
     """
     return tuple(step * _STEP for step in range(int(largest / _STEP) + 1))
+
+
+def short(length: float) -> str:
+    """A budget or a radius in a name: two digits where they are exact.
+
+    Examples:
+        >>> short(0.5), short(8 / 255)
+        ('0.50', '0.03137')
+    """
+    return f"{length:.2f}" if math.isclose(length, round(length, 2), abs_tol=1e-9) else f"{length:.4g}"

@@ -75,7 +75,8 @@ def restate(
     drawn = np.arange(m + 1)
     bounds = clopper_pearson_lower(drawn, m, alpha)
     radius = np.where(bounds > 0.5, sigma * ndtri(bounds), 0.0)
-    first = [_first(radius, max(float(r), np.nextafter(0, 1))) for r in np.asarray(radii, float)]
+    # The smallest counts whose radius, or bound, is at least the given one.
+    first = np.searchsorted(radius, np.maximum(np.asarray(radii, float), np.nextafter(0, 1))).tolist()
     first_sure = int(np.searchsorted(bounds, max(sure_at, np.nextafter(0.5, 1))))
     distinct, place = np.unique(counts, return_inverse=True)
     expected = np.zeros(len(distinct))
@@ -88,11 +89,6 @@ def restate(
         certified[:, at] = [tail[np.clip(start - low, 0, len(chances))] for start in first]
         sure[at] = tail[np.clip(first_sure - low, 0, len(chances))]
     return Restated(expected[place], certified[:, place], sure[place])
-
-
-def _first(radius: NDArray[np.float64], asked: float) -> int:
-    """The smallest count whose radius is at least the given one."""
-    return int(np.searchsorted(radius, asked))
 
 
 def _support(k: int, n: int, m: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import resource
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_answers_are_compared_up_to_rounding(tmp_path):
     def opened(*logits):
         return RecordLog(tmp_path, "certify", COLUMNS, ["idx"], {"answers": {"logits": logits}})
 
-    with opened(1.0, -2.0, math.nan, -math.inf) as log:
+    with closing(opened(1.0, -2.0, math.nan, -math.inf)) as log:
         log.append({"idx": 1, "value": 1})
     opened(1.001, -2.001, math.nan, -math.inf)
     for other in ((-1.0, 2.0, math.nan, -math.inf), (1.0, -2.0, 0.0, -math.inf), (1.0, -2.0)):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustsmooth.commands import explain
 from robustsmooth.models import (
     CifarResNet,
     SmallCNN,
@@ -166,8 +167,10 @@ def test_timm_missing(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"timm is not installed; install it with: pip install"):
+    with pytest.raises(ModuleNotFoundError) as caught:
         timm_network("resnet18")
+    said, status = explain(caught.value)
+    assert (said, status) == ("timm is not installed; install it with: pip install 'robustsmooth[timm]'", 1)
 
 
 def test_timm_image_size():

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +21,6 @@ from robustsmooth.evaluation.attack.plan import AttackPlan, Variant
 from robustsmooth.evaluation.attack.summary import (
     CertifiedLog,
     beneath_certified,
-    short,
     summarize_variant,
     table_of,
 )
@@ -31,6 +30,8 @@ from robustsmooth.evaluation.context import answers_of, fingerprint, image_shape
 from robustsmooth.kinds import ATTACK, LogKind
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import ABSTAIN, ImageRandomness, Noise
+from robustsmooth.smoothing.numerics import autocast
+from robustsmooth.statistics import short
 
 __all__ = ["AttackEvaluation"]
 
@@ -237,7 +238,7 @@ class AttackEvaluation(Evaluation):
             if all(self.has(*key) for key in keys):
                 continue
             start = time.perf_counter()
-            with self._autocast(images.device), self._watched():
+            with autocast(self.precision, images.device), self._watched():
                 randomness = ImageRandomness(self.seed, "attack", indices)
                 points = variant.attack(self._network, images, labels, randomness=randomness)
             if self.target.levels is not None:  # the target takes images on a grid only
@@ -258,7 +259,7 @@ class AttackEvaluation(Evaluation):
             watch.remove()
 
     def _decide(self, images: Tensor, labels: Tensor, indices: Tensor) -> Decision:
-        with self._autocast(images.device):
+        with autocast(self.precision, images.device):
             return self.target.decide(images, labels, indices, self.plan.attack.topk)
 
     def _write(
@@ -312,10 +313,6 @@ class AttackEvaluation(Evaluation):
                 f"the source has {theirs} classes and the target {ours}: images transfer between networks of "
                 "the same classes"
             )
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
-        return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
     def _draw(self, images: dict[str, Any], class_names: Sequence[str]) -> None:
         largest = max(self._variants, key=lambda variant: (variant.epsilon, variant.num_noise))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from robustsmooth.attacks import Attack, Norm
-from robustsmooth.evaluation.attack.summary import short
 from robustsmooth.evaluation.context import named
 from robustsmooth.smoothing import GaussianNoise, Noise, NoNoise
+from robustsmooth.statistics import short
 
 __all__ = ["AttackPlan", "Variant"]
 
@@ -129,11 +129,7 @@ class AttackPlan:
         epsilon = getattr(attack, "epsilon", None)
         if fields.get("step_size") is not None and epsilon is not None and hasattr(attack, "keep"):
             fields["step_size"] = f"{fields['step_size'] / epsilon:.6g} epsilon"  # see `with_epsilon`
-        return {
-            "name": type(attack).__name__,
-            **fields,
-            "objective": named(attack.objective),
-        }
+        return {"name": type(attack).__name__, **fields, "objective": named(attack.objective)}
 
     def metrics(self, variant: Variant, said: Mapping[str, Any]) -> dict[str, float | None]:
         """The metrics of one variant.

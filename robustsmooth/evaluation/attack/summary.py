@@ -13,14 +13,13 @@ from rich.table import Table
 
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.records import RecordLog, same_numbers
-from robustsmooth.statistics import attack_curve, contradiction, distance_statistics, interval
+from robustsmooth.statistics import attack_curve, contradiction, distance_statistics, interval, short
 
 __all__ = [
     "BeneathCertified",
     "CertifiedLog",
     "beneath_certified",
     "read_certified",
-    "short",
     "summarize_variant",
     "table_of",
 ]
@@ -265,16 +264,6 @@ def beneath_certified(
         abstained=int((sure & abstained).sum()),
         probability=answered.probability,
     )
-
-
-def short(epsilon: float) -> str:
-    """A budget or a radius in a name: two digits where they are exact.
-
-    Examples:
-        >>> short(0.5), short(8 / 255)
-        ('0.50', '0.03137')
-    """
-    return f"{epsilon:.2f}" if math.isclose(epsilon, round(epsilon, 2), abs_tol=1e-9) else f"{epsilon:.4g}"
 
 
 _GRADIENTS = {

@@ -19,8 +19,9 @@ from robustsmooth.smoothing import (
     Numerics,
     Predict,
     Predicted,
+    answers,
+    contains_label,
 )
-from robustsmooth.smoothing.ballots import answers
 
 __all__ = ["Decision", "SinglePass", "SmoothedVote", "Target"]
 
@@ -101,12 +102,9 @@ class SinglePass(Target):
         """See `Target.decide`."""
         with torch.no_grad():
             logits = self.network(images)
-        better = (logits > logits.gather(1, labels[:, None])).sum(1)
-        answered = answers(logits)
-        predictions = torch.where(answered, logits.argmax(1), ABSTAIN)
-        wrong = ~answered | (predictions != labels if topk == 1 else better >= topk)
+        predictions = torch.where(answers(logits), logits.argmax(1), ABSTAIN)
         self.advance(len(images))
-        return Decision(predictions.tolist(), wrong.tolist(), 1)
+        return Decision(predictions.tolist(), (~contains_label(logits, labels, topk)).tolist(), 1)
 
     def settings(self) -> dict[str, Any]:
         """See `Target.settings`."""
@@ -156,10 +154,10 @@ class SmoothedVote(Target):
         """See `Target.decide`."""
         # The clean and the attacked image have the same index, but they are never in one decision.
         self.engine.submit(images, indices, labels)
-        answers: dict[int, Predicted] = {done.index: done.record for done in self.engine.run(flush=True)}
+        said: dict[int, Predicted] = {done.index: done.record for done in self.engine.run(flush=True)}
         predictions, wrong = [], []
         for index, label in zip(indices.tolist(), labels.tolist(), strict=True):
-            answer = answers[index]
+            answer = said[index]
             best = [name for name, _ in answer.counts[:topk]]
             predictions.append(answer.prediction)
             wrong.append(answer.prediction != label if topk == 1 else label not in best)

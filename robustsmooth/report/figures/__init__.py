@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustsmooth.report.comparable import by_data, by_guarantee, data_name
+from robustsmooth.report.comparable import by_data, by_guarantee, data_name, usual
 from robustsmooth.report.evaluations import Evaluations, Withstood, withstood
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.beside import beside_published
-from robustsmooth.report.figures.certified import (
-    certified_accuracy,
-    lower_bounds,
-    sigma_of,
-)
+from robustsmooth.report.figures.certified import certified_accuracy, lower_bounds, sigma_of
 from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, Styles, write_figures
 from robustsmooth.report.figures.envelopes import envelope, envelope_per_sigma
 from robustsmooth.report.figures.measured import (
@@ -58,9 +54,7 @@ def draw_figures(
         drawings.append(beside_published(ours, published_results(published), styles))
     budgets = [attack for attack in withstood(evaluations) if attack.norm == "l2"]
     drawings += _envelopes(evaluations, budgets)
-    certified = [
-        certification for certification in evaluations.certifications if certification.guarantee.usual
-    ]
+    certified = usual(evaluations.certifications)
     attacked = {budget.run.facts["classifier"] for budget in budgets}
     if any(certification.run.facts["classifier"] in attacked for certification in certified):
         drawings.append(empirical_and_certified(budgets, certified, styles))

@@ -31,9 +31,8 @@ def empirical_and_certified(
         for certification in certifications
         if certification.run.facts["classifier"] in under_attack
     ]
-    drawn = [(item, style) for item in beside if (style := styles.of(item.run)) is not None]
+    (drawn, without), (marked, unmarked) = styles.divide(beside), styles.divide(attacks)
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
-    marked = [(item, style) for item in attacks if (style := styles.of(item.run)) is not None]
     names = sorted({item.attack for item, _ in marked})
 
     def draw(axes: Axes) -> None:
@@ -58,8 +57,7 @@ def empirical_and_certified(
         percent_axes(axes, "l2 radius r, or attack budget ε (pixel units)", "Accuracy (% of all images)")
 
     note = "Without marks: certified accuracy, a lower bound. Marks: accuracy under attack, an upper bound."
-    concerned = [*(item.run for item in beside), *(item.run for item in attacks)]
-    missing = [run.label for run in concerned if styles.of(run) is None]
+    missing = [item.run.label for item in without] + [item.run.label for item in unmarked]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
 
@@ -77,7 +75,7 @@ def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:
     curves = [attack for attack in largest.values() if attack.norm == norm and _has_curve(attack)]
     if not curves:
         return None
-    shown = [(item, style) for item in curves if (style := styles.of(item.run)) is not None]
+    shown, without = styles.divide(curves)
 
     def draw(axes: Axes) -> None:
         reach = max((_reach(item) for item, _ in shown), default=0.0)
@@ -90,7 +88,7 @@ def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:
     note = (
         "Share of all images with an adversarial example within the distance; a clean mistake has distance 0."
     )
-    note += left_out([item.run.label for item in curves if styles.of(item.run) is None])
+    note += left_out([item.run.label for item in without])
     return Drawing("attack_curves", "Attack curves", note, draw)
 
 

@@ -23,11 +23,7 @@ def beside_published(
 
     Published results are shown at our noise levels: those of our methods, and the best one.
     """
-    drawn = [
-        (certification, style)
-        for certification in certifications
-        if (style := styles.of(certification.run)) is not None
-    ]
+    drawn, without = styles.divide(certifications)
     levels = {sigma_of(certification) for certification, _ in drawn} or {
         paper.facts["sigma"] for paper in published
     }
@@ -62,8 +58,5 @@ def beside_published(
 
     sources = sorted({f"{paper.facts['method']}: {paper.source}" for paper in shown})
     note = f"Grey marks: published results ({'; '.join(sources)}). Networks, epochs, images and n differ."
-    note += left_out([paper.label for paper in more])
-    note += left_out(
-        [certification.run.label for certification in certifications if styles.of(certification.run) is None]
-    )
+    note += left_out([paper.label for paper in more]) + left_out([item.run.label for item in without])
     return Drawing("published", "Beside published results", note, draw)

@@ -17,13 +17,7 @@ from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "certified_accuracy",
-    "curve",
-    "lower_bounds",
-    "radius_grid",
-    "sigma_of",
-]
+__all__ = ["certified_accuracy", "curve", "lower_bounds", "radius_grid", "sigma_of"]
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
 
@@ -41,7 +35,7 @@ def radius_grid(certifications: Sequence[Certification]) -> np.ndarray:
 
 def curve(certification: Certification, grid: np.ndarray) -> np.ndarray:
     """Certified accuracy in percent at the radii of `grid`."""
-    return 100 * statistics.certified_accuracy(certification.correct, certification.radius, grid)
+    return 100 * certification.accuracy(grid)
 
 
 def certified_accuracy(
@@ -61,12 +55,7 @@ def certified_accuracy(
         data: Named in the title, if a report has several data sets.
     """
     guarantee = certifications[0].guarantee
-    drawn = [
-        (certification, style)
-        for certification in certifications
-        if (style := styles.of(certification.run)) is not None
-    ]
-    grey = [certification for certification in certifications if styles.of(certification.run) is None]
+    drawn, grey = styles.divide(certifications)
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
 
     def draw(axes: Axes) -> None:
@@ -100,9 +89,8 @@ def _name(name: str, guarantee: Guarantee, data: str) -> str:
 def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: str = "") -> Drawing:
     """The distribution of p_A, the lower bounds of the top class's probability; to be read with every ACR."""
     known = [certification for certification in certifications if certification.p_a_lower is not None]
-    drawn = [(item, style) for item in known if (style := styles.of(item.run)) is not None]
+    drawn, grey = styles.divide(known)
     drawn.sort(key=lambda pair: -pair[0].counted.mean())
-    grey = [item for item in known if styles.of(item.run) is None]
 
     def draw(axes: Axes) -> None:
         grid = np.linspace(0, 1, 400)

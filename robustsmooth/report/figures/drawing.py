@@ -15,10 +15,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from robustsmooth.report.evaluations import Attack, Certification, Training, Withstood
 from robustsmooth.report.runs import Run
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ __all__ = [
     "write_figures",
 ]
 
+
+Item = TypeVar("Item", Attack, Certification, Training, Withstood)
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -156,6 +159,12 @@ class Styles:
         if position >= MOST_LINES or variant >= len(DASHES):
             return None
         return {"color": PALETTE[position], "linestyle": DASHES[(position + variant) % len(DASHES)]}
+
+    def divide(self, items: Iterable[Item]) -> tuple[list[tuple[Item, dict[str, Any]]], list[Item]]:
+        """The items whose run has a line, with its style; and the others."""
+        styled = [(item, self.of(item.run)) for item in items]
+        drawn = [(item, style) for item, style in styled if style is not None]
+        return drawn, [item for item, style in styled if style is None]
 
 
 def left_out(labels: Sequence[str], how: str = "left out", most: int = 6) -> str:

@@ -32,15 +32,15 @@ PROGRESS = "val/top1"
 
 def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing:
     """Validation accuracy per epoch; for training runs that have it."""
+    drawn, without = styles.divide(trainings)
 
     def draw(axes: Axes) -> None:
-        for training in trainings:
-            if (style := styles.of(training.run)) is not None:
-                values = 100 * training.metrics[PROGRESS].to_numpy(float)
-                axes.plot(np.arange(1, len(values) + 1), values, label=shortened(training.run.label), **style)
+        for training, style in drawn:
+            values = 100 * training.metrics[PROGRESS].to_numpy(float)
+            axes.plot(np.arange(1, len(values) + 1), values, label=shortened(training.run.label), **style)
         percent_axes(axes, "Epoch", "Validation accuracy (%)")
 
-    missing = left_out([training.run.label for training in trainings if styles.of(training.run) is None])
+    missing = left_out([training.run.label for training in without])
     return Drawing("training", "Training", "On clean validation images." + missing, draw)
 
 

@@ -60,12 +60,7 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
         Column("images", "Images", style="d"),
         Column("clean_accuracy", "Accuracy (%)", "empirical", "percent"),
         Column(
-            "accuracy",
-            "Accuracy under attack (%)",
-            "empirical",
-            "percent",
-            "accuracy_low",
-            "accuracy_high",
+            "accuracy", "Accuracy under attack (%)", "empirical", "percent", "accuracy_low", "accuracy_high"
         ),
         Column("abstained", "Abstained (%)", "measurement", "percent"),
         Column("success", "Attacked or wrong (%)", "empirical", "percent"),
@@ -89,17 +84,15 @@ def distance_table(evaluations: Evaluations) -> Table | None:
     """
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, Column] = {}
-    for bound in (
-        certification
-        for certification in evaluations.certifications
-        if certification.guarantee.statement == "lbound"
-    ):
+    for bound in evaluations.certifications:
+        if bound.guarantee.statement != "lbound":
+            continue
         median, mean, _ = statistics.radius_statistics(np.ones_like(bound.correct), bound.radius)
         row = rows.setdefault(str(bound.run.facts["classifier"]), {})
         for name, value in (("median", median), ("mean", mean)):
             key = f"{bound.guarantee} {name}"
             row[key] = value
-            columns[key] = Column(key, key, bound.kind, ".3f", best="max")
+            columns[key] = Column(key, key, bound.guarantee.kind, ".3f", best="max")
     smallest = [attack for attack in evaluations.attacks if attack.run.facts.get("mode") == "minimum"]
     for attack, measured in zip(smallest, attack_rows(smallest), strict=True):
         row = rows.setdefault(str(attack.run.facts["classifier"]), {})
@@ -170,7 +163,6 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     return Table(
         "contradictions", "Certified and empirical accuracy at the same radius", columns, rows,
         "An attack on the smoothed classifier can break a certificate only if that certificate or the "
-      
         "prediction is wrong, each with probability α; a tiny p-value indicates a bug.",
     )  # fmt: skip
 

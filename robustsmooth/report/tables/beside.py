@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robustsmooth import statistics
+from robustsmooth.report.comparable import usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.published import Published
 from robustsmooth.report.table import Column, Table
@@ -17,8 +17,10 @@ __all__ = ["of_data", "published_table"]
 
 def of_data(certifications: Iterable[Certification], data: str) -> list[Certification]:
     """Certified l2 radii on the test images of a data set."""
-    usual = (certification for certification in certifications if certification.guarantee.usual)
-    return [item for item in usual if item.run.facts.get("data") == data and "split" not in item.run.facts]
+    certified = usual(certifications)
+    return [
+        item for item in certified if item.run.facts.get("data") == data and "split" not in item.run.facts
+    ]
 
 
 def published_table(certifications: Sequence[Certification], published: Sequence[Published]) -> Table:
@@ -31,16 +33,9 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     radii = published[0].radii
     rows: list[dict[str, Any]] = []
     for certification in certifications:
-        shares = statistics.certified_accuracy(certification.correct, certification.radius, radii)
+        run, shares = certification.run, certification.accuracy(radii)
         rows.append(
-            _row(
-                certification.run.label,
-                "here",
-                known_facts(certification.run),
-                certification.images,
-                certification.acr,
-                shares,
-            )
+            _row(run.label, "here", known_facts(run), certification.images, certification.acr, shares)
         )
         rows[-1] |= {"sure": sure_share(certification), "complete": str(certification.images)}
     for paper in published:

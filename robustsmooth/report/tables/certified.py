@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data, by_method
+from robustsmooth.report.comparable import by_data, by_method, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
@@ -78,7 +78,8 @@ def certified_accuracy_table(
         level: Confidence level of the intervals over images.
         method: Kind of the intervals.
     """
-    kind, guarantee = certifications[0].kind, certifications[0].guarantee
+    guarantee = certifications[0].guarantee
+    kind = guarantee.kind
 
     def row(certification: Certification) -> dict[str, Any]:
         cells: dict[str, Any] = {
@@ -127,8 +128,7 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     several = False
     for (data, n, alpha), members in fair_groups(certifications).items():
         for name, runs in by_method(members).items():
-            shares = [statistics.certified_accuracy(run.correct, run.radius, radii) for run in runs]
-            best = map(float, statistics.envelope(shares))
+            best = map(float, statistics.envelope([run.accuracy(radii) for run in runs]))
             cells = dict(zip(map(radius_key, radii), best, strict=True))
             rows.append(
                 {"method": name, "data_set": data, "n": n, "alpha": alpha, "runs": len(runs), **cells}
@@ -143,9 +143,9 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
         *radius_columns(radii, "certificate"),
     ]
     return Table(
-        "envelope", "Best certified accuracy of a method's runs at each radius", columns, rows if several else
-        [], "No single classifier has these accuracies: at each radius another run may be the best. It was "
- 
+        "envelope", "Best certified accuracy of a method's runs at each radius", columns,
+        rows if several else [],
+        "No single classifier has these accuracies: at each radius another run may be the best. It was "
         "chosen on these images, which favours a method with many runs.",
     )  # fmt: skip
 
@@ -159,21 +159,16 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     """
     rows = []
     for (data, n, alpha), members in fair_groups(certifications).items():
-        shares = np.array(
-            [statistics.certified_accuracy(member.correct, member.radius, radii) for member in members]
-        )
+        shares = np.array([member.accuracy(radii) for member in members])
         for at, radius in enumerate(radii if len(members) > 2 else ()):
             if shares[:, at].max() > 0:
                 best = members[int(shares[:, at].argmax())]
-                row = {
-                    "radius": radius,
-                    "run": best.run.label,
-                    "accuracy": float(shares[:, at].max()),
-                    "acr": best.acr,
-                }
                 rows.append(
                     {
-                        **row,
+                        "radius": radius,
+                        "run": best.run.label,
+                        "accuracy": float(shares[:, at].max()),
+                        "acr": best.acr,
                         "sure": sure_share(best),
                         "data_set": data,
                         "n": n,
@@ -202,13 +197,10 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
 def fair_groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any, Any], list[Certification]]:
     """Groups of comparable l2 certificates: with the same images, number of votes n and alpha."""
     groups: dict[tuple[str, Any, Any], list[Certification]] = {}
-    for data, members in by_data(
-        certification for certification in certifications if certification.guarantee.usual
-    ).items():
+    for data, members in by_data(usual(certifications)).items():
         for member in members:
-            groups.setdefault((data, member.run.facts.get("n"), member.run.facts.get("alpha")), []).append(
-                member
-            )
+            key = data, member.run.facts.get("n"), member.run.facts.get("alpha")
+            groups.setdefault(key, []).append(member)
     return groups
 
 
@@ -218,7 +210,8 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
     Args:
         certifications: Of one guarantee, at least one.
     """
-    kind, guarantee = certifications[0].kind, certifications[0].guarantee
+    guarantee = certifications[0].guarantee
+    kind = guarantee.kind
 
     def row(certification: Certification) -> dict[str, Any]:
         radii = statistics.radius_statistics(certification.correct, certification.radius)
@@ -289,7 +282,7 @@ def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] =
 
     def row(certification: Certification) -> dict[str, Any]:
         radii = [statistics.l2_radius(budget / 255, int(dimension(certification))) for budget in budgets]
-        shares = statistics.certified_accuracy(certification.correct, certification.radius, radii)
+        shares = certification.accuracy(radii)
         cells = {f"linf@{budget}/255": float(share) for budget, share in zip(budgets, shares, strict=True)}
         return {
             "dimension": int(dimension(certification)),
@@ -304,11 +297,7 @@ def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] =
         *(Column(f"linf@{b}/255", f"l∞ {b}/255 (%)", "certificate", "percent", best="max") for b in budgets),
         Column("clean", "Accuracy at r=0 (%)", "certificate", "percent", best="max"),
     ]
-    known = [
-        certification
-        for certification in certifications
-        if certification.guarantee.usual and dimension(certification) is not None
-    ]
+    known = [item for item in usual(certifications) if dimension(item) is not None]
     return Table(
         "linf", "Certified l∞ accuracy by conversion", columns, certified_rows(known, row),
         "An l2 radius r implies an l∞ radius r/√d, with d values per image.",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import common_images, repetitions
+from robustsmooth.report.comparable import common_images, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.certified import fair_groups
@@ -18,9 +18,9 @@ __all__ = ["comparison_table", "seed_comparison_table", "seed_table", "unpaired"
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
     """Messages about classifiers that are not compared in pairs."""
-    usual = [certification for certification in certifications if certification.guarantee.usual]
-    unknown = [item for item in usual if item.run.facts.get("data") is None]
-    if len(usual) < 2 or not unknown:
+    certified = usual(certifications)
+    unknown = [item for item in certified if item.run.facts.get("data") is None]
+    if len(certified) < 2 or not unknown:
         return []
     return [
         f"no paired comparison of {unknown[0].run.label}"
@@ -232,9 +232,7 @@ def _family(group: Sequence[Certification]) -> str:
 
 def _values(group: Sequence[Certification], radii: Sequence[float]) -> dict[str, list[float]]:
     """The numbers of each run, by the keys of their columns."""
-    shares = np.array(
-        [statistics.certified_accuracy(member.correct, member.radius, radii) for member in group]
-    )
+    shares = np.array([member.accuracy(radii) for member in group])
     values = {"acr": [member.acr for member in group]}
     sure = [share for member in group if (share := sure_share(member)) is not None]
     values |= {"sure": sure} if len(sure) == len(group) else {}

@@ -98,12 +98,7 @@ def prediction_table(
         Column("epsilon", "ε (pixel units)", style="g"),
         Column("accuracy", "Accuracy (%)", "measurement", "percent", "accuracy_low", "accuracy_high", "max"),
         Column(
-            "attacked",
-            "Accuracy under attack (%)",
-            "empirical",
-            "percent",
-            "attacked_low",
-            "attacked_high",
+            "attacked", "Accuracy under attack (%)", "empirical", "percent", "attacked_low", "attacked_high"
         ),
         Column("abstained", "Abstained (%)", "measurement", "percent"),
         Column("seconds", "Seconds per image", "measurement", ".3g"),

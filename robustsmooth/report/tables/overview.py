@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robustsmooth import statistics
@@ -44,11 +44,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     """
     columns: dict[str, Column] = {}
     rows: dict[tuple[str, Any], list[_Row]] = {}
-    known = [
-        certification
-        for certification in evaluations.certifications
-        if certification.run.checkpoint is not None
-    ]
+    known = [item for item in evaluations.certifications if item.run.checkpoint is not None]
     for item in sorted(known, key=lambda item: not item.guarantee.usual):
         cells = _certified_cells(item, radii, columns)
         home = rows.setdefault(_classifier(item), [])
@@ -58,16 +54,16 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         if free is None:
             home.append(free := _Row(item, item.run.label))
         free.cells |= cells
-    _add_attacks(
-        [attack for attack in evaluations.attacks if attack.run.checkpoint is not None], rows, columns
-    )
+    attacks = [attack for attack in evaluations.attacks if attack.run.checkpoint is not None]
+    _add_attacks(attacks, rows, columns)
     if not rows:
         return None
     seconds = {training.run.facts["classifier"]: training.seconds for training in evaluations.trainings}
     for (classifier, _), home in rows.items():
         for row in home:
             row.cells["seconds"] = seconds.get(classifier, math.nan)
-    repeated = {key: values for row in _merged(rows) for key, values in row.items() if key == "seeds"}
+    merged = _merged(rows)
+    repeated = any("seeds" in row for row in merged)
     ordered = [
         Column("classifier", "Classifier"),
         *([Column("seeds", "Seeds", style="d")] if repeated else []),
@@ -84,18 +80,12 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         Column("seconds", "Training (s)", "measurement", ".0f"),
     ]
     return Table(
-        "overview", "The classifiers compared", ordered, _merged(rows),
-        "Each row is one trained network, "
-        "certified with one noise level and "
-        "number of votes. Certified columns "
-        "hold for the smoothed classifier with"
-        " probability 1 - α per image; "
-        "empirical columns are accuracies "
-        "under the named attack; clean accuracy "
-        "is the network's own, without noise. "
-        "ACR: average certified radius; p_A: "
-        "lower bound of the top class's "
-        "probability." + (" ±: standard deviation over seeds." if repeated else ""),
+        "overview", "The classifiers compared", ordered, merged,
+        "Each row is one trained network, certified with one noise level and number of votes. Certified "
+        "columns hold for the smoothed classifier with probability 1 - α per image; empirical columns are "
+        "accuracies under the named attack; clean accuracy is the network's own, without noise. ACR: average "
+        "certified radius; p_A: lower bound of the top class's probability."
+        + (" ±: standard deviation over seeds." if repeated else ""),
     )  # fmt: skip
 
 
@@ -108,38 +98,25 @@ def _certified_cells(
     certification: Certification, radii: Sequence[float], columns: dict[str, Column]
 ) -> dict[str, Any]:
     """The numbers of a certification by the keys of their columns, which are added if they are new."""
-    guarantee = certification.guarantee
+    guarantee, asked = certification.guarantee, _asked(certification, radii)
     name = "" if guarantee.usual else f" {guarantee}"
-    made = [] if guarantee.at_some_radii else [Column("acr", "ACR", certification.kind, ".3f", best="max")]
-    made += [] if guarantee.at_some_radii else [P_A]
-    made += radius_columns(_asked(certification, radii), certification.kind)
+    made = radius_columns(asked, guarantee.kind)
+    shares = zip(asked, certification.accuracy(asked), strict=True)
+    cells: dict[str, Any] = {f"{radius_key(r)}{name}": float(share) for r, share in shares}
+    if not guarantee.at_some_radii:
+        made = [Column("acr", "ACR", guarantee.kind, ".3f", best="max"), P_A, *made]
+        cells = {f"acr{name}": certification.acr, f"sure{name}": sure_share(certification), **cells}
     for column in made:
-        key = f"{column.key}{name}"
-        title = column.title if guarantee.usual else column.title.replace(" (%)", "") + name
-        columns.setdefault(
-            key,
-            Column(key, title + (" (%)" if column.style == "percent" and name else ""), certification.kind,
-            column.style,
-                   best=column.best, head=column.head if guarantee.usual else "", spread=f"{key}_std"),
-        )  # fmt: skip
-    shares = statistics.certified_accuracy(
-        certification.correct, certification.radius, _asked(certification, radii)
-    )
-    cells: dict[str, Any] = (
-        {}
-        if guarantee.at_some_radii
-        else {f"acr{name}": certification.acr, f"sure{name}": sure_share(certification)}
-    )
-    cells |= {
-        f"{radius_key(r)}{name}": float(share)
-        for r, share in zip(_asked(certification, radii), shares, strict=True)
-    }
+        key, title, head = f"{column.key}{name}", column.title, column.head
+        if name:
+            unit = " (%)" if column.style == "percent" else ""
+            title, head = f"{title.removesuffix(unit)}{name}{unit}", ""
+        new = replace(column, key=key, title=title, kind=guarantee.kind, head=head, spread=f"{key}_std")
+        columns.setdefault(key, new)
     if guarantee.usual:
         metrics = certification.run.summary.get("metrics")
-        cells |= {
-            "images": certification.images,
-            "top1": metrics.get("test/top1") if isinstance(metrics, Mapping) else None,
-        }
+        cells["images"] = certification.images
+        cells["top1"] = metrics.get("test/top1") if isinstance(metrics, Mapping) else None
     return cells
 
 
@@ -155,9 +132,12 @@ def _add_attacks(
     for item, said, title in _titled(attacks):
         classifier, sigma = _classifier(item)
         of_network = item.run.facts.get("target") == "network"
-        homes = [row for (name, level), home in rows.items() if name == classifier and (of_network or level ==
-        sigma)
-                 for row in home]  # fmt: skip
+        homes = [
+            row
+            for (name, level), home in rows.items()
+            if name == classifier and (of_network or level == sigma)
+            for row in home
+        ]
         if not homes:
             homes = rows.setdefault((classifier, sigma), [_Row(None, item.run.label)])
         for row in homes:

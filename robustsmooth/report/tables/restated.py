@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data
+from robustsmooth.report.comparable import by_data, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
@@ -74,8 +74,7 @@ def restated_table(
 def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], list[Certification]]:
     """Certifications of the same images and level whose number of votes is known."""
     groups: dict[tuple[str, Any], list[Certification]] = {}
-    usual = (certification for certification in certifications if certification.guarantee.usual)
-    for data, members in by_data(usual).items():
+    for data, members in by_data(usual(certifications)).items():
         for member in members:
             facts = member.run.facts
             if all(isinstance(facts.get(name), int | float) for name in ("n", "alpha", "sigma")):
@@ -88,7 +87,7 @@ def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[s
     facts, keys = certification.run.facts, [radius_key(radius) for radius in radii]
     n = int(facts["n"])
     if n == m:
-        shares = statistics.certified_accuracy(certification.correct, certification.radius, radii)
+        shares = certification.accuracy(radii)
         cells = {
             "acr": certification.acr,
             "sure": sure_share(certification),

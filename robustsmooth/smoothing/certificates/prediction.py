@@ -43,7 +43,31 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Procedure):
+class _Counting(Procedure):
+    """A procedure that makes one request.
+
+    Args:
+        n: Votes.
+        purpose: Names the stream of noise.
+        batch_size: See `Procedure`.
+    """
+
+    n: int
+    purpose: str
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        require_count("n", self.n)
+
+    @property
+    def max_votes(self) -> int:
+        """Votes of every image."""
+        return self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(_Counting):
     """PREDICT (Cohen et al. 2019, section 3.2.1): the class with most votes, or an abstention.
 
     Abstains unless a two-sided binomial test of the two top counts rejects a tie at level alpha. Without
@@ -64,14 +88,8 @@ class Predict(Procedure):
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        require_count("n", self.n)
         if self.alpha is not None and not 0 < self.alpha < 1:
             raise ValueError(f"`alpha` must be in (0, 1), or null for a plurality vote, got {self.alpha}")
-
-    @property
-    def max_votes(self) -> int:
-        """Votes of every image."""
-        return self.n
 
     def steps(self, case: Case) -> Steps[Predicted]:
         """See `Procedure.steps`."""
@@ -94,7 +112,7 @@ class Predict(Procedure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally(Procedure):
+class Tally(_Counting):
     """Counts n votes.
 
     Args:
@@ -104,19 +122,8 @@ class Tally(Procedure):
         batch_size: See `Procedure`.
     """
 
-    n: int
     purpose: str = "tally"
     vote: Ballot = field(default_factory=HardVote)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        super().__post_init__()
-        require_count("n", self.n)
-
-    @property
-    def max_votes(self) -> int:
-        """Votes of every image."""
-        return self.n
 
     @property
     def ballot(self) -> Ballot:
