@@ -8,8 +8,6 @@ import sys
 
 import robustsmooth
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {
     "train": "train a classifier for randomized smoothing",
     "certify": "certify the test images of a trained network",

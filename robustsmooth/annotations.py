@@ -20,8 +20,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
 
-__all__ = ["Built", "Signature", "check", "read_fraction", "signature", "words"]
-
 _FRACTION = re.compile(r"\s*([-+]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _LISTS = (list, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection)
 _PLAIN = (bool, int, float, str, list, dict, type(None))

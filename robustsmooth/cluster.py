@@ -6,8 +6,6 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["check_launcher", "requeue", "slurm", "tasks"]
-
 
 def tasks() -> int:
     """How many tasks ``srun`` has started together with this one; 1 without ``srun``."""

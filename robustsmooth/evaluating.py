@@ -10,8 +10,6 @@ from robustsmooth.loggers import log_evaluation
 from robustsmooth.runs import OpenedRun
 from robustsmooth.runtime import loggers_for, trainer_for
 
-__all__ = ["evaluate"]
-
 
 def evaluate(cfg: DictConfig, run: OpenedRun, evaluation: Evaluation) -> dict[str, Any]:
     """Run an evaluation on the test images, and log its results.

@@ -4,8 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-__all__ = ["push"]
-
 
 def push(folder: Path, repository: str) -> str:
     """Upload a folder that ``robustsmooth export`` wrote. Needs the extra ``robustsmooth[hub]``.

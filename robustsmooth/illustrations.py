@@ -15,8 +15,6 @@ from robustsmooth.report.figures.drawing import MOST_LINES, Drawing, line_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["HeatLine", "PredictionProbability", "RobustnessGradient", "SmoothBoundary", "robustness_gradient"]
-
 
 class HeatLine:
     """HeatSmoothing on a line (paper's Figure 5): the iteration of eq. 15 moves decision boundaries away.

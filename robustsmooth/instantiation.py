@@ -10,8 +10,6 @@ from omegaconf import OmegaConf
 
 from robustsmooth.annotations import Signature, check, signature
 
-__all__ = ["check_argument", "check_parts", "instantiate"]
-
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
     """Build what a config describes: every ``_target_`` in it is called with the keys beside it.

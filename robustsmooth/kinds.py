@@ -2,18 +2,6 @@
 
 from dataclasses import dataclass
 
-__all__ = [
-    "AGREEMENT",
-    "ATTACK",
-    "CERTIFY",
-    "FIELD_COLUMNS",
-    "KINDS",
-    "PREDICT",
-    "SMOOTHED_INFERENCE",
-    "TIMING",
-    "LogKind",
-]
-
 
 @dataclass(frozen=True)
 class LogKind:

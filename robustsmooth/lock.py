@@ -18,8 +18,6 @@ from typing import Any
 
 from robustsmooth.processes import first_process, launch
 
-__all__ = ["hold", "release"]
-
 _NAME = ".lock"
 _PATIENCE = 15.0  # seconds for the children of a killed process to end: they hold its lock until then
 _held: dict[Path, int] = {}

@@ -17,8 +17,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from robustsmooth.files import write_whole
 
-__all__ = ["CsvLogger", "as_text", "log_evaluation", "log_evaluations", "read_metrics", "wandb_logger"]
-
 
 class CsvLogger(Logger):
     """One row per step in ``metrics.csv``, one column per key; a resumed run continues the file.

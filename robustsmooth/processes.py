@@ -17,21 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-__all__ = [
-    "Stopped",
-    "cores",
-    "end_children",
-    "ended_process",
-    "first_process",
-    "follow_parent",
-    "free_memory",
-    "handle_signals",
-    "keep_memory",
-    "launch",
-    "own_children",
-    "stoppable",
-]
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 3.0  # seconds within which a second signal counts as a repetition of the first
 _stopped_at: float | None = None

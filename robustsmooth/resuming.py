@@ -17,8 +17,6 @@ from robustsmooth.loggers import CsvLogger, as_text, read_metrics
 from robustsmooth.methods.callbacks import EpochTimer
 from robustsmooth.models import load_file
 
-__all__ = ["TrainingRecord", "is_finished", "resume_from", "summary_metric"]
-
 # What must not change when a training continues; the rest may (more epochs, another device).
 # `method.network` is `model`, by interpolation.
 _FIXED = ("method", "model", "data", "seed")

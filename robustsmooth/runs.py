@@ -21,17 +21,6 @@ from robustsmooth.models.state import LIBRARIES, checkpoint_file
 from robustsmooth.smoothing import Noise, address
 from robustsmooth.trust import plain, trusted
 
-__all__ = [
-    "OpenedRun",
-    "Trained",
-    "checkpoint_file",
-    "load",
-    "open_ensemble",
-    "open_network",
-    "open_run",
-    "open_trained",
-]
-
 
 @dataclass(frozen=True)
 class Trained:

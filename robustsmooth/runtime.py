@@ -28,8 +28,6 @@ from robustsmooth.commands import describe, write_description
 from robustsmooth.instantiation import instantiate
 from robustsmooth.processes import cores, follow_parent, handle_signals, keep_memory
 
-__all__ = ["loggers_for", "named_parts", "trainer_for"]
-
 
 def _hush() -> None:
     """Suppress notices of libraries that do not help our users."""

@@ -8,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Terminal", "Turn", "duration", "say"]
-
 _FIRST_LINE, _LINE_EVERY = 5.0, 60.0  # seconds
 
 

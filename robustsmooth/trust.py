@@ -9,8 +9,6 @@ them.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["TRUSTED", "plain", "targets", "trusted"]
-
 TRUSTED = frozenset(
     f"robustsmooth.{name}"
     for name in (

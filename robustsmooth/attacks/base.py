@@ -15,8 +15,6 @@ from robustsmooth.attacks.objectives import Network, Objective, Plain, Stein
 from robustsmooth.smoothing.addressing import BatchRandomness, Randomness
 from robustsmooth.smoothing.noise import GaussianNoise, Noise
 
-__all__ = ["SEED_DRAW", "START_DRAW", "Attack", "Incumbent", "Oracle", "View", "undisturbed"]
-
 # Draws of one `Randomness` that never coincide: 0 is the fixed noise, 1, 2, ... the fresh noise of each step,
 # and negative numbers are for these two.
 SEED_DRAW = -1

@@ -10,8 +10,6 @@ from torch import Tensor
 from robustsmooth.attacks.base import Attack, Incumbent, Oracle
 from robustsmooth.attacks.geometry import Norm, displace, distance, expand, quantize, unit
 
-__all__ = ["DDN"]
-
 _FIRST_STEP, _LAST_STEP = 1.0, 0.01
 
 

@@ -5,8 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "displace", "distance", "expand", "project", "quantize", "unit"]
-
 Norm = Literal["l2", "linf"]
 
 _SLACK = 1e-6

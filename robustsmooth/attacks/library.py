@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from robustsmooth.attacks.base import SEED_DRAW, Attack, Oracle
 from robustsmooth.attacks.geometry import Norm, project
 
-__all__ = ["AutoAttack", "CarliniWagner"]
-
 
 def _import(library: str, attack: Attack) -> ModuleType:
     try:

@@ -11,8 +11,6 @@ from robustsmooth.attacks.geometry import distance, expand, unit
 from robustsmooth.attacks.objectives import Expectation, Network, Objective, Stein
 from robustsmooth.smoothing.addressing import Randomness
 
-__all__ = ["NoisePGD"]
-
 Keep = Literal["last", "first_success"]
 Restore = Literal["moments", "norm"]
 

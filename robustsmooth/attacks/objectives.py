@@ -28,8 +28,6 @@ from torch import Tensor
 
 from robustsmooth.attacks.geometry import expand
 
-__all__ = ["Expectation", "Network", "Objective", "Plain", "PlugIn", "Stein"]
-
 Network = Callable[[Tensor], Tensor]
 """Maps images ``(B, ...)`` in [0, 1] to logits ``(B, K)``; a module, or any function."""
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from robustsmooth.attacks.base import START_DRAW, Attack, Incumbent, Oracle
 from robustsmooth.attacks.geometry import Norm, expand, project, unit
 
-__all__ = ["FGSM", "PGD"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Attack):

@@ -10,8 +10,6 @@ import robustsmooth
 from robustsmooth.annotations import read_fraction
 from robustsmooth.cluster import slurm
 
-__all__ = ["conf_dir", "register_resolvers"]
-
 
 def conf_dir() -> Path:
     """The folder of the configs: inside the installed package, or beside it in a checkout."""

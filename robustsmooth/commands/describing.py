@@ -19,9 +19,6 @@ from robustsmooth.kinds import KINDS
 from robustsmooth.lock import hold
 from robustsmooth.processes import first_process
 
-__all__ = ["describe", "environment", "prepare", "write_description"]
-
-
 _RECORDS: dict[str, tuple[str, ...]] = {
     "train": ("checkpoints",),
     **{name: (f"{name}.tsv", f"{name}.settings.json", f"{name}.rank*.tsv") for name in KINDS},

@@ -25,8 +25,6 @@ from robustsmooth.commands.stopping import go_on
 from robustsmooth.files import DISK_FULL
 from robustsmooth.processes import ended_process
 
-__all__ = ["explain"]
-
 USAGE, FAILURE = 2, 1
 
 

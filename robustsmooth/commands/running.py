@@ -21,8 +21,6 @@ from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, 
 from robustsmooth.lock import release
 from robustsmooth.processes import first_process, keep_memory
 
-__all__ = ["command", "nested"]
-
 _EVALUATIONS = ("certify", "predict", "attack", "measure")
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
 _log = logging.getLogger(__name__)

@@ -12,8 +12,6 @@ from omegaconf.errors import MissingMandatoryValue
 from robustsmooth.annotations import Built
 from robustsmooth.instantiation import check_argument, check_parts
 
-__all__ = ["SETTINGS", "check_settings"]
-
 Count = Annotated[int, Ge(1)]
 Amount = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]

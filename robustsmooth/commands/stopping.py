@@ -23,8 +23,6 @@ from robustsmooth.processes import (
     stoppable,
 )
 
-__all__ = ["RESUMABLE", "Announce", "end_sweep", "go_on", "join_launcher", "own_signal", "stopped_alike"]
-
 RESUMABLE = ("train", "certify", "predict", "attack", "measure")
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from robustsmooth.smoothing.addressing import address
 
-__all__ = ["Augmentation", "CropAndFlip", "augmentation_key", "random_integers"]
-
 
 def _signed(value: int) -> int:
     """The same 64 bits as a signed integer, since torch has no unsigned ones."""

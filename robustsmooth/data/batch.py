@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Batch"]
-
 
 class Batch(NamedTuple):
     """Images with their labels and their index in the data set.

@@ -11,8 +11,6 @@ from robustsmooth.data.module import DownloadedDataModule, Split
 from robustsmooth.data.pickles import load_arrays
 from robustsmooth.data.tensors import ImageTensors
 
-__all__ = ["CIFAR10DataModule", "CIFAR100DataModule"]
-
 
 class CIFAR10DataModule(DownloadedDataModule):
     """60 000 images of 32x32 pixels in 10 classes; 50 000 train and 10 000 test.

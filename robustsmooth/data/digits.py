@@ -5,8 +5,6 @@ import torch
 from robustsmooth.data.module import ImageDataModule, Split
 from robustsmooth.data.tensors import ImageTensors
 
-__all__ = ["DigitsDataModule"]
-
 
 class DigitsDataModule(ImageDataModule):
     """1797 handwritten digits, 8x8 pixels, 10 classes (UCI, Alpaydin and Kaynak 1998).

@@ -11,15 +11,6 @@ from torch import Tensor
 
 from robustsmooth.data.tensors import ImageTensors
 
-__all__ = [
-    "UnreadableImageError",
-    "class_folders",
-    "image_paths",
-    "labelled_paths",
-    "read_image",
-    "read_small_images",
-]
-
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 

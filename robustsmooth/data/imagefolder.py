@@ -20,8 +20,6 @@ from robustsmooth.data.module import ImageDataModule, Part, Settings, Split
 from robustsmooth.data.sampler import TrainingSampler
 from robustsmooth.smoothing.addressing import address, generator
 
-__all__ = ["ImageFiles", "ImageFolderDataModule", "RandomResizedCrop", "resize_and_crop"]
-
 
 def resize_and_crop(image: Image.Image, resize: int, crop: int) -> Image.Image:
     """Scale the shorter side to `resize` pixels (bilinear) and cut `crop` x `crop` from the centre."""

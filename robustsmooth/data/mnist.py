@@ -13,8 +13,6 @@ from torch import Tensor
 from robustsmooth.data.module import DownloadedDataModule, Split
 from robustsmooth.data.tensors import ImageTensors
 
-__all__ = ["FashionMNISTDataModule", "MNISTDataModule"]
-
 _MOST_BYTES = 2**28
 
 

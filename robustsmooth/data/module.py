@@ -17,8 +17,6 @@ from robustsmooth.data.subset import Subset, stratified_split
 from robustsmooth.data.tensors import JoinedParts, Part
 from robustsmooth.processes import cores
 
-__all__ = ["DownloadedDataModule", "ImageDataModule", "Settings", "Split"]
-
 Split = Literal["train", "test"]
 
 

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["load_arrays"]
-
 
 class _Dtype:
     """A number type as a pickle describes it; checked, since NumPy crashes on an invalid description."""

@@ -11,8 +11,6 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from robustsmooth.smoothing.addressing import generator
 
-__all__ = ["TrainingSampler", "UnrepeatedSampler"]
-
 
 class UnrepeatedSampler(DistributedSampler[int]):
     """Distributes the examples over the ranks in turn, without repeating any.

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from robustsmooth.smoothing.addressing import generator
 
-__all__ = ["Subset", "stratified_split"]
-
 _SPLIT_SEED = 0  # fixed on purpose: runs of different seeds use the same validation images
 
 

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from robustsmooth.data.batch import Batch
 
-__all__ = ["ImageTensors", "JoinedParts", "Part"]
-
 
 class Part(Protocol):
     """One split of a data set, such as `ImageTensors`: all labels, and images in batches."""

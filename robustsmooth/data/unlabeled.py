@@ -15,8 +15,6 @@ from robustsmooth.data.module import ImageDataModule
 from robustsmooth.data.pickles import load_arrays
 from robustsmooth.data.tensors import ImageTensors
 
-__all__ = ["UNLABELED", "UnlabeledImages", "WithoutLabels"]
-
 UNLABELED = -1
 """The label of an image that has none."""
 

@@ -7,8 +7,6 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-__all__ = ["VoteTable"]
-
 
 class VoteTable:
     """Shares of votes per class for the images of a split, by index.

@@ -59,6 +59,6 @@ def __getattr__(name: str) -> Any:
     """A name of `__all__`, from the first module that has it."""
     if name in __all__:
         for module in (import_module(f"{__name__}.{part}") for part in _MODULES):
-            if name in module.__all__:
+            if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

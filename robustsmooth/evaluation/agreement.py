@@ -16,8 +16,6 @@ from robustsmooth.evaluation.context import noise_levels, precision_settings
 from robustsmooth.kinds import AGREEMENT, LogKind
 from robustsmooth.smoothing import HardVote, ImageRandomness, Predict, running_votes
 
-__all__ = ["Agreement"]
-
 
 class Agreement(Evaluation):
     """For each image and noise level, write the answers of a clean pass and of PREDICT to ``agreement.tsv``.

@@ -32,8 +32,6 @@ from robustsmooth.files import write_whole
 from robustsmooth.kinds import LogKind
 from robustsmooth.terminal import Terminal, say
 
-__all__ = ["Evaluation"]
-
 _COMPARED = 64
 """How many finished rows are checked against their images at the start; the others when their batch comes."""
 

@@ -46,8 +46,6 @@ from robustsmooth.statistics import (
 
 _MANY_VOTES = 5000  # below, the cheaper certificate saves little
 
-__all__ = ["Certification", "ValidationCertification", "default_radii"]
-
 
 def default_radii(certificate: Certificate, smoothing: Noise, num_classes: int = 10) -> list[float]:
     """Radii to report: 0, 0.25, 0.5... up to the largest radius that the setting can certify.

@@ -13,22 +13,6 @@ from torch import Tensor, nn
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import Noise, Numerics, Procedure, Tuning, VoteEngine, generator, tune
 
-__all__ = [
-    "answers_of",
-    "data_settings",
-    "fingerprint",
-    "gather",
-    "image_names",
-    "image_shape",
-    "images_here",
-    "named",
-    "network_of",
-    "noise_levels",
-    "numerics_settings",
-    "precision_settings",
-    "vote_engine",
-]
-
 
 def network_of(module: pl.LightningModule) -> nn.Module:
     """The network of a module: its attribute ``network``, or the module itself."""

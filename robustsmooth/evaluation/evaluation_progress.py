@@ -7,8 +7,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from robustsmooth.terminal import Turn, duration, say
 
-__all__ = ["EvaluationProgress"]
-
 
 class EvaluationProgress:
     """A progress bar on a terminal; elsewhere a line after some seconds and then every minute.

@@ -11,8 +11,6 @@ from torchmetrics import Metric
 
 from robustsmooth.statistics import abstention_rate, acr, certified_accuracy, is_correct
 
-__all__ = ["AbstentionRate", "AverageCertifiedRadius", "CertifiedAccuracy"]
-
 
 def _host(values: Tensor) -> np.ndarray:
     return values.detach().cpu().numpy()

@@ -7,8 +7,6 @@ from torchmetrics import MeanMetric
 from robustsmooth.data import Batch
 from robustsmooth.smoothing import check_images, contains_label
 
-__all__ = ["EvaluationModule"]
-
 
 class EvaluationModule(pl.LightningModule):
     """Logs ``test/top1`` and ``test/top5`` of a network on clean images; callbacks do the rest.

@@ -11,8 +11,6 @@ from robustsmooth.kinds import PREDICT, LogKind
 from robustsmooth.smoothing import ABSTAIN, Finished, Predict, Predicted, unanimous
 from robustsmooth.statistics import abstention_rate, interval
 
-__all__ = ["Prediction"]
-
 
 class Prediction(VotingCallback):
     """Predicts every test image with the smoothed classifier; writes ``predict.tsv`` and ``summary.json``.

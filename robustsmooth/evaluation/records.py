@@ -16,8 +16,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from robustsmooth.files import write_whole
 
-__all__ = ["Extension", "RecordLog", "same_numbers"]
-
 Key = tuple[str, ...]
 
 _ADDED = ("image",)

@@ -19,8 +19,6 @@ from robustsmooth.kinds import SMOOTHED_INFERENCE, LogKind
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import ABSTAIN, Ballot, ImageRandomness, running_votes
 
-__all__ = ["Accuracy", "InferenceSweep", "inference_accuracy"]
-
 
 class InferenceSweep(Evaluation):
     """Write the answer to each image for each noise level, voting rule and number of votes.

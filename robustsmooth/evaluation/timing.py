@@ -20,8 +20,6 @@ from robustsmooth.models import is_random
 from robustsmooth.smoothing import GaussianNoise, NoNoise, Numerics, Predict, Tuning, VoteEngine
 from robustsmooth.smoothing.numerics import Precision, synchronize
 
-__all__ = ["InferenceTime", "seconds_of"]
-
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """The shortest time of several runs of `work`; waits for the device before and after.

@@ -13,8 +13,6 @@ from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.context import images_here, named, numerics_settings, vote_engine
 from robustsmooth.smoothing import Begun, Finished, Noise, Numerics, Procedure
 
-__all__ = ["VotingCallback", "counts_as_text", "counts_from_text"]
-
 
 class VotingCallback(Evaluation):
     """Runs a procedure for every test image and writes one row per image; see `Evaluation`.

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-__all__ = ["at_least_float32", "log_average", "log_mean_exp"]
-
 
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Convert to float32 at least: losses are computed in float32 or better, also under autocast."""

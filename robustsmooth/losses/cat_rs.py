@@ -6,8 +6,6 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from robustsmooth.losses.averaging import at_least_float32
 
-__all__ = ["bottom_cross_entropy", "worst_divergence"]
-
 
 def bottom_cross_entropy(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
     """The k smallest of an image's m cross-entropies, summed and divided by m.

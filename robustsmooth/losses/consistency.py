@@ -7,8 +7,6 @@ from torch.nn.functional import kl_div, log_softmax
 
 from robustsmooth.losses.averaging import at_least_float32, log_average
 
-__all__ = ["Consistency"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Consistency:

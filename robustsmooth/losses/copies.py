@@ -10,8 +10,6 @@ from torch.nn.functional import cross_entropy
 
 from robustsmooth.losses.averaging import at_least_float32
 
-__all__ = ["CopiesLoss", "CrossEntropy", "Terms", "mean_terms"]
-
 
 class CopiesLoss(Protocol):
     """A loss of the network's output on noisy copies of a batch, one number per image and term.

@@ -17,8 +17,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from robustsmooth.losses.averaging import at_least_float32
 
-__all__ = ["HeatLoss", "directions", "fidelity", "gaussian_probes", "jacobian_penalty"]
-
 Fidelity = Literal["softmax", "logits", "kl"]
 ProbeScaling = Literal["sum", "unbiased"]
 Statistics = Literal["clean", "all", "frozen"]

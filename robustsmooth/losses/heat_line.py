@@ -5,8 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["boundary_distance", "heat_steps"]
-
 
 def heat_steps(
     values: Tensor,

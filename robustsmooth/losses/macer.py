@@ -9,8 +9,6 @@ from torch.special import ndtri
 
 from robustsmooth.losses.averaging import at_least_float32, log_average
 
-__all__ = ["MACERLoss", "radius_hinge"]
-
 
 def radius_hinge(probabilities: Tensor, labels: Tensor, margin: float) -> Tensor:
     """The hinge on the certified radius of every image, in units of sigma / 2.

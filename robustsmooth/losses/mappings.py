@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, softplus
 
-__all__ = ["DynamicMapping", "SoftmaxMapping"]
-
 
 class SoftmaxMapping(nn.Module):
     """``M = softmax``: differentiable, and its slope vanishes where the score approaches one (eq. 11)."""

@@ -6,8 +6,6 @@ from torch.nn.functional import kl_div, log_softmax
 
 from robustsmooth.losses.averaging import at_least_float32, log_average
 
-__all__ = ["mixing_divergence"]
-
 
 def mixing_divergence(logits: Tensor, mixed: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
     r"""Divergence of mixed images from the mixed prediction, for images that are classified correctly.

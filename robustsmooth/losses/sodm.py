@@ -9,8 +9,6 @@ from torch.special import ndtri
 
 from robustsmooth.losses.averaging import at_least_float32, log_mean_exp
 
-__all__ = ["SODMLoss"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SODMLoss:

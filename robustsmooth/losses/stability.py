@@ -7,8 +7,6 @@ from torch.nn.functional import log_softmax, softmax
 
 from robustsmooth.losses.averaging import at_least_float32
 
-__all__ = ["Stability"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stability:

@@ -10,8 +10,6 @@ from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies
 
-__all__ = ["AdversarialModule", "require_noise_attack", "require_shared_noise", "require_untargeted"]
-
 
 def require_untargeted(attack: Attack) -> None:
     """Raise ValueError unless an attack moves images, and away from the labels that it is given."""

@@ -24,8 +24,6 @@ from robustsmooth.smoothing import (
     contains_label,
 )
 
-__all__ = ["ClassificationModule", "Optimizing", "Training"]
-
 Parameters = Iterable[nn.Parameter] | list[dict[str, Any]]
 Optimizing = Callable[[Parameters], Optimizer]
 

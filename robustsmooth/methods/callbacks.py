@@ -10,8 +10,6 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torchmetrics import Metric
 
-__all__ = ["EpochTimer", "KeepMetrics", "NamedCheckpoint", "SaveConfig", "StopAtDivergence", "checkpoints"]
-
 
 class SaveConfig(Callback):
     """Put the resolved config into every checkpoint, so that a single file can be evaluated.

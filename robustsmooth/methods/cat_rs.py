@@ -13,8 +13,6 @@ from robustsmooth.methods.adversarial import require_noise_attack
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
-__all__ = ["CATRSModule"]
-
 
 class CATRSModule(ClassificationModule):
     r"""Cross-entropy on the easier noises of uncertain images, robustness on images that are certain.

@@ -7,8 +7,6 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-__all__ = ["CompiledTraining", "compile_network"]
-
 _VARIANTS = 64  # modes, shapes and frozen weights of one network; torch gives up at 8
 # A BatchNorm's variance by two sums rather than by Welford's updates, which wait for each other, and products
 # and sums in one instruction: faster on a CPU, and results are the same within rounding.

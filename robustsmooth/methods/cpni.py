@@ -16,8 +16,6 @@ from robustsmooth.methods.noisy import copies_loss, require_copies
 from robustsmooth.models.noise_layers import is_random, noise_parameters, noises
 from robustsmooth.smoothing import contains_label
 
-__all__ = ["CPNIModule"]
-
 
 class CPNIModule(ClassificationModule):
     r"""Adversarial training as in PNI (He et al. 2019) and CPNI (Nemcovsky et al.).

@@ -10,8 +10,6 @@ from robustsmooth.data import Batch
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Parameters, Training
 from robustsmooth.methods.noisy import require_noise
 
-__all__ = ["DenoiserModule"]
-
 Objective = Literal["mse", "stability"]
 
 

@@ -9,8 +9,6 @@ from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies
 
-__all__ = ["GaussianModule"]
-
 
 class GaussianModule(ClassificationModule):
     """A loss of noisy copies of the images, the noise fresh in every step.

@@ -12,8 +12,6 @@ from robustsmooth.losses import HeatLoss
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.smoothing.addressing import address
 
-__all__ = ["HeatSmoothingModule"]
-
 _log = logging.getLogger(__name__)
 
 Student = Literal["copy", "random"]

@@ -9,8 +9,6 @@ from robustsmooth.losses import CopiesLoss, CrossEntropy
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies
 
-__all__ = ["NaturalModule"]
-
 
 class NaturalModule(ClassificationModule):
     """A loss of the clean images, which is cross-entropy unless another is given.

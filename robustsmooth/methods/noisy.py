@@ -4,8 +4,6 @@ from torch import Tensor, nn
 
 from robustsmooth.losses import CopiesLoss, mean_terms
 
-__all__ = ["copies_loss", "noisy_logits", "require_copies", "require_noise"]
-
 
 def noisy_logits(network: nn.Module, images: Tensor, noises: Tensor) -> Tensor:
     """Logits of every noisy copy, from one pass.

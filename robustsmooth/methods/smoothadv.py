@@ -12,8 +12,6 @@ from robustsmooth.methods.adversarial import require_shared_noise, require_untar
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import copies_loss, require_copies, require_noise
 
-__all__ = ["SmoothAdvModule"]
-
 
 class SmoothAdvModule(ClassificationModule):
     """Attack the smoothed classifier, then train on noisy copies of what the attack found.

@@ -13,8 +13,6 @@ from robustsmooth.methods.adversarial import require_shared_noise, require_untar
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
-__all__ = ["SmoothMixModule"]
-
 
 class SmoothMixModule(ClassificationModule):
     r"""A loss of noisy copies, and lower confidence on mixtures of an image and its adversary.

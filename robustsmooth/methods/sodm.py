@@ -12,8 +12,6 @@ from robustsmooth.losses import SODMLoss
 from robustsmooth.methods.base import ClassificationModule, Optimizing, Training
 from robustsmooth.methods.noisy import noisy_logits, require_copies, require_noise
 
-__all__ = ["SODMModule"]
-
 
 class SODMModule(ClassificationModule):
     """Maximise accuracy and radius of the smoothed classifier directly (eq. 13, Algorithm 1).

@@ -16,8 +16,6 @@ from robustsmooth.smoothing import Numerics, Tally, VoteEngine
 from robustsmooth.smoothing.addressing import address
 from robustsmooth.statistics import clopper_pearson_lower
 
-__all__ = ["Sun2025Module", "certainty_weights"]
-
 _CHUNK = 256  # images that are loaded at once for their votes
 
 

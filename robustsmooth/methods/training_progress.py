@@ -9,8 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from robustsmooth.terminal import Terminal, Turn, duration, say
 
-__all__ = ["TrainingProgress"]
-
 
 class TrainingProgress(Callback):
     """One bar for the whole training with the time left, and one line per finished epoch.

@@ -8,8 +8,6 @@ from robustsmooth.models.checkpoint import load_checkpoint, load_denoiser
 from robustsmooth.models.classifier import Classifier, Normalize
 from robustsmooth.models.state import Checkpoint
 
-__all__ = ["NORMALIZATIONS", "build_classifier"]
-
 Statistics = Mapping[str, Sequence[float]]
 
 _CIFAR10_MEAN, _IMAGENET_MEAN = [0.4914, 0.4822, 0.4465], [0.485, 0.456, 0.406]

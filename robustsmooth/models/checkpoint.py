@@ -12,8 +12,6 @@ from robustsmooth.models.diffusion import OneStepDiffusion
 from robustsmooth.models.parametric_noise import ParametricNoise
 from robustsmooth.models.state import Checkpoint, read_checkpoint
 
-__all__ = ["load_checkpoint", "load_denoiser"]
-
 _log = logging.getLogger(__name__)
 
 # Names of the same layers elsewhere (CIFAR model zoos, the robustness library), and in torchvision.

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Classifier", "Normalize", "SmallCNN"]
-
 
 class Normalize(nn.Module):
     """``(image - mean) / std`` per channel, so that noise, attacks and radii are in [0, 1] pixel units.

@@ -5,8 +5,6 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DnCNN", "MemNet"]
-
 
 class DnCNN(nn.Module):
     """A convolutional network that predicts the noise and subtracts it (Zhang et al. 2017).

@@ -6,8 +6,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OneStepDiffusion", "noise_schedule"]
-
 Schedule = Literal["linear", "cosine"]
 
 

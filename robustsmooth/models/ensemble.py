@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Ensemble"]
-
 
 class Ensemble(nn.Module):
     """The mean of several networks' logits.

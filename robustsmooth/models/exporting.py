@@ -14,8 +14,6 @@ from robustsmooth.files import write_whole
 from robustsmooth.models.noise_layers import is_random
 from robustsmooth.models.storage import checksum
 
-__all__ = ["save_onnx", "save_safetensors"]
-
 
 def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, Any]) -> None:
     """Write the tensors, including the normalisation statistics, and the config that rebuilds the network.

@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["resnet32x32", "timm_network", "torchvision_network"]
-
 
 def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
     """A classification network of torchvision, untrained.

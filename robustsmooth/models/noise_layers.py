@@ -17,17 +17,6 @@ from torch import Tensor, nn
 from robustsmooth.models.classifier import Classifier, Normalize
 from robustsmooth.models.parametric_noise import ParametricNoise
 
-__all__ = [
-    "NoiseLayers",
-    "NoisyConv2d",
-    "NoisyLinear",
-    "NoisyNormalize",
-    "is_random",
-    "noise_parameters",
-    "noises",
-    "silenced",
-]
-
 NoiseFactory = Callable[[Sequence[int]], "ParametricNoise"]
 
 

@@ -6,8 +6,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ParametricNoise"]
-
 Scaling = Literal["std", "published", "absolute"]
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 

@@ -18,8 +18,6 @@ import yaml
 from rich.console import Console
 from rich.progress import wrap_file
 
-__all__ = ["PREFIX", "Published", "fetch", "published"]
-
 PREFIX = "published:"
 """The prefix of the names of these checkpoints."""
 

@@ -7,13 +7,13 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-__all__ = ["sanity_check"]
-
 
 class HasSamples(Protocol):
     """Data with a method `sample`, see `robustsmooth.data.ImageDataModule.sample`."""
 
-    def sample(self, count: int, split: Any = "test") -> tuple[Tensor, Tensor, Tensor]: ...
+    def sample(self, count: int, split: Any = "test") -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels, indices."""
+        ...
 
 
 @torch.no_grad()

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from robustsmooth.models.storage import checksum, load_file
 
-__all__ = ["LIBRARIES", "Checkpoint", "checkpoint_file", "read_checkpoint"]
-
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params")
 
 

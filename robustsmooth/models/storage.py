@@ -15,8 +15,6 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from robustsmooth.files import write_whole
 
-__all__ = ["CheckpointFiles", "checksum", "load_file"]
-
 _CONVERT = (
     'convert it once, on a machine where you trust it: python -c "import dill, torch; c = '
     "torch.load('{path}', map_location='cpu', weights_only=False, pickle_module=dill); "

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["UNet"]
-
 Resampling = Literal["convolution", "block"]
 _GROUPS = 32  # of every normalisation
 

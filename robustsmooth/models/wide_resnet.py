@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WideResNet"]
-
 
 class _Block(nn.Module):
     """Two 3x3 convolutions, each after BatchNorm and ReLU, added to a shortcut."""

@@ -19,8 +19,6 @@ from robustsmooth.report.terminal import show as show_tables
 from robustsmooth.report.writing import write_tables
 from robustsmooth.statistics import Method
 
-__all__ = ["build_tables", "write_report"]
-
 FORMATS = ("terminal", "html", "tables", "png", "pdf")
 TABLES = (
     "overview", "certified_accuracy", "radii", "published", "best", "envelope", "attacks", "distances",

@@ -11,8 +11,6 @@ from robustsmooth.report.labels import label_runs
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.runs import find_runs
 
-__all__ = ["model_card"]
-
 _LOADING = """\
 ```python
 import robustsmooth

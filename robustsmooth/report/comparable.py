@@ -10,8 +10,6 @@ from robustsmooth.report.evaluations import Attack, Certification, Measurement, 
 from robustsmooth.report.facts import signature
 from robustsmooth.statistics import Guarantee
 
-__all__ = ["by_data", "by_guarantee", "by_method", "common_images", "data_name", "repetitions", "usual"]
-
 Each = TypeVar("Each", Certification, Withstood)
 Repeated = TypeVar("Repeated", Certification, Attack, Measurement)
 

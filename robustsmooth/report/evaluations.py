@@ -17,19 +17,6 @@ from robustsmooth.report.logs import Log, read_log
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import ABSTAIN, Guarantee
 
-__all__ = [
-    "Attack",
-    "Certification",
-    "Evaluations",
-    "Measurement",
-    "Training",
-    "Withstood",
-    "attack_name",
-    "read_evaluations",
-    "tidy_rows",
-    "withstood",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Certification:

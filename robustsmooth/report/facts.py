@@ -15,16 +15,6 @@ from typing import Any
 
 import yaml
 
-__all__ = [
-    "checked_numbers",
-    "config_of",
-    "facts_of",
-    "overrides_of",
-    "read_mapping",
-    "settings_facts",
-    "signature",
-]
-
 NUMBERS = ("sigma", "train_sigma", "n0", "n", "alpha")
 """Facts that must be numbers."""
 

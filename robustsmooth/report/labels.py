@@ -16,8 +16,6 @@ from typing import Any
 from robustsmooth.report.facts import overrides_of
 from robustsmooth.report.runs import Run
 
-__all__ = ["label_runs"]
-
 SIGNS = {
     "sigma": "σ", "train_sigma": "training σ", "epsilon": "ε", "train_epsilon": "training ε", "alpha": "α",
     "num_noise": "m", "train_seed": "seed",

@@ -9,8 +9,6 @@ from itertools import groupby
 
 from robustsmooth.report.table import KIND_TITLES, Column, Table
 
-__all__ = ["as_latex"]
-
 TEXT_WIDTH = 340.0
 """Points; the text of LaTeX's article is 345 wide."""
 CHARACTER = 4.6

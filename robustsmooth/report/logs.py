@@ -18,8 +18,6 @@ import pandas as pd
 from robustsmooth.kinds import FIELD_COLUMNS, KINDS
 from robustsmooth.statistics import ABSTAIN
 
-__all__ = ["Log", "kind_of", "read_header", "read_log", "seconds"]
-
 INTEGERS = ("idx", "label", "predict", "correct")
 _CLOCK = re.compile(rb"\t\d+:\d+:\d+(\.\d+)?\r?$")
 _DAYS = re.compile(r"^(\d+) days?, (.*)$")

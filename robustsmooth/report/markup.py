@@ -8,8 +8,6 @@ from typing import Any
 
 from robustsmooth.report.table import KIND_TITLES, Column, Table
 
-__all__ = ["as_html", "as_markdown"]
-
 FIRST_ROWS = 30
 """So many rows are in the page directly; the others are shown on request."""
 

@@ -15,8 +15,6 @@ from robustsmooth.report.markup import as_html
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Table
 
-__all__ = ["pictures_of", "write_page"]
-
 PICTURES = ("attack*.png", "pictures/*.png", "*grid*.png")
 """The names of an attack's picture grids in a run folder."""
 MOST_PICTURES = 12

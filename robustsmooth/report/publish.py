@@ -21,18 +21,6 @@ from robustsmooth.report.page import pictures_of
 from robustsmooth.report.runs import Run, find_runs
 from robustsmooth.report.tables import attack_rows
 
-__all__ = [
-    "STEP",
-    "Content",
-    "content_of",
-    "evaluation_content",
-    "folder_content",
-    "log_to_tensorboard",
-    "log_to_wandb",
-    "publish",
-    "run_id",
-]
-
 STEP = "trainer/global_step"
 """The x axis of training metrics, as Lightning's logger names it."""
 

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Published", "published_results"]
-
 IMAGES = {"cifar10": 10_000, "imagenet": 50_000}
 """Of the test (ImageNet: validation) split."""
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from robustsmooth.report.table import Table, plain_rows
 
-__all__ = ["record_results"]
-
 
 def record_results(folder: Path, experiment: str, scale: str, sweep: Path, tables: Sequence[Table]) -> Path:
     """Write the results of a sweep into its experiment's file; the paper's values and other scales are kept.

@@ -18,8 +18,6 @@ from robustsmooth.kinds import KINDS
 from robustsmooth.report.facts import checked_numbers, config_of, facts_of, read_mapping, settings_facts
 from robustsmooth.report.logs import kind_of, read_header
 
-__all__ = ["Run", "find_runs"]
-
 NO_LOGS = {
     ".json", ".yaml", ".yml", ".md", ".tex", ".csv", ".png", ".pdf", ".html", ".log", ".py", ".ckpt", ".pt",
     ".pth", ".tar", ".safetensors", ".onnx", ".npz", ".npy", ".gz", ".zip", ".tmp", ".wandb",

@@ -11,8 +11,6 @@ from robustsmooth.report.build import FORMATS, write_report
 from robustsmooth.report.results import record_results
 from robustsmooth.statistics import Method
 
-__all__ = ["ReportSweep"]
-
 
 class ReportSweep(Callback):
     """When a sweep ends, report on all its jobs, including those of an earlier start.

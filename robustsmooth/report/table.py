@@ -8,8 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-__all__ = ["KIND_TITLES", "Column", "Table", "plain_rows"]
-
 ColumnKind = Literal["fact", "measurement", "certificate", "assumption", "estimate", "empirical"]
 
 KIND_TITLES = {

@@ -5,8 +5,6 @@ from typing import Any
 
 from robustsmooth.report.table import KIND_TITLES, Column, Table
 
-__all__ = ["MOST_ROWS", "show"]
-
 MOST_ROWS = 20
 MOST_PROBLEMS = 10
 NARROWEST = 24

@@ -8,8 +8,6 @@ from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.table import Table, plain_rows
 
-__all__ = ["write_tables"]
-
 
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
     """Write each table as Markdown, LaTeX, CSV and JSON, unrounded in the last two."""

@@ -18,8 +18,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["BatchRandomness", "ImageRandomness", "Randomness", "address", "generator"]
-
 
 def address(seed: int, purpose: str, *counters: int) -> int:
     """Hash an address to a seed.

@@ -11,18 +11,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = [
-    "SCORE_UNIT",
-    "Ballot",
-    "HardVote",
-    "RankVote",
-    "RunnerUpVote",
-    "SoftVote",
-    "TopVote",
-    "answers",
-    "contains_label",
-]
-
 SCORE_UNIT = 2**30
 """A soft vote counts scores in units of 1 / SCORE_UNIT."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from robustsmooth.smoothing.ballots import answers
 from robustsmooth.smoothing.noise import Noise
 
-__all__ = ["check_images", "check_network", "check_noise"]
-
 _ROWS = 8  # images in the batch with which a network is examined
 
 

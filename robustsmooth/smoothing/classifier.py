@@ -15,9 +15,6 @@ from robustsmooth.smoothing.noise import Noise
 from robustsmooth.smoothing.numerics import Numerics
 from robustsmooth.smoothing.tuning import Tuning
 
-__all__ = ["SmoothedClassifier"]
-
-
 _WORTH_A_SEARCH = 10
 """How many times more votes than before make a new search for the batch size worth its time."""
 

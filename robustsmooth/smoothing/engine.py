@@ -32,8 +32,6 @@ from robustsmooth.smoothing.numerics import Forward, Numerics, plain_tensors
 from robustsmooth.smoothing.tuning import Tuning, tune
 from robustsmooth.smoothing.workers import workers_for
 
-__all__ = ["Finished", "VoteEngine"]
-
 
 @dataclass(frozen=True)
 class Finished:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from robustsmooth.smoothing.addressing import Randomness, address
 from robustsmooth.smoothing.ballots import Ballot
 
-__all__ = ["SmoothedInference", "running_votes"]
-
 COPIES = 8
 """Number of noisy copies of an image that share one generator. Changing it changes the noise."""
 

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from robustsmooth.smoothing.addressing import Randomness
 
-__all__ = ["BLOCK", "GaussianNoise", "GridGaussianNoise", "NoNoise", "Noise", "Norm", "UniformNoise"]
-
 BLOCK = 32
 """Number of noisy copies that share one generator. Changing it changes the votes of every log."""
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from robustsmooth.smoothing.numerics import Forward, Numerics, synchronize
 from robustsmooth.smoothing.workers import CallingThread, workers_for
 
-__all__ = ["Tuning", "tune"]
-
 _SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _MOST_SECONDS = 0.7  # the longest pass that the search makes
 _IMAGES = 96  # the fewest images in one measurement

@@ -13,8 +13,6 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["CallingThread", "Cores", "workers_for"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -10,16 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betainccinv, betaincinv, betaln, chdtrc, xlog1py, xlogy
 
-__all__ = [
-    "chernoff_interval",
-    "clopper_pearson_lower",
-    "clopper_pearson_upper",
-    "confidence_sequence",
-    "dispersion_test",
-    "majority_test",
-    "randomized_clopper_pearson_lower",
-]
-
 Floats = NDArray[np.float64]
 
 

@@ -8,8 +8,6 @@ averaged.
 from dataclasses import dataclass
 from typing import Literal, Self
 
-__all__ = ["Guarantee"]
-
 BASES = ("certificate", "exact", "assumed", "estimate")
 
 

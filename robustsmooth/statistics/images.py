@@ -15,31 +15,6 @@ from scipy.special import betainc, ndtri, stdtrit
 
 from robustsmooth.statistics.bounds import clopper_pearson_lower, clopper_pearson_upper, majority_test
 
-__all__ = [
-    "ABSTAIN",
-    "METHOD_TITLES",
-    "Contradiction",
-    "Distances",
-    "Method",
-    "Paired",
-    "Radii",
-    "abstention_rate",
-    "acr",
-    "agreement",
-    "attack_curve",
-    "certified_accuracy",
-    "certified_counts",
-    "contradiction",
-    "distance_statistics",
-    "envelope",
-    "exceedance",
-    "interval",
-    "is_correct",
-    "mcnemar",
-    "paired_acr",
-    "radius_statistics",
-]
-
 ABSTAIN = -1
 """The prediction for an abstention; always counted as wrong."""
 

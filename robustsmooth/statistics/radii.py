@@ -4,8 +4,6 @@ import math
 
 from scipy.special import ndtri
 
-__all__ = ["l2_radius", "linf_radius", "reachable_radius", "short", "table_radii"]
-
 _STEP = 0.25  # between the radii of a table, as in most papers
 
 

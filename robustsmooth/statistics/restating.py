@@ -13,8 +13,6 @@ from scipy.special import gammaln, ndtri
 
 from robustsmooth.statistics.bounds import clopper_pearson_lower
 
-__all__ = ["Restated", "restate", "successes_of"]
-
 
 class Restated(NamedTuple):
     """Expected values per image with a smaller number of votes.

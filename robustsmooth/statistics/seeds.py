@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-__all__ = ["Difference", "difference_over_seeds", "mean_and_std"]
-
 
 def mean_and_std(values: ArrayLike) -> tuple[float, float]:
     """Mean and sample standard deviation over seeds; the latter is NaN for a single run."""

@@ -15,16 +15,6 @@ from numpy.typing import NDArray
 
 from robustsmooth.statistics.bounds import clopper_pearson_upper
 
-__all__ = [
-    "SequentialPlan",
-    "Spending",
-    "detectable_probability",
-    "looks",
-    "sequential_plan",
-    "table_plan",
-    "upper_boundaries",
-]
-
 Spending = Literal["halves", "root"]
 """How an error probability is spent over the interim analyses. ``halves``: half equally over all but the
 last, half at the last. ``root``: the square root of the share of votes drawn, so that more is spent early."""

@@ -33,8 +33,6 @@ from robustsmooth.smoothing import ABSTAIN, ImageRandomness, Noise
 from robustsmooth.smoothing.numerics import autocast
 from robustsmooth.statistics import short
 
-__all__ = ["AttackEvaluation"]
-
 _TOLERANCE = 1e-5  # relative; how far an attack may leave its budget by rounding
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from robustsmooth.files import write_whole
 
-__all__ = ["ImageStore", "draw_grid"]
-
 Format = Literal["safetensors", "npz"]
 Key = tuple[int, float, int]
 """Index, epsilon, number of noises: the key of a row in the attack's log."""

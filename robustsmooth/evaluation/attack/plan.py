@@ -10,8 +10,6 @@ from robustsmooth.evaluation.context import named
 from robustsmooth.smoothing import GaussianNoise, Noise, NoNoise
 from robustsmooth.statistics import short
 
-__all__ = ["AttackPlan", "Variant"]
-
 Mode = Literal["budget", "minimum"]
 
 

@@ -15,15 +15,6 @@ from robustsmooth.data import Batch
 from robustsmooth.evaluation.records import RecordLog, same_numbers
 from robustsmooth.statistics import attack_curve, contradiction, distance_statistics, interval, short
 
-__all__ = [
-    "BeneathCertified",
-    "CertifiedLog",
-    "beneath_certified",
-    "read_certified",
-    "summarize_variant",
-    "table_of",
-]
-
 Row = Mapping[str, str]
 
 

@@ -23,8 +23,6 @@ from robustsmooth.smoothing import (
     contains_label,
 )
 
-__all__ = ["Decision", "SinglePass", "SmoothedVote", "Target"]
-
 
 class Decision(NamedTuple):
     """The attacked classifier's answers to some images.

@@ -15,8 +15,6 @@ from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_o
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attack_curves", "empirical_and_certified"]
-
 
 def empirical_and_certified(
     attacks: Sequence[Withstood], certifications: Sequence[Certification], styles: Styles

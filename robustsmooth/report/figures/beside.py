@@ -13,8 +13,6 @@ from robustsmooth.report.published import Published
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["beside_published"]
-
 
 def beside_published(
     certifications: Sequence[Certification], published: Sequence[Published], styles: Styles

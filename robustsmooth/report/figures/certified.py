@@ -17,7 +17,6 @@ from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["certified_accuracy", "curve", "lower_bounds", "radius_grid", "sigma_of"]
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
 

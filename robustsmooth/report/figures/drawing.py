@@ -26,21 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "DASHES",
-    "MARKERS",
-    "MOST_LINES",
-    "PALETTE",
-    "Drawing",
-    "Styles",
-    "grey_lines",
-    "left_out",
-    "line_style",
-    "shortened",
-    "percent_axes",
-    "write_figures",
-]
-
 
 Item = TypeVar("Item", Attack, Certification, Training, Withstood)
 

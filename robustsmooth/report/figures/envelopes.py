@@ -28,8 +28,6 @@ from robustsmooth.report.figures.drawing import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["envelope", "envelope_per_sigma"]
-
 
 def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
     return statistics.envelope([curve(certification, grid) for certification in certifications])

@@ -25,7 +25,6 @@ from robustsmooth.report.figures.drawing import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PROGRESS", "agreement", "inference_over_samples", "inference_over_votings", "training_curves"]
 
 PROGRESS = "val/top1"
 

@@ -14,8 +14,6 @@ from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, known_facts
 from robustsmooth.statistics import ABSTAIN, Method
 
-__all__ = ["attack_rows", "attack_seed_table", "attack_table", "contradiction_table", "distance_table"]
-
 
 def attack_rows(
     attacks: Iterable[Attack], level: float = 0.95, method: Method = "clopper_pearson"

@@ -12,8 +12,6 @@ from robustsmooth.report.published import Published
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import P_A, known_facts, radius_columns, radius_key, sure_share
 
-__all__ = ["of_data", "published_table"]
-
 
 def of_data(certifications: Iterable[Certification], data: str) -> list[Certification]:
     """Certified l2 radii on the test images of a data set."""

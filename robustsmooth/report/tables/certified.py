@@ -22,15 +22,6 @@ from robustsmooth.report.tables.common import (
 )
 from robustsmooth.statistics import Guarantee, Method
 
-__all__ = [
-    "best_table",
-    "certified_accuracy_table",
-    "fair_groups",
-    "envelope_table",
-    "linf_table",
-    "radius_table",
-]
-
 UNCERTIFIED = {"assumption": "under an assumption", "estimate": "estimated"}
 """The words for "certified" in titles, for other guarantees."""
 

@@ -9,20 +9,6 @@ from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
 
-__all__ = [
-    "DATA",
-    "P_A",
-    "RUN",
-    "SURE",
-    "asked_radii",
-    "certified_rows",
-    "default_radii",
-    "known_facts",
-    "radius_columns",
-    "radius_key",
-    "sure_share",
-]
-
 RUN = Column("run", "Run")
 DATA = Column("data_set", "Data")
 SURE = 0.9

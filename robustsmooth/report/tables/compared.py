@@ -13,8 +13,6 @@ from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.certified import fair_groups
 from robustsmooth.report.tables.common import DATA, P_A, SURE, radius_columns, radius_key, sure_share
 
-__all__ = ["comparison_table", "seed_comparison_table", "seed_table", "unpaired"]
-
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
     """Messages about classifiers that are not compared in pairs."""

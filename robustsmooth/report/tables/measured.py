@@ -13,8 +13,6 @@ from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, known_facts
 from robustsmooth.statistics import ABSTAIN, Method
 
-__all__ = ["agreement_rows", "agreement_table", "inference_table", "prediction_table", "timing_table"]
-
 MOST_PAIRS = 12
 
 

@@ -20,8 +20,6 @@ from robustsmooth.report.tables.common import (
     sure_share,
 )
 
-__all__ = ["overview_table", "training_table"]
-
 OF_ATTACKS = ("mode", "norm", "steps", "images", "source", "seed")
 """Facts that distinguish two attacks with the same title."""
 

@@ -20,8 +20,6 @@ from robustsmooth.report.tables.common import (
     sure_share,
 )
 
-__all__ = ["restated_table"]
-
 SAME_STATEMENT = ("Cohen", "cohen", "given_class", None)
 """Certificates with a fixed number of votes; None for a foreign log."""
 

@@ -19,8 +19,6 @@ from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.bounds import clopper_pearson_lower
 from robustsmooth.statistics.sequential import looks, sequential_plan
 
-__all__ = ["FixedRadius", "TwoStage"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FixedRadius(Sequential):

@@ -17,8 +17,6 @@ from robustsmooth.smoothing.certificates.base import (
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics.bounds import confidence_sequence
 
-__all__ = ["Anytime"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Anytime(Sequential):

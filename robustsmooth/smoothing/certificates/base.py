@@ -28,24 +28,6 @@ from robustsmooth.smoothing.ballots import Ballot, HardVote
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics import ABSTAIN, Guarantee
 
-__all__ = [
-    "ABSTAIN",
-    "Begun",
-    "Candidate",
-    "Case",
-    "Certificate",
-    "Certified",
-    "Counts",
-    "Procedure",
-    "Request",
-    "Steps",
-    "drive",
-    "largest_radius",
-    "tabulate",
-    "typical_votes",
-    "unanimous",
-]
-
 if TYPE_CHECKING:
     import pandas as pd
 

@@ -24,8 +24,6 @@ from robustsmooth.statistics.bounds import (
     randomized_clopper_pearson_lower,
 )
 
-__all__ = ["Cohen", "TopKCertificate", "TopVotes", "TwoSided", "top_k_radius"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cohen(Estimating):

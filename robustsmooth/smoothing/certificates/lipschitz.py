@@ -19,8 +19,6 @@ from robustsmooth.smoothing.noise import Noise
 from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.bounds import chernoff_interval
 
-__all__ = ["LBound", "l_bound"]
-
 
 def l_bound(gap: float, sigma: float) -> float:
     """Sigma sqrt(pi/2) (f_(k) - f_(k+1)) (HeatSmoothing, Theorem 3).

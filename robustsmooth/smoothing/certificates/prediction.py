@@ -17,8 +17,6 @@ from robustsmooth.smoothing.certificates.base import (
 )
 from robustsmooth.statistics.bounds import majority_test
 
-__all__ = ["Predict", "Predicted", "Tally"]
-
 
 @dataclass(frozen=True)
 class Predicted:

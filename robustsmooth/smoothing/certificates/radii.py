@@ -21,8 +21,6 @@ from robustsmooth.statistics import Guarantee
 from robustsmooth.statistics.radii import table_radii
 from robustsmooth.statistics.sequential import table_plan
 
-__all__ = ["RadiusGrid"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RadiusGrid(Sequential):
