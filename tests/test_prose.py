@@ -38,6 +38,8 @@ PHRASES = {
     "stands alone": "separate",
     "each its": "every ... has its own",
     "as it were": "leave it out",
+    "pays for it": "loses accuracy, takes longer",
+    "the one who": "name the person or the program",
     "for ever": "forever",
     "given away": "lost, or revealed",
     "slow twin": "slow reference",

@@ -354,7 +354,7 @@ def undisturbed(network: Network, images: Tensor, randomness: Randomness) -> Ite
     seed = int(randomness.uniform(images.detach().flatten(1)[:, 0].float(), draw=SEED_DRAW)[0, 0] * 2**24)
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
-    trained = [each for module in modules[:1] for each in module.parameters() if each.requires_grad]
+    trained = [item for module in modules[:1] for item in module.parameters() if item.requires_grad]
     cache = torch.is_autocast_cache_enabled()
     devices = (
         [torch.cuda.current_device() if device.index is None else device.index]

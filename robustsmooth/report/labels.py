@@ -16,7 +16,7 @@ from typing import Any
 from robustsmooth.report.facts import overrides_of
 from robustsmooth.report.runs import Run
 
-SIGNS = {
+SYMBOLS = {
     "sigma": "σ", "train_sigma": "training σ", "epsilon": "ε", "train_epsilon": "training ε", "alpha": "α",
     "num_noise": "m", "train_seed": "seed",
 }  # fmt: skip
@@ -132,7 +132,7 @@ def _words(facts: Mapping[str, Any], shown: Iterable[str]) -> list[str]:
         if value is not None:
             text = f"{value:g}" if isinstance(value, float) else str(value)
             plain = isinstance(value, str) or name == "level"
-            words.append(text if plain else f"{SIGNS.get(name, name)}={text}")
+            words.append(text if plain else f"{SYMBOLS.get(name, name)}={text}")
     return words
 
 
