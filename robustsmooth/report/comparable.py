@@ -1,17 +1,17 @@
 """Which runs may be compared: those about the same images, and repetitions with other seeds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 
-from robustsmooth.report.evaluations import Attack, Certification, Measurement, Withstood
+from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
 from robustsmooth.report.facts import signature
 from robustsmooth.statistics import Guarantee
 
 Each = TypeVar("Each", Certification, Withstood)
-Repeated = TypeVar("Repeated", Certification, Attack, Measurement)
+Repeated = TypeVar("Repeated", Certification, Attack, Measurement, Training)
 
 
 def data_name(certification: Certification | Withstood) -> str:
@@ -120,7 +120,15 @@ def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
     return apart
 
 
-def _settings(certification: Certification | Attack | Measurement) -> tuple[str, ...]:
+def group_name(group: Sequence[Certification | Attack | Measurement | Training]) -> str:
+    """The label of runs that differ only in the seed: the first one's without the seed."""
+    run = group[0].run
+    if len(group) == 1:
+        return run.label
+    return run.label.replace(str(run.facts["classifier"]), str(run.facts["family"]), 1)
+
+
+def _settings(certification: Certification | Attack | Measurement | Training) -> tuple[str, ...]:
     facts = certification.run.facts
     left_out = ("seed", "train_seed", "name", "classifier", "family", "source")
     told = [f"{key}={value}" for key, value in sorted(facts.items()) if key not in left_out]

@@ -105,6 +105,11 @@ def _hydra(folder: Path) -> Mapping[str, Any]:
     return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
 
 
+def _started_in(folder: Path) -> str:
+    """The working directory of a run's command: relative paths in its config are meant from there."""
+    return str(mapping(_hydra(folder).get("runtime")).get("cwd", "."))
+
+
 def overrides_of(folder: Path) -> list[str]:
     """The arguments of the command line of a run; none if unknown."""
     words = mapping(_hydra(folder).get("overrides")).get("task")
@@ -124,7 +129,7 @@ def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
     facts: dict[str, Any] = {}
     trained: Path | None = folder if isinstance(config.get("method"), Mapping) else None
     if isinstance(checkpoint := config.get("checkpoint"), str):
-        trained = training_folder(checkpoint, str(mapping(hydra.get("runtime")).get("cwd", ".")))
+        trained = training_folder(checkpoint, _started_in(folder))
         if trained != folder:
             facts = _facts_of_evaluated(checkpoint, trained)
     chosen = {group: choices.get(group) for group in GROUPS}
@@ -189,7 +194,7 @@ def _facts_of_evaluation(
     if config.get("attack") or measure.get("attack"):
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or folder.name
         if isinstance(source := mapping(config.get("source")).get("checkpoint"), str):
-            facts["source"] = (training_folder(source, ".") or Path(source)).name
+            facts["source"] = (training_folder(source, _started_in(folder)) or Path(source)).name
     elif measure:
         facts["attack"] = "none"
     return facts
@@ -251,7 +256,7 @@ def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
 
 def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
     """Instead of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
-    folder = training_folder(checkpoint, ".") if isinstance(checkpoint, str) else None
+    folder = training_folder(checkpoint, _started_in(opened[-1])) if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None
     name = Path(checkpoint).stem if Path(checkpoint).suffix else "last"

@@ -84,15 +84,22 @@ def test_runs_that_differ_only_in_their_seed_are_one_row_of_means(tmp_path):
     )
 
 
-def test_the_start_of_each_seed_does_not_count_as_a_setting(tmp_path):
-    """A fine-tuning starts from the network of its own seed."""
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_start_of_each_seed_does_not_count_as_a_setting(tmp_path, relative):
+    """A fine-tuning starts from the network of its own seed.
+
+    A relative path is resolved from the directory in which the training was started.
+    """
     for seed in (0, 1):
         first = write_training(tmp_path / f"natural-{seed}", seed=seed)
-        method = {"start": str(first), "targets": str(first)}
+        start = first.name if relative else str(first)
+        method = {"start": start, "targets": start}
         trained = write_training(tmp_path / f"tuned-{seed}", seed=seed)
         config = yaml.safe_load((trained / ".hydra" / "config.yaml").read_text())
-        config |= {"start": {"tuned": str(first)}, "method": {**config["method"], **method}}
-        config["model"] = {**(config.get("model") or {}), "denoiser_checkpoint": str(first)}
+        config |= {"start": {"tuned": start}, "method": {**config["method"], **method}}
+        config["model"] = {**(config.get("model") or {}), "denoiser_checkpoint": start}
+        hydra = {"hydra": {"runtime": {"cwd": str(tmp_path)}}}
+        (trained / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
         (trained / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
         write_certification(trained / "certify", trained, seed=seed)
     (row,) = tables_of(str(tmp_path))["overview"].rows
@@ -244,6 +251,30 @@ def test_methods_under_several_seeds_are_compared_over_images_and_seeds(tmp_path
     assert row["acr_difference_low"] < expected < row["acr_difference_high"]
     assert len(tables["seeds"].rows) == 2
     assert "comparison" not in tables  # pairs of single seeds would say the same again, many times
+
+
+def test_runs_under_several_seeds_are_one_line_of_every_figure(tmp_path):
+    for method, strength in (("heat", 1.6), ("gaussian", 1.0)):
+        for seed in (0, 1, 2):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, strength=strength, seed=seed)
+            write_attack(trained / "pgd", trained, seed=seed)
+    trained = write_training(tmp_path / "macer", "macer")
+    write_certification(trained / "certify", trained)
+    evaluations = read(str(tmp_path))
+    drawings = {drawing.name: drawing for drawing in draw_figures(evaluations)}
+    lines = {}
+    for name in ("certified_accuracy", "lower_bounds", "empirical_certified", "training"):
+        drawn = drawings[name].figure().axes[0].get_lines()
+        lines[name] = {line.get_label(): line for line in drawn if line.get_label()[0] not in "_u"}
+        single = ["macer"] if name != "empirical_certified" else []
+        assert sorted(lines[name]) == ["gaussian", "heat", *single], name
+    assert len({(line["heat"].get_color(), line["heat"].get_linestyle()) for line in lines.values()}) == 1
+    grid, means = lines["certified_accuracy"]["heat"].get_data()
+    ours = [item for item in evaluations.certifications if item.run.facts["method"] == "heat"]
+    shares = [[np.mean(item.correct & (item.radius >= radius)) for radius in grid] for item in ours]
+    assert means == pytest.approx(100 * np.mean(shares, axis=0))
+    assert "one standard deviation" in drawings["certified_accuracy"].note
 
 
 def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustsmooth.report.comparable import by_data, by_guarantee, data_name, usual
+from robustsmooth.report.comparable import by_data, by_guarantee, data_name, repetitions, usual
 from robustsmooth.report.evaluations import Evaluations, Withstood, withstood
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.beside import beside_published
@@ -40,7 +40,7 @@ def draw_figures(
         method: Kind of the intervals.
         published: A data set whose published results stand beside ours.
     """
-    styles = Styles(_ranked(evaluations))
+    styles = Styles(_ranked(evaluations), _repeated(evaluations))
     drawings: list[Drawing | None] = []
     for guarantee, members in by_guarantee(evaluations.certifications).items():
         groups = by_data(members)
@@ -76,6 +76,18 @@ def draw_figures(
         votings = list(sweep.rows["voting"].unique())
         drawings.append(inference_over_samples(sweep, "hard" if "hard" in votings else votings[0]))
     return [drawing for drawing in drawings if drawing is not None]
+
+
+def _repeated(evaluations: Evaluations) -> dict[str, str]:
+    """The name of the method of each classifier that was trained under several seeds."""
+    groups = [[item.run for item in group] for group in repetitions(evaluations.certifications)]
+    groups += [[item.run for item in group] for group in repetitions(evaluations.trainings)]
+    return {
+        str(run.facts["classifier"]): f"{group[0].facts['family']} ({position})"
+        for position, group in enumerate(groups)
+        for run in group
+        if len(group) > 1
+    }
 
 
 def _ranked(evaluations: Evaluations) -> list[Run]:

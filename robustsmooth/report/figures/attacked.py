@@ -9,7 +9,7 @@ import numpy as np
 
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Attack, Certification, Withstood
-from robustsmooth.report.figures.certified import curve, radius_grid
+from robustsmooth.report.figures.certified import by_acr, curve, radius_grid
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
 
 if TYPE_CHECKING:
@@ -29,23 +29,23 @@ def empirical_and_certified(
         for certification in certifications
         if certification.run.facts["classifier"] in under_attack
     ]
-    (drawn, without), (marked, unmarked) = styles.divide(beside), styles.divide(attacks)
-    drawn.sort(key=lambda pair: -pair[0].counted.mean())
+    drawn, grey = by_acr(styles, beside)
+    marked = [(item, style) for item in attacks if (style := styles.of(item.run)) is not None]
     names = sorted({item.attack for item, _ in marked})
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
 
-        grid = radius_grid([certification for certification, _ in drawn])
-        for certification, style in drawn:
-            axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
-        lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        grid = radius_grid([item for line in drawn for item in line.members])
+        for line in drawn:
+            mean = line.values(lambda item: curve(item, grid)).mean(0)
+            axes.plot(grid, mean, label=line.label, **(line.style or {}))
+        lines: dict[tuple[str, str], dict[float, list[float]]] = {}
         for attack, style in marked:
-            lines.setdefault((attack.attack, style["color"]), []).append(
-                (attack.epsilon, 100 * attack.accuracy)
-            )
+            points = lines.setdefault((attack.attack, style["color"]), {})
+            points.setdefault(attack.epsilon, []).append(100 * attack.accuracy)
         for (name, colour), points in lines.items():
-            x, y = zip(*sorted(points), strict=True)
+            x, y = zip(*((budget, np.mean(points[budget])) for budget in sorted(points)), strict=True)
             marker = MARKERS[names.index(name) % len(MARKERS)]
             axes.plot(x, y, marker=marker, markersize=4.5, linewidth=1, linestyle=":", color=colour)
         for position, name in enumerate(names):
@@ -55,7 +55,8 @@ def empirical_and_certified(
         percent_axes(axes, "l2 radius r, or attack budget ε (pixel units)", "Accuracy (% of all images)")
 
     note = "Without marks: certified accuracy, a lower bound. Marks: accuracy under attack, an upper bound."
-    missing = [item.run.label for item in without] + [item.run.label for item in unmarked]
+    missing = [line.label for line in grey]
+    missing += [item.run.label for item in attacks if styles.of(item.run) is None]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
 
@@ -73,20 +74,20 @@ def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:
     curves = [attack for attack in largest.values() if attack.norm == norm and _has_curve(attack)]
     if not curves:
         return None
-    shown, without = styles.divide(curves)
+    drawn, grey = styles.lines(curves)
 
     def draw(axes: Axes) -> None:
-        reach = max((_reach(item) for item, _ in shown), default=0.0)
+        reach = max((_reach(item) for line in drawn for item in line.members), default=0.0)
         grid = np.linspace(0, reach or 1.0, 400)
-        for item, style in shown:
-            share = statistics.attack_curve(item.distance, item.won, grid)
-            axes.plot(grid, 100 * share, label=shortened(item.run.label), **style)
+        for line in drawn:
+            share = line.values(lambda item: statistics.attack_curve(item.distance, item.won, grid)).mean(0)
+            axes.plot(grid, 100 * share, label=line.label, **(line.style or {}))
         percent_axes(axes, f"{norm} distance (pixel units)", "Images attacked (%)")
 
     note = (
         "Share of all images with an adversarial example within the distance; a clean mistake has distance 0."
     )
-    note += left_out([item.run.label for item in without])
+    note += left_out([line.label for line in grey])
     return Drawing("attack_curves", "Attack curves", note, draw)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
+from robustsmooth.report.figures.certified import RADIUS, by_acr, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
 from robustsmooth.report.published import Published
 
@@ -21,11 +21,10 @@ def beside_published(
 
     Published results are shown at our noise levels: those of our methods, and the best one.
     """
-    drawn, without = styles.divide(certifications)
-    levels = {sigma_of(certification) for certification, _ in drawn} or {
-        paper.facts["sigma"] for paper in published
-    }
-    methods = {certification.run.facts.get("method") for certification, _ in drawn}
+    drawn, grey = by_acr(styles, certifications)
+    ours = [item for line in drawn for item in line.members]
+    levels = {sigma_of(item) for item in ours} or {paper.facts["sigma"] for paper in published}
+    methods = {item.run.facts.get("method") for item in ours}
     near = [
         result for result in published if result.facts["sigma"] in levels and "rerun" not in result.source
     ]
@@ -36,9 +35,10 @@ def beside_published(
     shown, more = chosen[: len(MARKERS)], chosen[len(MARKERS) :]
 
     def draw(axes: Axes) -> None:
-        grid = radius_grid([certification for certification, _ in drawn])
-        for certification, style in drawn:
-            axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
+        grid = radius_grid(ours)
+        for line in drawn:
+            mean = line.values(lambda item: curve(item, grid)).mean(0)
+            axes.plot(grid, mean, label=line.label, **(line.style or {}))
         for paper, marker in zip(shown, MARKERS, strict=False):
             known = paper.accuracy > 0
             label = shortened(f"published: {paper.facts['method']} {paper.facts['sigma']:g}")
@@ -56,5 +56,6 @@ def beside_published(
 
     sources = sorted({f"{paper.facts['method']}: {paper.source}" for paper in shown})
     note = f"Grey marks: published results ({'; '.join(sources)}). Networks, epochs, images and n differ."
-    note += left_out([paper.label for paper in more]) + left_out([item.run.label for item in without])
+    note += left_out([paper.label for paper in more])
+    note += left_out([line.label for line in grey])
     return Drawing("published", "Beside published results", note, draw)

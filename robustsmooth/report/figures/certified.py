@@ -10,13 +10,12 @@ import numpy as np
 
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.figures.drawing import Drawing, Styles, grey_lines, left_out, percent_axes, shortened
+from robustsmooth.report.figures.drawing import Drawing, Line, Styles, grey_lines, left_out, percent_axes
 from robustsmooth.report.tables.certified import UNCERTIFIED
 from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
 
@@ -37,6 +36,15 @@ def curve(certification: Certification, grid: np.ndarray) -> np.ndarray:
     return 100 * certification.accuracy(grid)
 
 
+def by_acr(
+    styles: Styles, certifications: Sequence[Certification]
+) -> tuple[list[Line[Certification]], list[Line[Certification]]]:
+    """The lines of certifications, those with the largest ACR first, and those without a style."""
+    drawn, grey = styles.lines(certifications)
+    drawn.sort(key=lambda line: -float(np.mean([item.counted.mean() for item in line.members])))
+    return drawn, grey
+
+
 def certified_accuracy(
     certifications: Sequence[Certification],
     styles: Styles,
@@ -54,22 +62,30 @@ def certified_accuracy(
         data: Named in the title, if a report has several data sets.
     """
     guarantee = certifications[0].guarantee
-    drawn, grey = styles.divide(certifications)
-    drawn.sort(key=lambda pair: -pair[0].counted.mean())
+    drawn, grey = by_acr(styles, certifications)
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        grey_lines(axes, grid, (curve(item, grid) for item in grey))
-        for certification, style in drawn:
-            axes.plot(grid, curve(certification, grid), label=shortened(certification.run.label), **style)
-            counts = statistics.certified_counts(certification.correct, certification.radius, grid)
-            low, high = statistics.interval(counts, certification.images, level, method)
-            axes.fill_between(grid, 100 * low, 100 * high, color=style["color"], alpha=0.12, linewidth=0)
+        grey_lines(axes, grid, (line.values(lambda item: curve(item, grid)).mean(0) for line in grey))
+        for line in drawn:
+            curves = line.values(lambda item: curve(item, grid))
+            (mean,) = axes.plot(grid, curves.mean(0), label=line.label, **(line.style or {}))
+            if len(curves) > 1:
+                low, high = curves.mean(0) + np.outer([-1, 1], curves.std(0, ddof=1))
+            else:
+                (only,) = line.members
+                counts = statistics.certified_counts(only.correct, only.radius, grid)
+                low, high = 100 * np.array(statistics.interval(counts, only.images, level, method))
+            axes.fill_between(grid, low, high, color=mean.get_color(), alpha=0.12, linewidth=0)
         accuracy = f"Accuracy {UNCERTIFIED[guarantee.kind]}" if guarantee.caveat else "Certified accuracy"
         percent_axes(axes, RADIUS.replace("l2", guarantee.norm), f"{accuracy} (% of all images)")
 
-    note = f"Bands: {100 * level:g} % {METHOD_TITLES[method]} intervals over images."
-    note += left_out([item.run.label for item in grey], "in grey")
+    note = ""
+    if any(len(line.members) == 1 for line in drawn):
+        note = f"Bands: {100 * level:g} % {METHOD_TITLES[method]} intervals over images."
+    if any(len(line.members) > 1 for line in drawn):
+        note += f"{' ' * bool(note)}Under several seeds: the mean, and a band of one standard deviation."
+    note += left_out([line.label for line in grey], "in grey")
     note += f" {guarantee.caveat}" if guarantee.caveat else ""
     title = "Certified accuracy against radius"
     if guarantee.caveat:
@@ -88,14 +104,14 @@ def _name(name: str, guarantee: Guarantee, data: str) -> str:
 def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: str = "") -> Drawing:
     """The distribution of p_A, the lower bounds of the top class's probability; to be read with every ACR."""
     known = [certification for certification in certifications if certification.p_a_lower is not None]
-    drawn, grey = styles.divide(known)
-    drawn.sort(key=lambda pair: -pair[0].counted.mean())
+    drawn, grey = by_acr(styles, known)
 
     def draw(axes: Axes) -> None:
         grid = np.linspace(0, 1, 400)
-        grey_lines(axes, grid, (_shares(item, grid) for item in grey))
-        for certification, style in drawn:
-            axes.plot(grid, _shares(certification, grid), label=shortened(certification.run.label), **style)
+        grey_lines(axes, grid, (line.values(lambda item: _shares(item, grid)).mean(0) for line in grey))
+        for line in drawn:
+            mean = line.values(lambda item: _shares(item, grid)).mean(0)
+            axes.plot(grid, mean, label=line.label, **(line.style or {}))
         axes.axvline(0.5, color="0.5", linewidth=0.8)
         percent_axes(
             axes, "Lower bound p of the top class's probability", "Correct images with a bound ≥ p (%)"
@@ -106,7 +122,7 @@ def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: 
         "Share of all images that are correct with a bound of at least p. Below 1/2 (grey) none is "
         "certified. The right end has most weight in the ACR."
     )
-    note += left_out([item.run.label for item in grey], "in grey")
+    note += left_out([line.label for line in grey], "in grey")
     title = "Distribution of p_A" + (f": {data}" if data else "")
     return Drawing(_name("lower_bounds", Guarantee(), data), title, note, draw)
 

@@ -12,22 +12,20 @@ import logging
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from robustsmooth.report.evaluations import Attack, Certification, Training, Withstood
+from robustsmooth.report.comparable import Repeated, group_name, repetitions
 from robustsmooth.report.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-Item = TypeVar("Item", Attack, Certification, Training, Withstood)
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -119,37 +117,66 @@ def line_style(position: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Line(Generic[Repeated]):
+    """A line of a figure: a run, or the mean of runs that differ only in the seed.
+
+    Attributes:
+        members: The runs.
+        label: For the legend.
+        style: Colour and dashes; None if there are none left.
+    """
+
+    members: list[Repeated]
+    label: str
+    style: dict[str, Any] | None
+
+    def values(self, curve: Callable[[Repeated], np.ndarray]) -> np.ndarray:
+        """The curves of the members, one row each."""
+        return np.array([curve(member) for member in self.members])
+
+
 class Styles:
     """One colour per classifier and one line per run, the same in every figure of a report.
 
     Args:
         ranked: All runs, the best first. The first seven classifiers get colours; further evaluations of one
             (at another number of votes, say) get its colour and other dashes.
+        repeated: The name of the method of each classifier that was trained under several seeds: these share
+            a colour.
     """
 
-    def __init__(self, ranked: Iterable[Run]) -> None:
+    def __init__(self, ranked: Iterable[Run], repeated: Mapping[str, str] | None = None) -> None:
+        self._repeated = repeated or {}
         self._classifiers: dict[str, int] = {}
         self._variants: dict[str, list[str]] = {}
         for run in ranked:
-            classifier = str(run.facts.get("classifier", run.label))
+            classifier, variant = self._names(run)
             self._classifiers.setdefault(classifier, len(self._classifiers))
             variants = self._variants.setdefault(classifier, [])
-            if run.label not in variants:
-                variants.append(run.label)
+            if variant not in variants:
+                variants.append(variant)
+
+    def _names(self, run: Run) -> tuple[str, str]:
+        """The classifier and the label, both without the seed if there are several."""
+        own = str(run.facts.get("classifier", run.label))
+        name = self._repeated.get(own, own)
+        return name, run.label.replace(own, name, 1)
 
     def of(self, run: Run) -> dict[str, Any] | None:
         """Colour and dashes of a run; None if there are none left."""
-        classifier = str(run.facts.get("classifier", run.label))
-        position, variant = self._classifiers[classifier], self._variants[classifier].index(run.label)
+        classifier, label = self._names(run)
+        position, variant = self._classifiers[classifier], self._variants[classifier].index(label)
         if position >= MOST_LINES or variant >= len(DASHES):
             return None
         return {"color": PALETTE[position], "linestyle": DASHES[(position + variant) % len(DASHES)]}
 
-    def divide(self, items: Iterable[Item]) -> tuple[list[tuple[Item, dict[str, Any]]], list[Item]]:
-        """The items whose run has a line, with its style; and the others."""
-        styled = [(item, self.of(item.run)) for item in items]
-        drawn = [(item, style) for item, style in styled if style is not None]
-        return drawn, [item for item, style in styled if style is None]
+    def lines(self, items: Iterable[Repeated]) -> tuple[list[Line[Repeated]], list[Line[Repeated]]]:
+        """The lines of a figure, runs under several seeds as one: those with a style, and the others."""
+        lines = [
+            Line(group, shortened(group_name(group)), self.of(group[0].run)) for group in repetitions(items)
+        ]
+        return [line for line in lines if line.style], [line for line in lines if not line.style]
 
 
 def left_out(labels: Sequence[str], how: str = "left out", most: int = 6) -> str:

@@ -19,27 +19,27 @@ from robustsmooth.report.figures.drawing import (
     left_out,
     line_style,
     percent_axes,
-    shortened,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
 
 PROGRESS = "val/top1"
 
 
 def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing:
     """Validation accuracy per epoch; for training runs that have it."""
-    drawn, without = styles.divide(trainings)
+    drawn, grey = styles.lines(trainings)
 
     def draw(axes: Axes) -> None:
-        for training, style in drawn:
-            values = 100 * training.metrics[PROGRESS].to_numpy(float)
-            axes.plot(np.arange(1, len(values) + 1), values, label=shortened(training.run.label), **style)
+        for line in drawn:
+            curves = [training.metrics[PROGRESS].to_numpy(float) for training in line.members]
+            epochs = min(map(len, curves))
+            mean = np.mean([values[:epochs] for values in curves], axis=0)
+            axes.plot(np.arange(1, epochs + 1), 100 * mean, label=line.label, **(line.style or {}))
         percent_axes(axes, "Epoch", "Validation accuracy (%)")
 
-    missing = left_out([training.run.label for training in without])
+    missing = left_out([line.label for line in grey])
     return Drawing("training", "Training", "On clean validation images." + missing, draw)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import common_images, repetitions, usual
+from robustsmooth.report.comparable import common_images, group_name, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.certified import fair_groups
@@ -200,7 +200,7 @@ def _difference(
     shared = found[counts == len(every)]
     if len(shared) < 2:
         return None
-    row = {"first": _family(first), "second": _family(second), "images": len(shared)}
+    row = {"first": group_name(first), "second": group_name(second), "images": len(shared)}
     values: dict[str, Callable[[Certification], Any]] = {
         "acr_difference": lambda item: item.counted,
         "at_difference": lambda item: item.correct & (item.radius >= radius),
@@ -222,10 +222,6 @@ def _places(certification: Certification, images: np.ndarray) -> np.ndarray:
     """The positions of these images, sorted, in a certification."""
     order = np.argsort(certification.indices)
     return order[np.searchsorted(certification.indices, images, sorter=order)]
-
-
-def _family(group: Sequence[Certification]) -> str:
-    return group[0].run.label if len(group) == 1 else str(group[0].run.facts["family"])
 
 
 def _values(group: Sequence[Certification], radii: Sequence[float]) -> dict[str, list[float]]:
