@@ -1,6 +1,7 @@
 """`robustsmooth <command> ...` is `python -m robustsmooth.<command> ...`; its help and its completion."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -55,15 +56,25 @@ def test_a_command_runs_under_its_own_name_with_classes_from_here(tmp_path, monk
     assert ended.value.code == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "answer"),
-    [("robustsmooth cer", "certify"), ("robustsmooth train method=gau", "method=gaussian")],
-)
-def test_the_shell_completes_commands_groups_and_choices(line, answer):
-    done = robustsmooth("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert done.stdout.split() == [answer], done.stderr
-
-
-def test_the_completion_is_installed_for_the_console_command():
-    done = robustsmooth("-sc", "install=bash")
-    assert done.stdout.strip().endswith(" robustsmooth")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_choices_and_keys(tmp_path):
+    program = tmp_path / "robustsmooth"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m robustsmooth "$@"\n')
+    program.chmod(0o755)
+    script = """
+        eval "$(robustsmooth -sc install=bash)"
+        complete -p robustsmooth
+        for words in cer "train method=gau" "train method.sig"; do
+            COMP_LINE="robustsmooth $words"
+            COMP_POINT=${#COMP_LINE} COMP_WORDS=($COMP_LINE) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            hydra_bash_completion
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=240
+    )
+    installed, *completed = done.stdout.splitlines()
+    assert installed.endswith(" -F hydra_bash_completion robustsmooth"), done.stderr
+    assert completed == ["certify", "method=gaussian", "method.sigma="], done.stderr
