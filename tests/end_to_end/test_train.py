@@ -106,6 +106,7 @@ def test_a_truncated_checkpoint_is_one_sentence(reference, call, tmp_path):
 @pytest.mark.ddp
 def test_two_ranks_of_two_threads_train_and_validate_every_image_once(run, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a forked process would wait forever
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # no spinning where others need the cores too
     words = ["trainer=ddp_cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=6"]
     done = run("train", *words, f"hydra.run.dir={tmp_path}")
     assert "Warning" not in done.stderr
