@@ -152,11 +152,11 @@ def _open(found: _Found, model: DictConfig, data: DictConfig, trust: Sequence[st
     )
 
 
-def open_network(checkpoint: str | Path, trust: Sequence[str] = ()) -> nn.Module:
+def open_network(checkpoint: str | Path | Checkpoint, trust: Sequence[str] = ()) -> nn.Module:
     """The network of a training run, in eval mode: logits of images in [0, 1].
 
     Args:
-        checkpoint: A run folder or a checkpoint file.
+        checkpoint: A run folder or a checkpoint file, or a checkpoint that was read.
         trust: As in `load`.
 
     Raises:
@@ -208,8 +208,10 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
     return OpenedRun(network, datamodule, found.config, found.place, seed, cfg)
 
 
-def _find(place: str | Path | None, unverified: bool = False) -> _Found:
-    """Read a checkpoint; a library's is read later, when its network is known."""
+def _find(place: str | Path | Checkpoint | None, unverified: bool = False) -> _Found:
+    """Read a checkpoint, unless it was read; a library's is read later, when its network is known."""
+    if isinstance(place, Checkpoint):  # its config is empty for a published network: see its entry again
+        return _Found(place, plain(place.config, place.place)) if place.config else _find(place.place)
     if str(place).startswith(LIBRARIES):
         return _Found(Checkpoint({}, str(place)))
     if str(place).startswith(PREFIX):
@@ -264,8 +266,7 @@ def open_ensemble(
     Raises:
         ValueError: As in `open_network` and `Ensemble`.
     """
-    places = [checkpoint.place if isinstance(checkpoint, Checkpoint) else checkpoint, *members]
-    return Ensemble([open_network(place, trust) for place in places], consensus).eval()
+    return Ensemble([open_network(place, trust) for place in (checkpoint, *members)], consensus).eval()
 
 
 def _trained_sigma(training: Mapping[str, Any]) -> float | None:

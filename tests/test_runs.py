@@ -6,8 +6,9 @@ from omegaconf import OmegaConf
 
 import robustsmooth
 import robustsmooth.models.storage
+from robustsmooth import runs
 from robustsmooth.instantiation import instantiate
-from robustsmooth.models import save_safetensors
+from robustsmooth.models import read_checkpoint, save_safetensors
 from robustsmooth.runs import open_run
 from robustsmooth.smoothing import GaussianNoise, GridGaussianNoise, UniformNoise
 
@@ -120,3 +121,12 @@ def test_the_checkpoint_before_a_damaged_one_is_proposed(trained, tmp_path):
     with pytest.raises(ValueError, match=r"damaged; use another one, such as `.*previous.ckpt`"):
         robustsmooth.load(tmp_path / "run")
     assert robustsmooth.load(last.parent / "previous.ckpt").sigma == 0.5
+
+
+def test_an_ensemble_reads_each_file_once(trained, tmp_path, monkeypatch):
+    """The command has read the first one already, for the config of its training."""
+    read = []
+    monkeypatch.setattr(runs, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
+    both = runs.open_ensemble(read_checkpoint(tmp_path / "run"), [tmp_path / "run"])
+    assert read == [tmp_path / "run" / "checkpoints" / "last.ckpt"]
+    torch.testing.assert_close(both(IMAGES), trained(IMAGES))
