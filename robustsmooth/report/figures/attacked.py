@@ -56,7 +56,9 @@ def empirical_and_certified(
 
     note = "Without marks: certified accuracy, a lower bound. Marks: accuracy under attack, an upper bound."
     missing = [line.label for line in grey]
-    missing += [item.run.label for item in attacks if styles.of(item.run) is None]
+    known = {item.run.facts["classifier"] for item in beside}
+    uncertified = [item.run for item in attacks if item.run.facts["classifier"] not in known]
+    missing += [run.label for run in uncertified if styles.of(run) is None]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
 
