@@ -99,4 +99,6 @@ def test_progress_in_jupyter_is_a_few_lines(tmp_path):
     execute(notebook, tmp_path)
     outputs = [o for o in notebook.cells[0].outputs if o.get("name") != "stderr"]
     said = [Text.from_ansi(output.data["text/plain"]).plain for output in outputs]
-    assert [line.split()[0] for line in said] == ["BoringModel:", "epoch", "certifying"]
+    words = [line.split()[0] for line in said]
+    assert list(dict.fromkeys(words)) == ["BoringModel:", "epoch", "certifying"]
+    assert len(words) <= 6  # a slow machine also prints a line after some seconds
