@@ -20,7 +20,7 @@ CLUSTER = Path(__file__).with_name("cluster.sh")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.ddp,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(MISSING) or not ROOT, reason="needs root, slurm-wlm and munge, see tests/slurm"),
 ]
 
@@ -42,7 +42,7 @@ def shell(cluster):
 
     def run(*words, status=0):
         done = subprocess.run(
-            [str(word) for word in words], capture_output=True, text=True, env=cluster, timeout=400
+            [str(word) for word in words], capture_output=True, text=True, env=cluster, timeout=800
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done
@@ -77,7 +77,7 @@ def test_a_job_whose_time_ends_is_queued_again_and_continued(shell, tmp_path):
     job = shell("sbatch", "--parsable", tmp_path / "job.sh").stdout.strip()
 
     def wait_for(condition):
-        end = time.monotonic() + 300
+        end = time.monotonic() + 800
         while not condition():
             assert time.monotonic() < end, said.read_text()
             time.sleep(0.1)
