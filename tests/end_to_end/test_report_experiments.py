@@ -91,7 +91,7 @@ def compare(name, table, rows):
     """Compare with the record in docs/results: shares of 25 images, equal up to three images."""
     path = conf_dir().parent / "docs" / "results" / f"{name}.json"
     kept = json.loads(path.read_text())["ours"].get("smoke", {}).get("tables", {}).get(table, [])
-    assert len(kept) == len(rows), f"{path} is of another version: record it again (docs/results/README.md)"
+    assert len(kept) == len(rows), f"{path} is of another version: record it again (docs/results/records.md)"
     for then, now in zip(kept, rows, strict=True):
         shares = [
             key for key in then if re.search(r"@|accuracy$|clean$", key) and isinstance(then[key], float)
