@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from robustsmooth.commands import conf_dir
 from tests.papers import flattened
 
-from .test_report_experiments import composed, rows
+from .test_report_experiments import compare, composed, rows
 
 ALL = "digits/all_methods"
 
@@ -40,6 +40,7 @@ def test_all_methods_in_one_table(run, tmp_path):
     assert {"top1", "acr", "certified_acc@0", "certified_acc@0.5", "seconds"} <= columns
     assert {"pgd on network ε=0.5", "epgd on smoothed ε=0.5 m=8"} <= columns
     assert all(value is not None for row in found for value in row.values())
+    compare(ALL, "overview", found)
     for row, source in (
         ("heat", "natural"),
         ("heat_adversarial", "adversarial"),
