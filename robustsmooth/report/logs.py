@@ -187,8 +187,9 @@ def _parse_clocks(content: bytes, header: list[str]) -> pd.DataFrame | None:
         return None
     if not isinstance(rows.index, pd.RangeIndex) or rows.empty:
         return None
-    times = 3600 * rows["hours"] + 60 * rows["minutes"] + rows["seconds"]
-    return rows[header[:-1]].assign(time=times)
+    hour, minute, second = (rows.pop(name).to_numpy() for name in clock)
+    rows["time"] = 3600 * hour + 60 * minute + second
+    return rows
 
 
 def _believable(rows: pd.DataFrame, kind: str, path: Path, problems: list[str]) -> pd.DataFrame:
