@@ -5,6 +5,7 @@ import os
 from contextlib import suppress
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
@@ -17,6 +18,12 @@ from robustsmooth.loggers import CsvLogger
 from robustsmooth.runs import checkpoint_file
 from robustsmooth.runtime import loggers_for
 from tests.conftest import started
+
+
+@pytest.fixture(autouse=True)
+def outside_of_hydra(monkeypatch):
+    """Tests that compose experiments leave a part of Hydra's own config behind in this process."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
 
 
 def only_sentence(text: str) -> str:
