@@ -7,7 +7,7 @@ from typing import Any
 
 import robustsmooth
 from robustsmooth.report import tables
-from robustsmooth.report.comparable import by_guarantee, usual
+from robustsmooth.report.comparable import by_guarantee, names_of, usual
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
@@ -87,8 +87,7 @@ def build_tables(
 
 
 def _names(certified: Sequence[Certification]) -> list[str]:
-    """The labels of the runs without their seeds."""
-    return sorted({str(item.run.facts.get("family", item.run.label)) for item in certified})
+    return sorted({name for item in certified for name in names_of(item)})
 
 
 def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:

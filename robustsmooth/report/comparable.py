@@ -120,6 +120,13 @@ def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
     return apart
 
 
+def names_of(certification: Certification) -> list[str]:
+    """What a classifier may be called: its label without the seed, its row's name, its method."""
+    facts = certification.run.facts
+    names = (facts.get("family", certification.run.label), facts.get("name"), facts.get("method"))
+    return [str(name) for name in names if name is not None]
+
+
 def group_name(group: Sequence[Certification | Attack | Measurement | Training]) -> str:
     """The label of runs that differ only in the seed: the first one's without the seed."""
     run = group[0].run

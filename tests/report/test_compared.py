@@ -291,6 +291,10 @@ def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     single = [str(tmp_path / method) for method in ("heat", "gaussian", "macer")]
     rows = tables_of(single, baseline="gaussian")["comparison"].rows
     assert [(row["first"], row["second"]) for row in rows] == [("heat", "gaussian"), ("macer", "gaussian")]
+    wide = write_training(tmp_path / "wide", "sodm", sigma=0.5)
+    write_certification(wide / "certify", wide, strength=0.5)
+    rows = tables_of([*single, str(wide)], baseline="gaussian")["comparison"].rows
+    assert {row["second"].split()[0] for row in rows} == {"gaussian"}  # the labels have levels now
     evaluations = read(single)
     tables = {table.name: table for table in build_tables(evaluations, baseline="cohen")}
     assert {row["first"] for row in tables["comparison"].rows} == {"heat"}

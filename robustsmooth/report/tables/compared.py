@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import common_images, group_name, repetitions, usual
+from robustsmooth.report.comparable import common_images, group_name, names_of, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.certified import fair_groups
@@ -78,7 +78,7 @@ def _pairs(
     ranked = sorted(groups, key=lambda group: -float(np.mean([member.acr for member in group])))
     if baseline is None:
         return [(ranked[0], other) for other in ranked[1:]]
-    named = [group for group in ranked if group[0].run.facts.get("family", group[0].run.label) == baseline]
+    named = [group for group in ranked if baseline in names_of(group[0])]
     return [(other, named[0]) for other in ranked if named and other is not named[0]]
 
 
