@@ -53,14 +53,13 @@ def jobs(name, scale):
         if overrides is not None:
             grid = {**settings, "rows": {row: overrides}} if overrides else settings
             found[row] = [job for batch in batches(**grid) for job in batch]
-    stages = flattened(first)
-    return dict(sorted(found.items(), key=lambda item: stages.index(item[0]) if item[0] in stages else 99))
+    return dict(sorted(found.items(), key=lambda item: stage(first, item[0])))
 
 
-def flattened(first):
-    """The names in `hydra.sweeper.first`, in the order in which they run."""
-    stages = [names for names in first if not isinstance(names, str)]
-    return [name for name in first if isinstance(name, str)] + [name for stage in stages for name in stage]
+def stage(first, row):
+    """When a row runs, given `hydra.sweeper.first`: rows of the same stage run at once."""
+    names = [[name for name in first if isinstance(name, str)], *(n for n in first if not isinstance(n, str))]
+    return next((at for at, members in enumerate(names) if row in members), len(names))
 
 
 def representatives(row):
