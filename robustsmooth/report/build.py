@@ -157,7 +157,7 @@ def write_report(
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"
         raise ValueError(f"`runs`: nothing to report: {problems}")
-    drawings = draw_figures(evaluations, level, interval, published)
+    drawings = draw_figures(evaluations, level, interval, published, baseline)
     if "tables" in formats:
         write_tables(built, folder / "tables")
     images = [suffix for suffix in ("png", "pdf") if suffix in formats]

@@ -303,6 +303,25 @@ def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     assert "known are gaussian, heat, macer" in problem
 
 
+def test_the_baseline_has_a_colour_in_the_figures_even_if_it_is_not_among_the_best(tmp_path):
+    for position in range(9):
+        trained = write_training(
+            tmp_path / str(position), "smoothadv" if position else "gaussian", lr=position
+        )
+        write_certification(trained / "certify", trained, strength=1.0 + 0.2 * position)
+    evaluations = read(str(tmp_path))
+    drawn = {
+        baseline: [
+            line.get_label()
+            for line in draw_figures(evaluations, baseline=baseline)[0].figure().axes[0].get_lines()
+        ]
+        for baseline in (None, "gaussian")
+    }
+    assert len(drawn[None]) == len(drawn["gaussian"]) == 7
+    assert not any(label.startswith("gaussian") for label in drawn[None])
+    assert drawn["gaussian"][-1].startswith("gaussian")  # in the order of the ACR, as the others
+
+
 def test_certifications_with_unequal_votes_are_restated_before_they_are_compared(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "many", trained, n=1000)

@@ -1,8 +1,16 @@
 """The figures of a report."""
 
+import math
 from collections.abc import Iterator, Sequence
 
-from robustsmooth.report.comparable import by_data, by_guarantee, data_name, repetitions, usual
+from robustsmooth.report.comparable import (
+    by_data,
+    by_guarantee,
+    data_name,
+    names_of,
+    repetitions,
+    usual,
+)
 from robustsmooth.report.evaluations import Evaluations, Withstood, withstood
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.beside import beside_published
@@ -31,6 +39,7 @@ def draw_figures(
     level: float = 0.95,
     method: Method = "clopper_pearson",
     published: str | None = None,
+    baseline: str | None = None,
 ) -> list[Drawing]:
     """All figures for which there is something to show.
 
@@ -39,8 +48,9 @@ def draw_figures(
         level: Confidence level of the bands over images.
         method: Kind of the intervals.
         published: A data set whose published results stand beside ours.
+        baseline: The classifier that the others are compared with; it has a colour wherever it is drawn.
     """
-    styles = Styles(_ranked(evaluations), _repeated(evaluations))
+    styles = Styles(_ranked(evaluations, baseline), _repeated(evaluations))
     drawings: list[Drawing | None] = []
     for guarantee, members in by_guarantee(evaluations.certifications).items():
         groups = by_data(members)
@@ -90,8 +100,8 @@ def _repeated(evaluations: Evaluations) -> dict[str, str]:
     }
 
 
-def _ranked(evaluations: Evaluations) -> list[Run]:
-    """All runs, those with the largest ACR first, then those that withstood most, then the others."""
+def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
+    """All runs: the baseline, those with the largest ACR, those that withstood most, then the others."""
     best: dict[str, tuple[float, float]] = {}
     for certification in evaluations.certifications:
         name = str(certification.run.facts["classifier"])
@@ -101,6 +111,9 @@ def _ranked(evaluations: Evaluations) -> list[Run]:
         name, held = str(attack.run.facts["classifier"]), float((~attack.won).mean())
         acr, before = best.get(name, (0.0, 0.0))
         best[name] = (acr, max(before, held))
+    for certification in evaluations.certifications:
+        if baseline in names_of(certification):
+            best[str(certification.run.facts["classifier"])] = (math.inf, 0.0)
     nothing = (-1.0, 0.0)
     return sorted(
         evaluations.runs, key=lambda run: best.get(str(run.facts["classifier"]), nothing), reverse=True
