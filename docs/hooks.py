@@ -2,7 +2,8 @@
 
 * README.md is the front page; CONTRIBUTING.md and its like are pages too, with links relative to the site.
 * One page of API reference for each package, from the docstrings of the names in its ``__all__``.
-* A public name without a docstring is a warning, and `make docs` fails on warnings.
+* A public name without a docstring is a warning, and so are two pages with the same address: MkDocs would
+  write one over the other. `make docs` fails on warnings.
 """
 
 import logging
@@ -59,11 +60,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
-    """Every page must be found from the navigation."""
+    """Every page must be found from the navigation, at its own address."""
+    one_page_per_address(files)
     for page in files.documentation_pages():
         if page.page is not None and page.page.parent is None and page.page not in nav.items:
             _log.warning("%s is not in the navigation of mkdocs.yml", page.src_uri)
     return nav
+
+
+def one_page_per_address(files: Files) -> None:
+    """Warn about pages that the site would have at the same address, such as a.md and a/README.md."""
+    sources: dict[str, str] = {}
+    for page in files.documentation_pages():
+        first = sources.setdefault(page.dest_uri.lower(), page.src_uri)
+        if first != page.src_uri:
+            _log.warning("%s and %s have the same address, /%s", first, page.src_uri, page.url)
 
 
 def moved(text: str) -> str:

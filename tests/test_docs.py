@@ -2,16 +2,20 @@
 
 import importlib.util
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 griffe = pytest.importorskip(
     "griffe", reason="needs the documentation tools: pip install 'robustsmooth[docs]'"
 )
-pytest.importorskip("mkdocs", reason="needs the documentation tools: pip install 'robustsmooth[docs]'")
+mkdocs = pytest.importorskip(
+    "mkdocs.structure.files", reason="needs the documentation tools: pip install 'robustsmooth[docs]'"
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,3 +60,48 @@ def test_a_public_name_without_a_docstring_is_a_warning(hooks, tmp_path, caplog)
         hooks.reference(module)
     assert "robustsmooth_like.f is public and has no docstring" in caplog.text
     assert "__all__ names g, which is not there" in caplog.text
+
+
+@pytest.fixture
+def site(hooks):
+    """The site's files, as MkDocs finds them; the API reference, which takes seconds, is left out."""
+    from mkdocs.config.defaults import MkDocsConfig
+
+    config = MkDocsConfig()
+    config.load_dict({
+        "site_name": "site", "docs_dir": str(ROOT / "docs"), "site_dir": str(ROOT / "site"),
+        "exclude_docs": yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)["exclude_docs"],
+    })  # fmt: skip
+    errors, _ = config.validate()
+    assert not errors
+    files = mkdocs.get_files(config)
+    mkdocs.set_exclusions(files, config)
+    for place in hooks.TOP_LEVEL.values():
+        files.append(mkdocs.File(place, None, config.site_dir, config.use_directory_urls))
+    return files
+
+
+def test_no_two_pages_have_the_same_address(hooks, site, caplog):
+    hooks.one_page_per_address(site)
+    assert len(site.documentation_pages()) >= 30
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("page", ["results/README.md", "results/index.md", "Guide.md", "README.md"])
+def test_pages_with_the_same_address_are_a_warning(hooks, site, caplog, page):
+    site.append(mkdocs.File(page, None, str(ROOT / "site"), use_directory_urls=True))
+    hooks.one_page_per_address(site)
+    assert f"and {page} have the same address" in caplog.text
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page(hooks):
+    """`make docs` warns about it too, after a minute."""
+    nav = re.findall(r": ([\w./-]+)$", (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2], re.M)
+    cards = {f"methods/{card.name}" for card in (ROOT / "docs/methods").glob("*.md")}
+    named = {entry for entry in nav if entry not in ("api", "methods")} | cards
+    pages = {
+        str(page.relative_to(ROOT / "docs"))
+        for page in (ROOT / "docs").rglob("*.*")
+        if page.suffix in (".md", ".ipynb") and page.parent.name not in ("papers", ".ipynb_checkpoints")
+    }
+    assert named == pages | set(hooks.TOP_LEVEL.values())
