@@ -8,7 +8,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, a quota or a file-size limit."""
 
 
-def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
+def write_whole(path: Path | str, content: str | bytes) -> None:
     """Replace a file in one step, so that no reader ever sees a part of it.
 
     The content is written to ``<name>.tmp`` beside the target, flushed to the disk, and renamed. After a

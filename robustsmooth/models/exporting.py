@@ -61,4 +61,4 @@ def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) 
             output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
-    write_whole(path, content.getbuffer())
+    write_whole(path, content.getvalue())

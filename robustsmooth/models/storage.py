@@ -42,7 +42,7 @@ class CheckpointFiles(CheckpointIO):
         path = Path(path)
         if path.name == "last.ckpt" and path.is_file():
             _second_name(path, path.with_name("previous.ckpt"))
-        write_whole(path, content.getbuffer())
+        write_whole(path, content.getvalue())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None

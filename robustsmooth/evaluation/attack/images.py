@@ -79,7 +79,7 @@ class ImageStore:
             label=np.array([labels[place] for place in chosen], dtype=np.int64),
             predict=np.array([predict[place] for place in chosen], dtype=np.int64),
         )
-        write_whole(self._parts / f"{index}-{epsilon}-{num_noise}.npz", part.getbuffer())
+        write_whole(self._parts / f"{index}-{epsilon}-{num_noise}.npz", part.getvalue())
 
     def merge(self) -> dict[str, NDArray[Any]] | None:
         """Merge all parts (call on rank 0, after a barrier); call `clean_up` afterwards.
@@ -133,7 +133,7 @@ def _write(path: Path, arrays: Entry) -> None:
     else:
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        write_whole(path, file.getbuffer())
+        write_whole(path, file.getvalue())
 
 
 def draw_grid(
@@ -195,4 +195,4 @@ def draw_grid(
     figure.suptitle(title, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
-    write_whole(path, picture.getbuffer())
+    write_whole(path, picture.getvalue())
