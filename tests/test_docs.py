@@ -105,3 +105,15 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page(hooks):
         if page.suffix in (".md", ".ipynb") and page.parent.name not in ("papers", ".ipynb_checkpoints")
     }
     assert named == pages | set(hooks.TOP_LEVEL.values())
+
+
+def test_the_page_of_experiments_has_all_of_them():
+    """Our own ones by name, those of papers by their folder: paper-settings.md has each of these."""
+    page = (ROOT / "docs/experiments.md").read_text()
+    for folder in sorted((ROOT / "conf/experiment").iterdir()):
+        ours = folder.name in ("digits", "results")
+        names = (
+            [f"{folder.name}/{file.stem}" for file in folder.glob("*.yaml")] if ours else [f"{folder.name}/"]
+        )
+        for name in names:
+            assert f"| `{name}`" in page or f", `{name}`" in page, name

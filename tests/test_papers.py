@@ -186,10 +186,10 @@ def test_the_page_is_generated_from_the_data():
     spec = importlib.util.spec_from_file_location("page", path)
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
-    text = (PAPERS.parent / "experiments.md").read_text(encoding="utf-8")
-    assert page.written(text) == text, f"out of date: run python {path}"
+    text = (PAPERS.parent / "paper-settings.md").read_text(encoding="utf-8")
+    assert page.page() == text, f"out of date: run python {path}"
     for name, stated in STATED.items():
-        assert f"#### `{name}`: {stated['title']}\n" in text
+        assert f"### `{name}`: {stated['title']}\n" in text
 
 
 def test_a_difference_is_found():

@@ -27,7 +27,7 @@ def _import(library: str, attack: Attack) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{type(attack).__name__} needs {library}, which is not installed: "
-            "pip install robustsmooth[attacks]"
+            "pip install 'robustsmooth[attacks]'"
         ) from error
 
 
