@@ -44,7 +44,7 @@ def test_links_of_the_readme_lead_to_pages(hooks):
     text = "[guide](docs/guide.md#1-train) [cards](docs/methods) [recipe](conf/recipe) [c](CONTRIBUTING.md) [h](https://hydra.cc)"
     moved = hooks.moved(text)
     assert "[guide](guide.md#1-train)" in moved
-    assert "[cards](methods/adversarial.md)" in moved
+    assert "[cards](methods/README.md)" in moved
     assert "[c](CONTRIBUTING.md)" in moved
     assert "[h](https://hydra.cc)" in moved
     assert "recipe" in moved
@@ -117,3 +117,11 @@ def test_the_page_of_experiments_has_all_of_them():
         )
         for name in names:
             assert f"| `{name}`" in page or f", `{name}`" in page, name
+
+
+def test_the_overview_has_every_method():
+    overview = (ROOT / "docs/methods/README.md").read_text()
+    for method in (ROOT / "conf/method").glob("*.yaml"):
+        assert f"`{method.stem}`" in overview, method.stem
+    for card in (ROOT / "docs/methods").glob("[!R]*.md"):
+        assert f"({card.name})" in overview, card.name
