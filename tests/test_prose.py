@@ -9,6 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TEXTS = [
     *PAGES,
+    *sorted((ROOT / "docs/notebooks").glob("*.ipynb")),
+    *sorted((ROOT / "docs/papers").glob("*.yaml")),
     *sorted((ROOT / "conf").rglob("*.yaml")),
     *(
         text
