@@ -71,5 +71,5 @@ def difference_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.
 
 
 def _variance_of_mean(values: NDArray[np.float64]) -> float:
-    """Variance of the mean over seeds, and its degrees of freedom."""
+    """Variance over seeds of the mean, divided by the number of seeds."""
     return float(values.mean(axis=1).var(ddof=1) / len(values))

@@ -97,6 +97,12 @@ def test_guarantees_never_share_a_column(tmp_path):
     assert len([name for name in names if name.startswith("certified_accuracy")]) == 3
 
 
+def test_the_largest_radius_found_is_not_called_the_largest_possible(runs):
+    titles = {column.key: column.title for column in tables_of(runs)["radii"].columns}
+    assert titles["max_radius"] == "Largest radius"
+    assert titles["reachable_radius"] == "Largest possible with n"
+
+
 def test_the_attack_table_counts_failures_as_failures(tmp_path):
     trained = write_training(tmp_path / "a")
     header = ["idx", "label", "clean", "adversarial", "l2", "linf", "success"]

@@ -236,7 +236,7 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
         Column("acr", "ACR = mean radius", kind, ".3f", best="max"),
         P_A,
         Column("median_radius", "Median radius", kind, ".3f", best="max"),
-        Column("max_radius", "Largest radius possible with n", kind, ".3f"),
+        Column("max_radius", "Largest radius", kind, ".3f"),
         Column("reachable_radius", "Largest possible with n", "fact", ".3f"),
         Column("votes", "Votes per image", "measurement", ".0f"),
         Column("seconds", "Seconds per image", "measurement", ".3g"),
