@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
 from robustsmooth.report.facts import signature
+from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
 Each = TypeVar("Each", Certification, Withstood)
@@ -107,17 +108,32 @@ def by_method(members: Iterable[Each]) -> dict[str, list[Each]]:
 def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
     """Groups of runs that differ only in the seed, in the order of their first members.
 
-    The members of a group have different seeds. Our runs are compared by all their settings, foreign logs by
-    their facts.
+    The members of a group are networks trained with different seeds and evaluated on the same images. Several
+    evaluations of one network are no repetitions, since they say nothing about other trainings; neither is an
+    evaluation that is not finished, whose mean is one over other images. Our runs are compared by all their
+    settings, foreign logs by their facts.
     """
-    groups: dict[tuple[str, ...], list[Repeated]] = {}
+    groups: dict[tuple[Any, ...], list[Repeated]] = {}
     for member in members:
-        groups.setdefault(_settings(member), []).append(member)
+        groups.setdefault((_settings(member), _images(member)), []).append(member)
     apart = []
     for group in groups.values():
-        seeds = {str([member.run.facts.get(name) for name in ("train_seed", "seed")]) for member in group}
-        apart += [group] if len(seeds) == len(group) else [[member] for member in group]
+        seeds = {str(_seed(one.run)) for one in group}
+        apart += [group] if len(seeds) == len(group) else [[one] for one in group]
     return apart
+
+
+def _seed(run: Run) -> Any:
+    """The seed of the training; of a foreign log, which has no network, its only one."""
+    trained_here = run.checkpoint is None or run.trained == run.path
+    return run.facts.get("seed" if trained_here else "train_seed")
+
+
+def _images(member: Certification | Attack | Measurement | Training) -> bytes:
+    """The indices of the images; nothing for a training."""
+    if isinstance(member, Certification):
+        return np.sort(member.indices).tobytes()
+    return b"" if isinstance(member, Training) else np.unique(member.rows["idx"].to_numpy()).tobytes()
 
 
 def names_of(certification: Certification) -> list[str]:

@@ -116,6 +116,34 @@ def test_runs_that_differ_in_a_setting_without_a_name_are_no_repetitions(tmp_pat
     assert len(tables["overview"].rows) == 2
 
 
+def test_several_certifications_of_one_network_are_no_seeds(tmp_path):
+    """Their spread is that of the votes' noise: an interval over seeds would be far too short."""
+    for method in ("gaussian", "heat"):
+        trained = write_training(tmp_path / method, method)
+        for seed in (0, 1, 2):
+            folder = write_certification(trained / f"certify{seed}", trained, seed=seed)
+            config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+            (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed}))
+    tables = tables_of(str(tmp_path))
+    assert "seeds" not in tables
+    assert "seed_comparison" not in tables
+    assert [row.get("seeds") for row in tables["overview"].rows] == [None] * 6
+
+
+def test_a_seed_whose_certification_is_not_finished_is_left_out_of_the_mean(tmp_path):
+    acrs = []
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / f"a{seed}", seed=seed)
+        folder = write_certification(trained / "certify", trained, seed=seed, images=60 if seed < 2 else 25)
+        acrs.append(acr_of(folder))
+        if seed == 2:
+            (folder / "certify.tsv").rename(folder / "certify.rank0.tsv")
+    rows = {row.get("seeds", 1): row for row in tables_of(str(tmp_path))["overview"].rows}
+    assert {seeds: row["images"] for seeds, row in rows.items()} == {2: 60, 1: 25}
+    assert rows[2]["acr"] == pytest.approx(np.mean(acrs[:2]))
+    assert "seed=2" in rows[1]["classifier"]
+
+
 def test_the_envelope_keeps_data_sets_and_splits_apart(tmp_path):
     """Accuracies on CIFAR-10 must not appear under ImageNet, nor those on training images elsewhere."""
     entries = [
@@ -238,7 +266,8 @@ def test_methods_under_several_seeds_are_compared_over_images_and_seeds(tmp_path
         for seed in (0, 1, 2):
             trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
             drawn = seed + 10 * (method == "heat")
-            write_certification(trained / "certify", trained, strength=strength, seed=drawn, images=60 + seed)
+            images = 62 if method == "heat" else 60
+            write_certification(trained / "certify", trained, strength=strength, seed=drawn, images=images)
     tables = tables_of(str(tmp_path), radii=[0.0, 0.25, 0.5])
     (row,) = tables["seed_comparison"].rows
     assert (row["first"], row["second"], row["seeds"]) == ("heat", "gaussian", "3 and 3")
