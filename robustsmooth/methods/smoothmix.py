@@ -28,7 +28,8 @@ class SmoothMixModule(ClassificationModule):
     where w = min(1, (epoch + 1) / `warmup_epochs`).
 
     With `one_step` the image itself is replaced by the attack's first iterate, moved back to at most
-    w times the step size (the paper's one-step adversary).
+    w times the step size (the paper's one-step adversary). With a single step too: there the published loop
+    ends before it stores the first iterate, and trains on the image itself.
 
     As in `SmoothAdvModule`, and unlike the published code, one step sees all images of the batch.
 
