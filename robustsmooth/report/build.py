@@ -46,8 +46,9 @@ def build_tables(
         method: Method of the intervals.
         restate: Restate certifications at this many votes; at the smallest number on the same images if None.
         published: A data set whose published results are compared with ours, such as ``cifar10``.
-        baseline: Label of the classifier that the others are compared with, without its seed, such as
-            ``gaussian``; if None or not among the runs, the best one is compared with the others.
+        baseline: Label, without its seed, row or method of the classifier that the others are compared with,
+            such as ``gaussian``; of several, the one at the same noise level. If None or not among the runs,
+            the best one is compared with the others.
     """
     certified = evaluations.certifications
     if baseline is not None and baseline not in (known := _names(certified)):
@@ -56,6 +57,8 @@ def build_tables(
             + ", ".join(known)
         )
         baseline = None
+    if baseline is not None:
+        evaluations.problems += tables.without_baseline(certified, baseline)
     chosen = list(radii) if radii is not None else tables.default_radii(usual(certified) or certified)
     built = [tables.overview_table(evaluations, _few(chosen))]
     for members in by_guarantee(certified).values():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,48 @@ def _sorted(indices: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def usual(certifications: Iterable[Certification]) -> list[Certification]:
     """Those with the usual guarantee, l2 certificates."""
     return [certification for certification in certifications if certification.guarantee.usual]
+
+
+FIXED_VOTES = ("Cohen", "cohen", "given_class", None)
+"""Certificates with a fixed number of votes for each image; None for a foreign log."""
+
+
+class Fair(NamedTuple):
+    """What certifications have in common that may be compared; None where it is not known."""
+
+    data: str
+    n: Any
+    alpha: Any
+    procedure: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the rows of a table; only values of equal ``among`` are compared there."""
+        return {
+            "data_set": self.data,
+            "n": self.n,
+            "alpha": self.alpha,
+            "procedure": self.procedure,
+            "among": str(self),
+        }
+
+
+def fair(certification: Certification, data: str) -> Fair:
+    """The group of a certification: with another n, alpha or procedure one network has other radii."""
+    facts = certification.run.facts
+    name = str(facts.get("certificate"))
+    if facts.get("certificate") in FIXED_VOTES:
+        name = "Cohen, randomised" if facts.get("randomized") else "Cohen"
+    return Fair(data, facts.get("n"), facts.get("alpha"), name)
+
+
+def fair_groups(certifications: Iterable[Certification]) -> dict[Fair, list[Certification]]:
+    """Groups of comparable l2 certificates: with the same images, number of votes n, alpha and procedure."""
+    groups: dict[Fair, list[Certification]] = {}
+    for data, members in by_data(usual(certifications)).items():
+        for member in members:
+            groups.setdefault(fair(member, data), []).append(member)
+    return groups
 
 
 def by_guarantee(certifications: Iterable[Certification]) -> dict[Guarantee, list[Certification]]:

@@ -32,10 +32,11 @@ class Column:
         style: ``text``, ``percent`` (shares in [0, 1]), or a format such as ``.3f``.
         low: Key of the lower end of the confidence interval, if there is one; `high` is the upper end.
         high: See `low`.
-        best: Whether the largest or the smallest value is printed bold; among the rows of one data set.
+        best: Whether the largest or the smallest value is printed bold; among comparable rows.
         head: A title over neighbouring columns that share it.
         spread: Key of the standard deviation over seeds, if there is one.
         only_files: Whether it is only in the files for programs.
+        if_several: Whether it is left out if all rows have the same value.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Column:
     head: str = ""
     spread: str | None = None
     only_files: bool = False
+    if_several: bool = False
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
         """The value as it is printed, without its interval; a dash if there is none."""
@@ -113,16 +115,16 @@ class Table:
 
     @property
     def used(self) -> list[Column]:
-        """The columns in which some row has a value; the data set only if there are several."""
+        """The columns in which some row has a value, and several ones where only that is worth a column."""
         return [column for column in self._known if not column.only_files]
 
     @property
     def _known(self) -> list[Column]:
-        several = len({_group(row) for row in self.rows}) > 1
+        texts = {column.key: {column.text(row) for row in self.rows} for column in self.columns}
         return [
             column
             for column in self.columns
-            if any(column.text(row) != "–" for row in self.rows) and (column.key != "data_set" or several)
+            if texts[column.key] - {"–"} and not (column.if_several and len(texts[column.key]) == 1)
         ]
 
     def is_best(self, column: Column, row: Mapping[str, Any]) -> bool:
@@ -144,8 +146,8 @@ class Table:
 
 
 def _group(row: Mapping[str, Any]) -> str:
-    """The data set of a row: values are compared only within one."""
-    return str(row.get("data_set", ""))
+    """What a row has in common with those that it is compared with: at least the data set."""
+    return str(row.get("among", row.get("data_set", row.get("data", ""))))
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Which results may be compared, and what one table contains about one classifier."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -351,6 +352,30 @@ def test_the_baseline_has_a_colour_in_the_figures_even_if_it_is_not_among_the_be
     assert drawn["gaussian"][-1].startswith("gaussian")  # in the order of the ACR, as the others
 
 
+def test_of_several_baselines_the_one_at_the_same_noise_level_is_taken(tmp_path):
+    """Not the one with the largest ACR, which would be another run than the reader thinks of."""
+    strengths = {"gaussian": (1.0, 2.0), "heat": (1.6, 1.2), "macer": (1.3, None)}
+    for method, (first, second) in strengths.items():
+        for sigma, strength in ((0.25, first), (0.5 if method != "macer" else 1.0, second or 0.9)):
+            trained = write_training(tmp_path / f"{method}{sigma}", method, sigma)
+            write_certification(trained / "certify", trained, sigma, strength=strength)
+    evaluations = read(str(tmp_path))
+    rows = {table.name: table for table in build_tables(evaluations, baseline="gaussian")}["comparison"].rows
+    assert {(row["first"], row["second"]) for row in rows} == {
+        ("heat 0.25", "gaussian 0.25"), ("heat 0.5", "gaussian 0.5"), ("macer 0.25", "gaussian 0.25"),
+    }  # fmt: skip
+    (problem,) = evaluations.problems
+    assert "macer 1; it may be gaussian 0.25, gaussian 0.5: give a label" in problem
+    named = tables_of(str(tmp_path), baseline="gaussian 0.25")["comparison"].rows
+    assert {row["second"] for row in named} == {"gaussian 0.25"}
+    assert len(named) == 5
+    write_certification(tmp_path / "heat0.5" / "more", tmp_path / "heat0.5", 0.5, n=500)
+    evaluations = read(str(tmp_path))
+    build_tables(evaluations, baseline="gaussian 0.25")
+    assert "n=500" in evaluations.problems[0]
+    assert "it is not among them" in evaluations.problems[0]
+
+
 def test_certifications_with_unequal_votes_are_restated_before_they_are_compared(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "many", trained, n=1000)
@@ -379,6 +404,27 @@ def test_a_randomised_bound_is_not_restated(tmp_path):
     settings = folder / "certify.settings.json"
     settings.write_text(settings.read_text().replace("{", '{"randomized": true, ', 1))
     assert [row["n"] for row in tables_of(str(tmp_path))["restated"].rows] == [200]
+
+
+def test_an_adaptive_certificate_is_neither_restated_nor_compared_with_another(tmp_path):
+    """With the same n and alpha a network gets other radii from another procedure."""
+    for method, certificate in (("gaussian", "TwoStage"), ("heat", "Cohen"), ("macer", "Cohen")):
+        trained = write_training(tmp_path / method, method)
+        folder = write_certification(trained / "certify", trained, n=1000 if method != "macer" else 2000)
+        settings = folder / "certify.settings.json"
+        known = json.loads(settings.read_text())
+        settings.write_text(json.dumps(known | {"procedure": {"name": certificate}}))
+    tables = tables_of(str(tmp_path))
+    assert {row["n"]: row["restated"] for row in tables["restated"].rows} == {1000: 1000, 2000: 1000}
+    assert "gaussian" in tables["restated"].note.partition("Not restated")[2], tables["restated"].note
+    assert "comparison" not in tables
+    best = tables["certified_accuracy"]
+    acr = next(column for column in best.columns if column.key == "acr")
+    assert not any(best.is_best(acr, row) for row in best.rows)  # each is the only one of its kind
+    (folder / "certify.settings.json").unlink()
+    write_certification(tmp_path / "macer" / "again", tmp_path / "macer", n=1000)
+    (row,) = tables_of(str(tmp_path))["comparison"].rows
+    assert {row["first"].split()[0], row["second"].split()[0]} == {"heat", "macer"}
 
 
 def test_predict_on_attacked_images_is_a_point_under_attack(tmp_path):

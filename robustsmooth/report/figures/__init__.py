@@ -7,6 +7,7 @@ from robustsmooth.report.comparable import (
     by_data,
     by_guarantee,
     data_name,
+    fair_groups,
     names_of,
     repetitions,
     usual,
@@ -28,7 +29,6 @@ from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import Run
 from robustsmooth.report.tables import agreement_rows
 from robustsmooth.report.tables.beside import of_data
-from robustsmooth.report.tables.certified import fair_groups
 from robustsmooth.statistics import Method
 
 __all__ = ["PALETTE", "Drawing", "draw_figures", "write_figures"]
@@ -126,10 +126,14 @@ def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood]) -> Iterat
     Where PREDICT was run on images that others attacked, they stand beside its points at one level too.
     """
     groups = fair_groups(evaluations.certifications)
+    several = len({fair.procedure for fair in groups}) > 1
     predicted = any(measurement.attacked_with is not None for measurement in evaluations.measurements)
-    for (data, n, alpha), members in groups.items():
+    for fair, members in groups.items():
         if predicted or len({sigma_of(member) for member in members}) > 1:
-            name = f"{data}, n={n}, α={alpha}" if len(groups) > 1 else ""
+            name = ", ".join(
+                [fair.data, f"n={fair.n}", f"α={fair.alpha}", *([fair.procedure] if several else [])]
+            )
+            name = name if len(groups) > 1 else ""
             tried = [budget for budget in budgets if data_name(budget) == data_name(members[0])]
             yield from (envelope(members, tried, name), envelope_per_sigma(members, name))
     if predicted and not groups:

@@ -16,7 +16,13 @@ from robustsmooth.report.tables.certified import (
     radius_table,
 )
 from robustsmooth.report.tables.common import asked_radii, default_radii
-from robustsmooth.report.tables.compared import comparison_table, seed_comparison_table, seed_table, unpaired
+from robustsmooth.report.tables.compared import (
+    comparison_table,
+    seed_comparison_table,
+    seed_table,
+    unpaired,
+    without_baseline,
+)
 from robustsmooth.report.tables.measured import (
     agreement_rows,
     agreement_table,
@@ -32,5 +38,6 @@ __all__ = [
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "unpaired",
+    "without_baseline",
     "best_table", "seed_comparison_table", "restated_table", "published_table", "of_data",
 ]  # fmt: skip

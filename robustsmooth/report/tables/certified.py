@@ -1,17 +1,18 @@
 """Tables of certificates."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data, by_method, usual
+from robustsmooth.report.comparable import by_method, fair_groups, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
+    BY,
     DATA,
     P_A,
     RUN,
@@ -109,7 +110,7 @@ def certified_accuracy_table(
 def envelope_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
     """The best certified accuracy of each method's runs at each radius (SmoothAdv Tables 1 and 2).
 
-    Only comparable runs share a row: those with the same images, number of votes and alpha.
+    Only comparable runs share a row: those of one of the `fair_groups`.
 
     Args:
         certifications: What to compare.
@@ -117,19 +118,18 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     """
     rows: list[dict[str, Any]] = []
     several = False
-    for (data, n, alpha), members in fair_groups(certifications).items():
+    for fair, members in fair_groups(certifications).items():
         for name, runs in by_method(members).items():
             best = map(float, statistics.envelope([run.accuracy(radii) for run in runs]))
             cells = dict(zip(map(radius_key, radii), best, strict=True))
-            rows.append(
-                {"method": name, "data_set": data, "n": n, "alpha": alpha, "runs": len(runs), **cells}
-            )
+            rows.append({"method": name, **fair.facts, "runs": len(runs), **cells})
             several |= len(runs) > 1
     columns = [
         Column("method", "Method"),
         DATA,
         Column("n", "n", style="d"),
         Column("alpha", "α", style="g"),
+        BY,
         Column("runs", "Runs", style="d"),
         *radius_columns(radii, "certificate"),
     ]
@@ -149,7 +149,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         radii: In pixel units.
     """
     rows = []
-    for (data, n, alpha), members in fair_groups(certifications).items():
+    for fair, members in fair_groups(certifications).items():
         shares = np.array([member.accuracy(radii) for member in members])
         for at, radius in enumerate(radii if len(members) > 2 else ()):
             if shares[:, at].max() > 0:
@@ -161,10 +161,8 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
                         "accuracy": float(shares[:, at].max()),
                         "acr": best.acr,
                         "sure": sure_share(best),
-                        "data_set": data,
-                        "n": n,
-                        "alpha": alpha,
                         "runs": len(members),
+                        **fair.facts,
                     }
                 )
     columns = [
@@ -172,6 +170,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         DATA,
         Column("n", "n", style="d"),
         Column("alpha", "α", style="g"),
+        BY,
         Column("run", "Best run"),
         Column("accuracy", "Accuracy at r (%)", "certificate", "percent"),
         Column("acr", "Its ACR", "certificate", ".3f"),
@@ -183,16 +182,6 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         "Chosen on these very images, which flatters the best of many runs. p_A: lower bound of the top "
         "class's probability.",
     )  # fmt: skip
-
-
-def fair_groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any, Any], list[Certification]]:
-    """Groups of comparable l2 certificates: with the same images, number of votes n and alpha."""
-    groups: dict[tuple[str, Any, Any], list[Certification]] = {}
-    for data, members in by_data(usual(certifications)).items():
-        for member in members:
-            key = data, member.run.facts.get("n"), member.run.facts.get("alpha")
-            groups.setdefault(key, []).append(member)
-    return groups
 
 
 def radius_table(certifications: Sequence[Certification]) -> Table:

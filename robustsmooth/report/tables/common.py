@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data
+from robustsmooth.report.comparable import by_data, fair
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
 
 RUN = Column("run", "Run")
-DATA = Column("data_set", "Data")
+DATA = Column("data_set", "Data", if_several=True)
+BY = Column("procedure", "Certified by", if_several=True)
 SURE = 0.9
 P_A = Column("sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent")
 """Shown with every ACR, which alone rewards certainty on a few easy images."""
@@ -77,7 +78,7 @@ def certified_rows(
         if len(members) > MANY:
             members = sorted(members, key=lambda member: -member.counted.mean())
         rows += [
-            {"run": member.run.label, **known_facts(member.run), "data_set": name, **row(member)}
+            {"run": member.run.label, **known_facts(member.run), **fair(member, name).facts, **row(member)}
             for member in members
         ]
     return rows

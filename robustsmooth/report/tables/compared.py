@@ -7,11 +7,25 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import common_images, group_name, names_of, repetitions, usual
+from robustsmooth.report.comparable import (
+    common_images,
+    fair_groups,
+    group_name,
+    names_of,
+    repetitions,
+    usual,
+)
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.certified import fair_groups
-from robustsmooth.report.tables.common import DATA, P_A, SURE, radius_columns, radius_key, sure_share
+from robustsmooth.report.tables.common import (
+    BY,
+    DATA,
+    P_A,
+    SURE,
+    radius_columns,
+    radius_key,
+    sure_share,
+)
 
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
@@ -32,18 +46,18 @@ def comparison_table(
 ) -> Table:
     """One classifier against each other one, on their common images.
 
-    Only classifiers on the same known data set, whose labels agree, with the same number of votes and alpha.
+    Only classifiers on the same known data set, whose labels agree, certified alike (`fair_groups`).
     Methods that were run under several seeds are left to `seed_comparison_table`.
 
     Args:
         certifications: What to compare.
         radii: Those of the certified accuracy table; McNemar's test is made at the middle one.
-        baseline: Label of the classifier that the others are compared with. If None, the one with the
-            largest ACR is compared with the others.
+        baseline: Label, row or method of the classifier that the others are compared with; of several, the
+            one at the same noise level. If None, the one with the largest ACR is compared with the others.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
-    for (data, _, _), members in fair_groups(
+    for fair, members in fair_groups(
         certification for certification in certifications if certification.run.facts.get("data")
     ).items():
         groups = repetitions(members)
@@ -51,11 +65,12 @@ def comparison_table(
             continue
         for first, second in _pairs(groups, baseline):
             row = _pair(first[0], second[0], radius)
-            rows += [{"data_set": data, **row}] if row else []
+            rows += [{**fair.facts, **row}] if row else []
     columns = [
         Column("first", "First"),
         Column("second", "Second"),
         DATA,
+        BY,
         Column("images", "Common images", style="d"),
         Column("only_first", f"Only first at r={radius:g}", "certificate", "d"),
         Column("only_second", f"Only second at r={radius:g}", "certificate", "d"),
@@ -66,20 +81,62 @@ def comparison_table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
         f"95 % t interval of the mean difference of the radii over images. {_chosen(baseline)} "
-        "p is not corrected for the number of pairs. Only classifiers certified with the same n and α "
-        "on the same images are paired.",
+        "p is not corrected for the number of pairs. Only classifiers certified with the same procedure, "
+        "n and α on the same images are paired.",
     )  # fmt: skip
 
 
 def _pairs(
     groups: Sequence[list[Certification]], baseline: str | None
 ) -> list[tuple[list[Certification], list[Certification]]]:
-    """The best method and each other one; or each other one and the baseline."""
+    """The best method and each other one; or each other one and its baseline."""
     ranked = sorted(groups, key=lambda group: -float(np.mean([member.acr for member in group])))
     if baseline is None:
         return [(ranked[0], other) for other in ranked[1:]]
-    named = [group for group in ranked if baseline in names_of(group[0])]
-    return [(other, named[0]) for other in ranked if named and other is not named[0]]
+    named = _named(groups, baseline)
+    others = [group for group in ranked if group not in named]
+    return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
+
+
+def _named(groups: Sequence[list[Certification]], baseline: str) -> list[list[Certification]]:
+    """Those with this label; if there are none, those with this row or method."""
+    named = [group for group in groups if baseline in names_of(group[0])]
+    return [group for group in named if names_of(group[0])[0] == baseline] or named
+
+
+def _at_its_level(
+    named: Sequence[list[Certification]], other: list[Certification]
+) -> list[list[Certification]]:
+    """Of several baselines, those at the noise level of the other classifier."""
+    level = other[0].run.facts.get("sigma")
+    return (
+        [group for group in named if group[0].run.facts.get("sigma") == level]
+        if len(named) > 1
+        else list(named)
+    )
+
+
+def without_baseline(certifications: Iterable[Certification], baseline: str) -> list[str]:
+    """Messages about classifiers that are not compared, since their baseline is missing or not unique."""
+    messages = []
+    known = (certification for certification in certifications if certification.run.facts.get("data"))
+    for fair, members in fair_groups(known).items():
+        groups = repetitions(members)
+        named = _named(groups, baseline)
+        lonely = [
+            group_name(group)
+            for group in groups
+            if group not in named and len(_at_its_level(named, group)) != 1
+        ]
+        if lonely:
+            names = [group_name(group) for group in named]
+            reason = f"it may be {', '.join(names)}: give a label" if names else "it is not among them"
+            more = f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""
+            messages.append(
+                f"not compared with {baseline!r} on {fair.data} at n={fair.n}, alpha={fair.alpha}: "
+                f"{', '.join(lonely[:6])}{more}; {reason}"
+            )
+    return messages
 
 
 def _chosen(baseline: str | None) -> str:
@@ -112,14 +169,9 @@ def _pair(first: Certification, second: Certification, radius: float) -> dict[st
 def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
     """Mean and standard deviation over runs that differ only in the seed."""
     rows = []
-    for (data, n, alpha), members in fair_groups(certifications).items():
+    for fair, members in fair_groups(certifications).items():
         for group in (group for group in repetitions(members) if len(group) > 1):
-            row: dict[str, Any] = {
-                "group": group[0].run.facts["family"],
-                "data_set": data,
-                "n": n,
-                "alpha": alpha,
-            }
+            row: dict[str, Any] = {"group": group[0].run.facts["family"], **fair.facts}
             for key, values in _values(group, radii).items():
                 row[key], row[f"{key}_std"] = statistics.mean_and_std(values)
             rows.append({**row, "seeds": len(group), "images": group[0].images})
@@ -135,6 +187,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
             Column("group", "Runs"),
             DATA,
             Column("n", "n", style="d"),
+            BY,
             Column("seeds", "Seeds", style="d"),
             Column("images", "Images", style="d"),
             *(replace(column, spread=f"{column.key}_std") for column in columns),
@@ -154,17 +207,16 @@ def seed_comparison_table(
     Args:
         certifications: What to compare.
         radii: Those of the certified accuracy table; accuracies are compared at the middle one.
-        baseline: Label, without the seed, of the method that the others are compared with. If None, the
-            one with the largest mean ACR is compared with the others.
+        baseline: See `comparison_table`; labels are without the seed.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
-    for (data, _, _), members in fair_groups(known).items():
+    for fair, members in fair_groups(known).items():
         groups = repetitions(members)
         for first, second in _pairs(groups, baseline) if any(len(group) > 1 for group in groups) else ():
             row = _difference(first, second, radius)
-            rows += [{"data_set": data, **row}] if row else []
+            rows += [{**fair.facts, **row}] if row else []
     compared = (
         ("acr_difference", "ACR difference", "+.3f"),
         ("sure_difference", f"Difference at p_A ≥ {SURE:g} (%)", "percent"),
@@ -174,6 +226,7 @@ def seed_comparison_table(
         Column("first", "First"),
         Column("second", "Second"),
         DATA,
+        BY,
         Column("seeds", "Seeds"),
         Column("images", "Common images", style="d"),
         *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high") for k, title, style in compared),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data, usual
+from robustsmooth.report.comparable import fair, fair_groups
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
@@ -19,9 +19,6 @@ from robustsmooth.report.tables.common import (
     radius_key,
     sure_share,
 )
-
-SAME_STATEMENT = ("Cohen", "cohen", "given_class", None)
-"""Certificates with a fixed number of votes; None for a foreign log."""
 
 
 def restated_table(
@@ -37,17 +34,17 @@ def restated_table(
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     for (data, alpha), members in _groups(certifications).items():
-        numbers = {int(member.run.facts["n"]) for member in members}
-        m = votes if votes is not None else min(numbers)
-        if votes is None and len(numbers) < 2:
+        possible = {int(member.run.facts["n"]) for member in members if _is_fixed(member)}
+        if not possible or (votes is None and len({member.run.facts["n"] for member in members}) < 2):
             continue
+        m = votes if votes is not None else min(possible)
         for member in members:
             row = _row(member, m, radii)
             if row is None:
                 left_out.append(f"{member.run.label} (n={member.run.facts['n']})")
             else:
-                facts = {**known_facts(member.run), "run": member.run.label, "data_set": data, "alpha": alpha}
-                rows.append({**facts, **row})
+                facts = {**known_facts(member.run), "run": member.run.label, "data_set": data}
+                rows.append({**facts, "among": f"{data} {alpha}", **row})
     columns = [
         RUN,
         DATA,
@@ -60,8 +57,8 @@ def restated_table(
         *radius_columns(radii, "certificate"),
     ]
     note = (
-        "The exact expected result of a random subset of the votes (hypergeometric). "
-        "Counts from rounded radii are approximate."
+        "The exact expected result of a random subset of the votes (hypergeometric); an image that abstains "
+        "with all of them counts as abstaining. Counts from rounded radii are approximate."
     )
     if left_out:
         more = f" and {len(left_out) - 6} more" if len(left_out) > 6 else ""
@@ -72,18 +69,24 @@ def restated_table(
 def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], list[Certification]]:
     """Certifications of the same images and level whose number of votes is known."""
     groups: dict[tuple[str, Any], list[Certification]] = {}
-    for data, members in by_data(usual(certifications)).items():
-        for member in members:
-            facts = member.run.facts
-            if all(isinstance(facts.get(name), int | float) for name in ("n", "alpha", "sigma")):
-                groups.setdefault((data, facts["alpha"]), []).append(member)
+    for group, members in fair_groups(certifications).items():
+        known = [item for item in members if isinstance(item.run.facts.get("sigma"), int | float)]
+        if known and isinstance(group.n, int | float) and isinstance(group.alpha, int | float):
+            groups.setdefault((group.data, group.alpha), []).extend(known)
     return groups
+
+
+def _is_fixed(certification: Certification) -> bool:
+    """Whether every image got the same number of votes and the plain bound, which can be restated."""
+    return fair(certification, "").procedure == "Cohen"
 
 
 def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[str, Any] | None:
     """The numbers at m votes; None if they cannot be known."""
     facts, keys = certification.run.facts, [radius_key(radius) for radius in radii]
     n = int(facts["n"])
+    if not _is_fixed(certification):
+        return None
     if n == m:
         shares = certification.accuracy(radii)
         cells = {
@@ -92,8 +95,7 @@ def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[s
             **dict(zip(keys, map(float, shares), strict=True)),
         }
         return {"restated": m, "counts": "as certified", "images": certification.images, **cells}
-    known = facts.get("certificate") in SAME_STATEMENT and not facts.get("randomized")
-    if m > n or not known or certification.p_a_lower is None or not 0 < facts["alpha"] < 1:
+    if m > n or certification.p_a_lower is None or not 0 < facts["alpha"] < 1:
         return None
     counts = statistics.successes_of(np.nan_to_num(certification.p_a_lower), n, facts["alpha"])
     said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], radii, SURE)
