@@ -120,11 +120,11 @@ class Table:
 
     @property
     def _known(self) -> list[Column]:
-        texts = {column.key: {column.text(row) for row in self.rows} for column in self.columns}
         return [
             column
             for column in self.columns
-            if texts[column.key] - {"–"} and not (column.if_several and len(texts[column.key]) == 1)
+            if any(column.text(row) != "–" for row in self.rows)
+            and not (column.if_several and len({row.get(column.key) for row in self.rows}) == 1)
         ]
 
     def is_best(self, column: Column, row: Mapping[str, Any]) -> bool:
