@@ -209,6 +209,29 @@ def test_a_test_of_one_radius_has_no_acr_and_no_curve(tmp_path):
     assert [item.name for item in draw_figures(read(str(tmp_path))) if "radius" in item.name] == []
 
 
+def test_a_radius_that_was_not_tested_has_no_accuracy(tmp_path):
+    """A test of r = 0.25 says nothing about 0.5: 0 % would be a result, and a wrong one."""
+    asked = {"a": {"radius": 0.25}, "b": {"radius": 0.5}, "c": {"radii": [0.25, 0.75]}, "d": {"radii": None}}
+    for name, of in asked.items():
+        trained = write_training(tmp_path / name, name)
+        kind = "l2-at-radius-certificate" if "radius" in of else "l2-at-radii-certificate"
+        folder = write_certification(trained / "certify", trained, strength=2.5, guarantee=kind)
+        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        config["certificate"] |= of
+        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+        lines = [line.split("\t") for line in (folder / "certify.tsv").read_text().splitlines()]
+        for line in lines[1:]:
+            passed = [r for r in (0.25, 0.5) if float(line[3]) >= r and r in (of.get("radii") or of.values())]
+            line[2:5] = [line[2], str(max(passed)), line[4]] if passed else ["-1", "0.0", "0"]
+        (folder / "certify.tsv").write_text("\n".join("\t".join(line) for line in lines) + "\n")
+    tables = tables_of(str(tmp_path))
+    keys = ("certified_acc@0.25", "certified_acc@0.5")
+    one, some = (tables[f"certified_accuracy_l2_at_{kind}_certificate"] for kind in ("radius", "radii"))
+    assert [[row.get(key) is not None for key in keys] for row in one.rows] == [[True, False], [False, True]]
+    assert [row.get(keys[0]) is not None for row in some.rows] == [True, True]
+    assert "sure" not in {column.key for table in (one, some) for column in table.used}
+
+
 def test_an_assumed_bound_is_marked_beside_its_numbers(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")
@@ -425,6 +448,20 @@ def test_an_adaptive_certificate_is_neither_restated_nor_compared_with_another(t
     write_certification(tmp_path / "macer" / "again", tmp_path / "macer", n=1000)
     (row,) = tables_of(str(tmp_path))["comparison"].rows
     assert {row["first"].split()[0], row["second"].split()[0]} == {"heat", "macer"}
+
+
+def test_the_largest_radius_possible_is_that_of_the_runs_own_bound(tmp_path):
+    """A confidence sequence certifies less at equal n, a randomised bound more."""
+    trained = write_training(tmp_path / "a")
+    for name, said in (("cohen", None), ("unknown", None), ("stated", 0.55)):
+        folder = write_certification(trained / name, trained, n=1000)
+        known = json.loads((folder / "certify.settings.json").read_text())
+        procedure = {"name": "Cohen" if name == "cohen" else "Anytime"}
+        (folder / "certify.settings.json").write_text(json.dumps(known | {"procedure": procedure}))
+        if said is not None:
+            (folder / "summary.json").write_text(json.dumps({"largest_radius": said}))
+    found = np.sort([row["reachable_radius"] for row in tables_of(str(tmp_path))["radii"].rows])
+    assert found == pytest.approx([0.55, 0.25 * 2.463, np.nan], abs=1e-3, nan_ok=True)  # NaN comes last
 
 
 def test_predict_on_attacked_images_is_a_point_under_attack(tmp_path):

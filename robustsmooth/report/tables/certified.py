@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_method, fair_groups, usual
+from robustsmooth.report.comparable import by_method, fair, fair_groups, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
@@ -20,6 +20,7 @@ from robustsmooth.report.tables.common import (
     radius_columns,
     radius_key,
     sure_share,
+    was_tested,
 )
 from robustsmooth.statistics import Guarantee, Method
 
@@ -81,8 +82,9 @@ def certified_accuracy_table(
         }
         counts = statistics.certified_counts(certification.correct, certification.radius, radii)
         for radius, count in zip(radii, counts.tolist(), strict=True):
-            key, (low, high) = radius_key(radius), _ends(count, certification.images, level, method)
-            cells |= {key: count / certification.images, f"{key}_low": low, f"{key}_high": high}
+            if was_tested(certification, radius):
+                key, (low, high) = radius_key(radius), _ends(count, certification.images, level, method)
+                cells |= {key: count / certification.images, f"{key}_low": low, f"{key}_high": high}
         return cells
 
     columns = [
@@ -118,11 +120,11 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     """
     rows: list[dict[str, Any]] = []
     several = False
-    for fair, members in fair_groups(certifications).items():
+    for group, members in fair_groups(certifications).items():
         for name, runs in by_method(members).items():
             best = map(float, statistics.envelope([run.accuracy(radii) for run in runs]))
             cells = dict(zip(map(radius_key, radii), best, strict=True))
-            rows.append({"method": name, **fair.facts, "runs": len(runs), **cells})
+            rows.append({"method": name, **group.facts, "runs": len(runs), **cells})
             several |= len(runs) > 1
     columns = [
         Column("method", "Method"),
@@ -149,7 +151,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         radii: In pixel units.
     """
     rows = []
-    for fair, members in fair_groups(certifications).items():
+    for group, members in fair_groups(certifications).items():
         shares = np.array([member.accuracy(radii) for member in members])
         for at, radius in enumerate(radii if len(members) > 2 else ()):
             if shares[:, at].max() > 0:
@@ -162,7 +164,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
                         "acr": best.acr,
                         "sure": sure_share(best),
                         "runs": len(members),
-                        **fair.facts,
+                        **group.facts,
                     }
                 )
     columns = [
@@ -195,10 +197,6 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
 
     def row(certification: Certification) -> dict[str, Any]:
         radii = statistics.radius_statistics(certification.correct, certification.radius)
-        facts = certification.run.facts
-        known = guarantee.usual and all(
-            isinstance(facts.get(name), int | float) for name in ("sigma", "n", "alpha")
-        )
         return {
             "images": certification.images,
             "clean": math.nan if guarantee.at_some_radii else float(certification.correct.mean()),
@@ -207,7 +205,7 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
             "sure": sure_share(certification),
             "median_radius": math.nan if guarantee.at_some_radii else radii.median,
             "max_radius": radii.largest,
-            "reachable_radius": _reachable(facts) if known else math.nan,
+            "reachable_radius": _reachable(certification),
             "votes": certification.votes,
             "seconds": certification.seconds,
         }
@@ -247,9 +245,19 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
     )
 
 
-def _reachable(facts: Any) -> float:
-    n, alpha = int(facts["n"]), float(facts["alpha"])
-    return statistics.reachable_radius(n, alpha, facts["sigma"]) if n > 0 and 0 < alpha < 1 else math.nan
+def _reachable(certification: Certification) -> float:
+    """The largest radius that unanimous votes certify: as the run stated it, or for the plain bound."""
+    said = certification.run.summary.get("largest_radius")
+    if not certification.guarantee.usual:
+        return math.nan
+    if isinstance(said, int | float):
+        return float(said)
+    facts = {name: certification.run.facts.get(name) for name in ("sigma", "n", "alpha")}
+    numbers = [float(value) for value in facts.values() if isinstance(value, int | float)]
+    if len(numbers) < len(facts) or fair(certification, "").procedure != "Cohen":
+        return math.nan
+    sigma, n, alpha = numbers
+    return statistics.reachable_radius(int(n), alpha, sigma) if n >= 1 and 0 < alpha < 1 else math.nan
 
 
 def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] = (1, 2)) -> Table:

@@ -6,8 +6,10 @@ from typing import Any
 from robustsmooth import statistics
 from robustsmooth.report.comparable import by_data, fair
 from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
+from robustsmooth.statistics import table_radii
 
 RUN = Column("run", "Run")
 DATA = Column("data_set", "Data", if_several=True)
@@ -43,6 +45,16 @@ def asked_radii(certifications: Iterable[Certification]) -> list[float]:
     return sorted({float(radius) for radii in stated for radius in radii})
 
 
+def was_tested(certification: Certification, radius: float) -> bool:
+    """Whether a radius has a result: always, unless the certificate tests one radius or a few, and others."""
+    if not certification.guarantee.at_some_radii:
+        return True
+    asked = mapping(certification.run.config.get("certificate"))
+    if "radii" in asked:
+        return radius in (table_radii(radius) if asked["radii"] is None else asked["radii"])
+    return radius in ([asked["radius"]] if "radius" in asked else asked_radii([certification]))
+
+
 def radius_key(radius: float) -> str:
     """The name of certified accuracy at a radius in a table's files, such as ``certified_acc@0.5``."""
     return f"certified_acc@{radius:g}"
@@ -59,8 +71,11 @@ def radius_columns(radii: Sequence[float], kind: Any, interval: bool = False) ->
 
 
 def sure_share(certification: Certification) -> float | None:
-    """Share of all images that are correct with a lower bound of p_A of at least 0.9; None if not known."""
-    counted = certification.p_a_counted
+    """Share of all images that are correct with a lower bound of p_A of at least 0.9; None if not known.
+
+    A test of a few radii bounds p_A by the probabilities of these radii only.
+    """
+    counted = None if certification.guarantee.at_some_radii else certification.p_a_counted
     return None if counted is None else float(statistics.exceedance(counted, [SURE])[0])
 
 
