@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, tables, write_report
 from robustsmooth.report.build import TABLES
@@ -146,6 +147,21 @@ def test_broken_certificates_are_counted(runs):
         broken += bool(correct and radius >= image["l2"] and image["adversarial"] not in (image["label"], -1))
     assert rows[0]["broken"] == broken > 0
     assert rows[0]["probability"] < 1e-6
+
+
+def test_the_p_value_of_broken_certificates_uses_the_alpha_of_the_prediction(runs):
+    """An answer of a plurality vote may be wrong for any image, so it indicates no bug."""
+    before = tables_of(runs)["contradictions"].rows[0]
+    folder = runs / "0_gaussian" / "attack"
+    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config | {"prediction": {"alpha": None}}))
+    row = tables_of(runs)["contradictions"].rows[0]
+    assert (row["broken"], row["probability"]) == (before["broken"], 1.0)
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config | {"prediction": {"alpha": 0.1}}))
+    settings = json.loads((folder / "attack.settings.json").read_text())
+    (folder / "attack.settings.json").write_text(json.dumps(settings | {"alpha": 0.1}))
+    row = tables_of(runs)["contradictions"].rows[0]
+    assert before["probability"] < row["probability"] < 1
 
 
 def test_seeds_are_averaged_only_over_runs_that_differ_in_nothing_else(tmp_path):

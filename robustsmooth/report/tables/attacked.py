@@ -9,6 +9,7 @@ import numpy as np
 from robustsmooth import statistics
 from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
+from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, known_facts
@@ -161,7 +162,8 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     return Table(
         "contradictions", "Certified and empirical accuracy at the same radius", columns, rows,
         "An attack on the smoothed classifier can break a certificate only if that certificate or the "
-        "prediction is wrong, each with probability α; a tiny p-value indicates a bug.",
+        "prediction is wrong, each with its probability α; a tiny p-value indicates a bug. A plurality vote "
+        "(without α) has no such probability, so it cannot indicate one.",
     )  # fmt: skip
 
 
@@ -175,6 +177,12 @@ def _same_classifier(attacked: Run, certified: Run) -> bool:
     )
 
 
+def _prediction_alpha(run: Run) -> float:
+    """Probability that an attacked image's answer is not that of the exact classifier; 1 for a plurality."""
+    asked = mapping(run.config.get("prediction"))
+    return 1.0 if asked.get("alpha", "") is None else float(run.facts.get("alpha", 0.001))
+
+
 def _contradiction_row(attack: Attack, certification: Certification, epsilon: float) -> dict[str, Any] | None:
     images = attack.rows["idx"].to_numpy()
     _, at_attack, at = np.intersect1d(images, certification.indices, return_indices=True)
@@ -186,7 +194,7 @@ def _contradiction_row(attack: Attack, certification: Certification, epsilon: fl
         certification.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0)
     )
     broken = (adversarial != label) & (adversarial != ABSTAIN)
-    alpha = 2 * float(certification.run.facts.get("alpha", 0.001))
+    alpha = float(certification.run.facts.get("alpha", 0.001)) + _prediction_alpha(attack.run)
     found = statistics.contradiction(certified, broken, alpha)
     held = float((~attack.won)[at_attack].mean()) if len(table) else math.nan
     at_radius = certification.correct[at] & (certification.radius[at] >= epsilon)
