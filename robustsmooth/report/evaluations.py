@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from robustsmooth import statistics
-from robustsmooth.report.logs import Log, read_log
+from robustsmooth.report.logs import Log, once_each, read_log
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import ABSTAIN, Guarantee
 
@@ -271,10 +271,9 @@ def _logs(run: Run, problems: list[str]) -> Iterator[Log]:
         filled = [part for part in parts if not part.rows.empty]
         if len(filled) == 1:
             yield filled[0]
-        elif filled:  # the ranks of an unfinished evaluation
-            rows = pd.concat([part.rows for part in filled], ignore_index=True).sort_values(
-                "idx", kind="stable"
-            )
+        elif filled:  # the ranks of an evaluation that is not finished, or extended
+            every = pd.concat([part.rows for part in filled], ignore_index=True)
+            rows = once_each(every, filled[0].path, []).sort_values("idx", kind="stable")
             yield Log(filled[0].kind, filled[0].path, rows.reset_index(drop=True))
 
 

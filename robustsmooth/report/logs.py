@@ -117,7 +117,7 @@ def read_log(path: Path | str, kind: str | None = None) -> Log:
     problems: list[str] = []
     content = _without_torn_line(content, header, path, problems)
     rows = _believable(_parse(content, header, path, problems), found, path, problems)
-    return Log(found, path, _without_repetitions(rows, path, problems), tuple(problems))
+    return Log(found, path, once_each(rows, path, problems), tuple(problems))
 
 
 def _without_torn_line(content: bytes, header: list[str], path: Path, problems: list[str]) -> bytes:
@@ -238,14 +238,18 @@ def _times(column: pd.Series) -> np.ndarray:
         return np.array([seconds(str(text)) for text in column.to_numpy(object)])
 
 
-def _without_repetitions(rows: pd.DataFrame, path: Path, problems: list[str]) -> pd.DataFrame:
-    """Keep the first row of each image (and setting): a log that was appended to twice counts once."""
+def once_each(rows: pd.DataFrame, path: Path, problems: list[str]) -> pd.DataFrame:
+    """One row of each image (and setting): that with the most votes, the first of several with as many.
+
+    A log that was appended to twice counts once; one that is extended has a row with more votes.
+    """
     key = [
         column for column in ("idx", "epsilon", "num_noise", "sigma", "samples", "voting") if column in rows
     ]
     if key == ["idx"] and len(np.unique(rows["idx"].to_numpy())) == len(rows):
         return rows
-    repeated = rows.duplicated(key).to_numpy(dtype=bool)
+    ranked = rows.sort_values("votes", ascending=False, kind="stable") if "votes" in rows else rows
+    repeated = ranked.duplicated(key).reindex(rows.index).to_numpy(dtype=bool)
     if not np.any(repeated):
         return rows
     problems.append(f"{path}: {int(repeated.sum())} rows repeat an image and were left out")

@@ -171,13 +171,13 @@ def _guarded(folder: Path) -> Run:
 
 
 def _logs_of(folder: Path, files: Iterable[str]) -> dict[str, tuple[Path, ...]]:
-    """The logs among a folder's files: the merged one, otherwise the parts of an unfinished evaluation."""
+    """The logs among a folder's files: the merged one, and parts of one that is unfinished or extended."""
     logs: dict[str, tuple[Path, ...]] = {}
     names = sorted(files)
     for name in KINDS:
         parts = tuple(folder / file for file in names if re.fullmatch(rf"{name}\.rank\d+\.tsv", file))
         if f"{name}.tsv" in names:
-            parts = (folder / f"{name}.tsv",)
+            parts = (folder / f"{name}.tsv", *parts)
         if parts:
             logs[name] = tuple(part.absolute() for part in parts)
     return logs
@@ -190,7 +190,7 @@ def _read_folder(folder: Path) -> Run:
     facts, trained = facts_of(folder)
     for name, paths in logs.items():
         facts |= settings_facts(read_mapping(folder / f"{name}.settings.json", problems))
-        if ".rank" in paths[0].name:
+        if ".rank" in paths[-1].name:
             problems.append(f"{folder}: {name} is not finished; start its command again to finish it")
     facts = checked_numbers(facts, folder, problems)
     summary = read_mapping(folder / "summary.json", problems)

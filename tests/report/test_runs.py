@@ -150,6 +150,24 @@ def test_the_finished_rows_of_an_unfinished_evaluation_count(tmp_path):
     assert any("half written" in problem for problem in evaluations.problems)
 
 
+def test_the_rows_of_an_extension_that_is_not_finished_replace_shorter_ones(tmp_path):
+    """The settings already name the larger n: without these rows the report would say n of the wrong ones."""
+    trained = write_training(tmp_path / "a")
+    folder = write_certification(trained / "certify", trained, n=1000)
+    longer = write_certification(tmp_path / "longer", trained, n=5000)
+    (folder / "certify.settings.json").write_text((longer / "certify.settings.json").read_text())
+    lines = (longer / "certify.tsv").read_text().splitlines(keepends=True)
+    (folder / "certify.rank0.tsv").write_text("".join(lines[:21]))
+    evaluations = read_evaluations(label_runs(find_runs(str(trained))))
+    (certification,) = evaluations.certifications
+    radius = [float(line.split("\t")[3]) for line in lines[1:21]]
+    assert certification.images == 60
+    assert certification.radius[:20].tolist() == radius
+    assert certification.votes == (20 * 5000 + 40 * 1000) / 60
+    (problem,) = evaluations.problems
+    assert "certify is not finished" in problem
+
+
 def test_damaged_files_beside_the_logs_are_reported(runs):
     (runs / "0_gaussian" / "summary.json").write_text("{")
     (runs / "1_gaussian" / "metrics.csv").write_text("")
