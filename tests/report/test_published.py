@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, sweep, write_report
+from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.published import published_results
 
 from .conftest import CERTIFY, certify_rows, write_log
@@ -53,6 +54,16 @@ def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
     assert flagged == ["427 of 500, incomplete"] * 4
     assert not any(table.is_best(column, row) for column in table.columns for row in table.rows)
     assert 0.4765 in {row["acr"] for row in table.rows}
+
+
+def test_the_figure_flags_incomplete_logs_too(tmp_path):
+    evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, "imagenet"))))
+    (drawing,) = (
+        item for item in draw_figures(evaluations, published="imagenet") if item.name == "published"
+    )
+    labels = [str(line.get_label()) for line in drawing.figure().axes[0].get_lines()]
+    assert any(label.startswith("published: ") and "427 of 500" in label for label in labels), labels
+    assert any(label.startswith("published: ") and " of " not in label for label in labels), labels
 
 
 def test_only_our_runs_on_the_test_images_of_that_data_set_are_compared(tmp_path):
