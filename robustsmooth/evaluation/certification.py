@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from rich.console import RenderableType
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.context import network_of
@@ -106,6 +106,16 @@ class Certification(VotingCallback):
         if radii is not None and any(radius < 0 for radius in radii):
             raise ValueError(f"`radii` must not be negative, got {list(radii)}")
         self.radii = None if radii is None else [float(radius) for radius in radii]
+
+    def begin(self, trainer: pl.Trainer, network: nn.Module) -> dict[str, Any]:
+        """See `Evaluation.begin`; refuses fewer votes than the rows that are there may have."""
+        then, now = self.written_settings().get("procedure", {}).get("n"), getattr(self.procedure, "n", None)
+        if "n" in self.procedure.may_change and then is not None and now is not None and now < then:
+            raise ValueError(
+                f"`certificate.n` can only be raised: `{self.folder}` holds rows with up to {then} votes, "
+                f"got {now}; choose another folder with hydra.run.dir=... for fewer"
+            )
+        return super().begin(trainer, network)
 
     def opening(self, images: int, finished: int) -> Iterable[str]:
         """See `Evaluation.opening`; mentions a cheaper certificate where there is one."""

@@ -272,8 +272,11 @@ class RecordLog:
             )
 
     def _write_settings(self) -> None:
-        """Write the settings before the first row, on whichever rank comes first."""
-        if (self.finished and not self.begun) or self._written() == self.settings:
+        """Write the settings before the first row, on whichever rank comes first.
+
+        A log that a restart may extend gets the settings of its last start, such as the larger n.
+        """
+        if (self.finished and self._extension is None) or self._written() == self.settings:
             return
         own = self.folder / f"{self.name}.rank{self.rank}.settings.json"
         write_whole(own, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")

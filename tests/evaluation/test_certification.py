@@ -554,9 +554,10 @@ def test_an_extended_run_equals_the_run_with_more_votes(certify):
     assert rows_of(path) == rows_of(once) != first
     settings = json.loads((path.parent / "certify.settings.json").read_text())
     assert settings["procedure"]["n"] == 300
-    before = path.read_bytes()
-    certify("a", anytime(200))  # fewer votes: nothing to do, no row changes
-    assert path.read_bytes() == before
+    before = [file.read_bytes() for file in (path, path.parent / "summary.json")]
+    with pytest.raises(ValueError, match=r"can only be raised: .* rows with up to 300 votes, got 200"):
+        certify("a", anytime(200))  # the summary would call these radii those of n = 200
+    assert [file.read_bytes() for file in (path, path.parent / "summary.json")] == before
     with pytest.raises(ValueError, match=r"certificate\.alpha=0\.001 then, 0\.01 now"):
         certify("a", anytime(400, alpha=0.01))
 
@@ -579,6 +580,27 @@ def test_an_extension_that_is_killed_is_continued(certify, monkeypatch):
     assert rows_of(path) == rows_of(certify("b", anytime(300))[1])
     assert {row["votes"] for row in callback._log.rows()} == {"320"}
     assert not list(path.parent.glob("*.rank*"))
+
+
+def test_a_larger_n_is_written_though_no_finished_row_is_extended(certify, monkeypatch):
+    """The images that follow may take as many votes: the log must not say that they took the old n."""
+    append, written = RecordLog.append, []
+
+    def dies(log, row):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(row)
+        append(log, row)
+
+    decided = {"width": 10.0, "first_look": 50}
+    monkeypatch.setattr(RecordLog, "append", dies)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        certify("a", anytime(100, **decided))
+    monkeypatch.undo()
+    callback, path = certify("a", anytime(300, **decided))
+    settings = json.loads((path.parent / "certify.settings.json").read_text())
+    assert settings["procedure"]["n"] == callback.summary["n"] == 300
+    assert rows_of(path) == rows_of(certify("b", anytime(300, **decided))[1])
 
 
 def test_only_images_that_are_not_decided_are_extended(certify):

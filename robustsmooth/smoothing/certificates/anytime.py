@@ -30,7 +30,7 @@ class Anytime(Sequential):
     At equal n the radius is a few per cent smaller.
 
     Args:
-        n: The most votes for one image; may be raised later.
+        n: The most votes for one image; may be raised later, in a run's folder not lowered.
         radius: Stop when this radius is certified or excluded; None to ignore.
         width: Stop when the certified radius and the largest radius that is not excluded differ by at most
             this much; None to ignore.
