@@ -19,7 +19,7 @@ def beside_published(
 ) -> Drawing:
     """Certified accuracy of our runs as lines, of published ones as marks at their radii.
 
-    Published results are shown at our noise levels: those of our methods, and the best one.
+    Published results are shown at our noise levels: those of our methods, and the best complete one.
     """
     drawn, grey = by_acr(styles, certifications)
     ours = [item for line in drawn for item in line.members]
@@ -28,8 +28,8 @@ def beside_published(
     near = [
         result for result in published if result.facts["sigma"] in levels and "rerun" not in result.source
     ]
-    best = {max((p for p in near if p.facts["sigma"] == s), key=lambda p: p.acr).label for s in levels
-            if any(p.facts["sigma"] == s for p in near)}  # fmt: skip
+    best = {max((p for p in near if p.facts["sigma"] == s), key=lambda p: (p.complete, p.acr)).label
+            for s in levels if any(p.facts["sigma"] == s for p in near)}  # fmt: skip
     chosen = [paper for paper in near if paper.facts["method"] in methods or paper.label in best]
     chosen.sort(key=lambda paper: paper.label not in best)
     shown, more = chosen[: len(MARKERS)], chosen[len(MARKERS) :]
