@@ -187,8 +187,8 @@ def _contradiction_row(attack: Attack, certification: Certification, epsilon: fl
     images = attack.rows["idx"].to_numpy()
     _, at_attack, at = np.intersect1d(images, certification.indices, return_indices=True)
     table = attack.rows.iloc[at_attack]
-    if not np.array_equal(table["label"].to_numpy(), certification.labels[at]):
-        return None  # images of another data set or split
+    if not len(at) or not np.array_equal(table["label"].to_numpy(), certification.labels[at]):
+        return None  # no image in common, or images of another data set or split
     label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
     certified = certification.correct[at] & (
         certification.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0)
@@ -196,11 +196,11 @@ def _contradiction_row(attack: Attack, certification: Certification, epsilon: fl
     broken = (adversarial != label) & (adversarial != ABSTAIN)
     alpha = float(certification.run.facts.get("alpha", 0.001)) + _prediction_alpha(attack.run)
     found = statistics.contradiction(certified, broken, alpha)
-    held = float((~attack.won)[at_attack].mean()) if len(table) else math.nan
+    held = float((~attack.won)[at_attack].mean())
     at_radius = certification.correct[at] & (certification.radius[at] >= epsilon)
     return {
         "certified_by": certification.run.label, "run": attack.run.label, "epsilon": epsilon,
         "num_noise": attack.settings.get("num_noise"), "images": len(at),
-        "certified_accuracy": float(at_radius.mean()) if len(at) else math.nan, "accuracy": held,
+        "certified_accuracy": float(at_radius.mean()), "accuracy": held,
         "broken": found.broken, "probability": found.probability if found.broken else 1.0,
     }  # fmt: skip
