@@ -7,7 +7,7 @@ from typing import Any
 
 import robustsmooth
 from robustsmooth.report import tables
-from robustsmooth.report.comparable import by_guarantee, names_of, usual
+from robustsmooth.report.comparable import by_guarantee, doubled_seeds, names_of, usual
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
@@ -156,6 +156,7 @@ def write_report(
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
+    evaluations.problems += doubled_seeds(usual(evaluations.certifications))
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"

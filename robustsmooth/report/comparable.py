@@ -1,5 +1,6 @@
 """Which runs may be compared: those about the same images, and repetitions with other seeds."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -155,14 +156,34 @@ def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
     evaluation that is not finished, whose mean is one over other images. Our runs are compared by all their
     settings, foreign logs by their facts.
     """
-    groups: dict[tuple[Any, ...], list[Repeated]] = {}
-    for member in members:
-        groups.setdefault((_settings(member), _images(member)), []).append(member)
     apart = []
-    for group in groups.values():
+    for group in _alike(members):
         seeds = {str(_seed(one.run)) for one in group}
         apart += [group] if len(seeds) == len(group) else [[one] for one in group]
     return apart
+
+
+def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
+    """Messages about runs that are no repetitions because one of several seeds is there more than once."""
+    messages = []
+    for group in _alike(certifications):
+        counts = Counter(str(_seed(one.run)) for one in group)
+        doubled = [seed for seed, count in counts.items() if count > 1]
+        if doubled and len(counts) > 1:
+            family, labels = group[0].run.facts["family"], ", ".join(one.run.label for one in group)
+            messages.append(
+                f"no mean over the seeds of {family}: seed {', '.join(doubled)} is there more than once "
+                f"among {labels}; leave the others out"
+            )
+    return messages
+
+
+def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:
+    """Groups with equal settings, except for seeds, and the same images."""
+    groups: dict[tuple[Any, ...], list[Repeated]] = {}
+    for member in members:
+        groups.setdefault((_settings(member), _images(member)), []).append(member)
+    return list(groups.values())
 
 
 def _seed(run: Run) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report.comparable import doubled_seeds
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.tables.common import asked_radii
 
@@ -129,6 +130,16 @@ def test_several_certifications_of_one_network_are_no_seeds(tmp_path):
     assert "seeds" not in tables
     assert "seed_comparison" not in tables
     assert [row.get("seeds") for row in tables["overview"].rows] == [None] * 6
+
+
+def test_a_seed_that_is_there_twice_is_named(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 1)):
+        trained = write_training(tmp_path / name, seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+    certified = read(str(tmp_path)).certifications
+    (message,) = doubled_seeds(certified)
+    assert "no mean over the seeds of gaussian: seed 1 is there more than once" in message
+    assert doubled_seeds(certified[:2]) == doubled_seeds(certified[1:]) == []
 
 
 def test_a_seed_whose_certification_is_not_finished_is_left_out_of_the_mean(tmp_path):
