@@ -220,6 +220,21 @@ def test_a_test_of_one_radius_has_no_acr_and_no_curve(tmp_path):
     assert [item.name for item in draw_figures(read(str(tmp_path))) if "radius" in item.name] == []
 
 
+def test_the_best_of_the_overview_is_one_of_comparable_runs(tmp_path):
+    """Neither other votes nor another data set make a classifier the best."""
+    for name, data, n, strength in (
+        ("a", "digits", 1000, 1.0),
+        ("b", "digits", 1000, 0.6),
+        ("c", "digits", 5000, 2.0),
+        ("d", "mnist", 1000, 3.0),
+    ):
+        trained = write_training(tmp_path / name, name, data=data)
+        write_certification(trained / "certify", trained, n=n, strength=strength)
+    table = tables_of(str(tmp_path))["overview"]
+    acr = next(column for column in table.columns if column.key == "acr")
+    assert [row["classifier"].split()[0] for row in table.rows if table.is_best(acr, row)] == ["a"]
+
+
 def test_a_radius_that_was_not_tested_has_no_accuracy(tmp_path):
     """A test of r = 0.25 says nothing about 0.5: 0 % would be a result, and a wrong one."""
     asked = {"a": {"radius": 0.25}, "b": {"radius": 0.5}, "c": {"radii": [0.25, 0.75]}, "d": {"radii": None}}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import repetitions
+from robustsmooth.report.comparable import data_name, fair, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import attack_rows
@@ -190,6 +190,9 @@ def _merged(rows: Mapping[tuple[str, Any], Sequence[_Row]]) -> list[dict[str, An
         id(group[0]): [by_run[id(member)] for member in group]
         for group in repetitions(row.certification for row in every if row.certification is not None)
     }
+    for row in every:
+        if row.certification is not None:
+            row.cells["among"] = str(fair(row.certification, data_name(row.certification)))
     merged = []
     for row in every:
         if row.certification is None:
@@ -206,8 +209,9 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     first = rows[0].certification
     family = str(first.run.facts["family"]) if first is not None else rows[0].label
     label = rows[0].label.replace(str(first.run.facts["classifier"]), family) if first is not None else family
-    row: dict[str, Any] = {"classifier": label, "seeds": len(rows), "images": rows[0].cells.get("images")}
-    for key in (key for key in rows[0].cells if key != "images"):
+    same = {key: rows[0].cells.get(key) for key in ("images", "among")}
+    row: dict[str, Any] = {"classifier": label, "seeds": len(rows), **same}
+    for key in (key for key in rows[0].cells if key not in same):
         values = [item.cells.get(key) for item in rows]
         if all(isinstance(value, int | float) for value in values):
             row[key], row[f"{key}_std"] = statistics.mean_and_std(values)  # type: ignore[arg-type]
