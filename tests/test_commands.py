@@ -93,8 +93,17 @@ def test_help_shows_groups_choices_and_examples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert started("train", "--help") == 0
     text = capsys.readouterr().out
-    for word in ("method: ", "gaussian", "natural", "data: ", "Examples", "method=heat data=imagenet"):
+    for word in (
+        "method= ",
+        "gaussian",
+        "natural",
+        "data= ",
+        "digits/quickstart",
+        "Examples",
+        "method=heat data=",
+    ):
         assert word in text
+    assert "certificate" not in text, "only the groups that the command takes"
 
 
 def test_the_message_about_a_full_disk_says_that_work_is_kept():

@@ -1,9 +1,12 @@
 """Where the configs are, and the interpolations that they use."""
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
 import robustsmooth
@@ -20,12 +23,31 @@ def conf_dir() -> Path:
 
 def register_resolvers() -> None:
     """Register our interpolations: ``${fraction:8/255}``, ``${multiply:2,30}``..."""
+    OmegaConf.register_new_resolver("choices", _choices, replace=True)
     OmegaConf.register_new_resolver("epochs_within", _epochs_within, replace=True)
     OmegaConf.register_new_resolver("at_epoch", _at_epoch, replace=True)
     OmegaConf.register_new_resolver("reduced", _reduced, replace=True)
     OmegaConf.register_new_resolver("slurm", slurm, replace=True)
     OmegaConf.register_new_resolver("fraction", read_fraction, replace=True)
     OmegaConf.register_new_resolver("multiply", _multiply, replace=True)
+
+
+def _choices(*groups: str) -> str:
+    """``${choices:method,data}`` in a command's help: these groups and their choices, the user's own too."""
+    if not GlobalHydra.instance().is_initialized():
+        return ""
+    options = GlobalHydra.instance().config_loader().get_group_options
+    lines = ["Groups and their choices"]
+    for named in groups:
+        group = named.partition("@")[0]
+        choices = options(group) or [
+            f"{folder}/{choice}"
+            for folder in options(group, ObjectType.GROUP)
+            for choice in options(f"{group}/{folder}")
+        ]
+        text = f"  {named + '=':<17} {', '.join(choices)}"
+        lines.append(textwrap.fill(text, 110, subsequent_indent=" " * 20, break_on_hyphens=False))
+    return "\n".join(lines)
 
 
 def _multiply(*factors: Any) -> Any:
