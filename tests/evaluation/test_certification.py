@@ -582,27 +582,6 @@ def test_an_extension_that_is_killed_is_continued(certify, monkeypatch):
     assert not list(path.parent.glob("*.rank*"))
 
 
-def test_a_larger_n_is_written_though_no_finished_row_is_extended(certify, monkeypatch):
-    """The images that follow may take as many votes: the log must not say that they took the old n."""
-    append, written = RecordLog.append, []
-
-    def dies(log, row):
-        if len(written) == 4:
-            raise KeyboardInterrupt
-        written.append(row)
-        append(log, row)
-
-    decided = {"width": 10.0, "first_look": 50}
-    monkeypatch.setattr(RecordLog, "append", dies)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        certify("a", anytime(100, **decided))
-    monkeypatch.undo()
-    callback, path = certify("a", anytime(300, **decided))
-    settings = json.loads((path.parent / "certify.settings.json").read_text())
-    assert settings["procedure"]["n"] == callback.summary["n"] == 300
-    assert rows_of(path) == rows_of(certify("b", anytime(300, **decided))[1])
-
-
 def test_only_images_that_are_not_decided_are_extended(certify):
     certify("a", anytime(100))
     _, path = certify("a", anytime(3000, radius=0.05, first_look=50))

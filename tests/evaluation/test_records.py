@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robustsmooth.evaluation.records import RecordLog
+from robustsmooth.evaluation.records import Extension, RecordLog
 
 COLUMNS = ["idx", "value"]
 
@@ -253,3 +253,21 @@ def test_a_folder_without_write_permission_is_an_error(open_log, tmp_path):
         tmp_path.chmod(0o500)
         with pytest.raises(PermissionError):
             open_log(tmp_path).append({"idx": 1, "value": 1})
+
+
+def test_a_larger_n_is_written_though_no_finished_row_is_extended(tmp_path):
+    """The images that follow may take as many votes: the log must not say that they took the old n."""
+    for index, n in ((0, 100), (1, 300)):
+        log = RecordLog(
+            tmp_path,
+            "certify",
+            ["idx", "votes"],
+            ["idx"],
+            {"procedure": {"n": n}},
+            may_change=["procedure.n"],
+            extension=Extension("votes", lambda row: False),
+        )
+        log.append({"idx": index, "votes": n})
+        log.close()
+        assert RecordLog.written_settings(tmp_path, "certify")["procedure"]["n"] == n
+    assert len(log.finished) == 2
