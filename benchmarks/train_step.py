@@ -85,7 +85,8 @@ def _cpni(cfg: DictConfig) -> Passes:
     attacks = cfg.attack.steps * (cfg.attack.num_noise or 1)
     if cfg.method.mixture == "either":
         return Passes(images=(cfg.method.adversarial_weight,) * attacks)
-    return Passes(images=(1,) * attacks, weights=(1, 1))
+    labels = (1,) if cfg.method.labels == "predicted" else ()
+    return Passes(forward=labels, images=(1,) * attacks, weights=(1, 1))
 
 
 METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] = {
@@ -127,7 +128,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str, Callable[[DictConfig], Passes]]] 
         "4 kappa + 4",
         lambda cfg: Passes(forward=(1,), weights=(1, cfg.loss.num_probes), probes=cfg.loss.num_probes),
     ),
-    "pni": (("method=pni",), "2T + 6", _cpni),
+    "pni": (("method=pni",), "2T + 7", _cpni),
     "cpni": (("method=cpni",), "2T + 6", _cpni),
     "cpni, gauss": (("method=cpni_gauss",), "2Tq + 3", _cpni),
     "cpni, epgd": (("method=cpni_epgd",), "2Tm + 6", _cpni),
