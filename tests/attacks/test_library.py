@@ -88,7 +88,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(ValueError, match=r"CarliniWagner needs foolbox.*pip install robustsmooth\[attacks\]"):
+    with pytest.raises(ValueError, match=r"CarliniWagner needs foolbox.*'robustsmooth\[attacks\]'"):
         _import("foolbox", CarliniWagner())
 
 
