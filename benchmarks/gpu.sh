@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU: the tests that need one, votes per second and the cost of a training step beside
-# the bare forward pass, and the comparison of the methods on real CIFAR-10 images (experiment=results/cifar10_gpu). It
+# the bare forward pass, and the comparison of the methods on real CIFAR-10 images (experiment=cifar10/gpu). It
 # writes after every step, so that a time limit loses nothing that was finished; started again with the same OUT, it continues.
 #
 #   benchmarks/gpu.sh OUT CIFAR10_FOLDER [MINUTES]
@@ -59,7 +59,7 @@ while sleep 60; do pack; done & # a limit that strikes within the sweep finds it
 packing=$!
 trap 'kill $packing 2>/dev/null; pack' EXIT
 [[ $device == cpu ]] || sweep+=(forward_rate="${forward_rate:-20000}")
-step sweep "$python" -m robustsmooth.train -m experiment=results/cifar10_gpu "${sweep[@]}" \
+step sweep "$python" -m robustsmooth.train -m experiment=cifar10/gpu "${sweep[@]}" \
     hydra.sweep.dir="$out/sweep"
 cat "$out/logs/steps.txt"
 exit $((failed > 0))

@@ -67,7 +67,7 @@ def test_bad_input_is_one_sentence(call, tmp_path, words, status, fragments):
 
 
 def test_a_key_that_only_some_methods_of_a_sweep_have_is_explained(call):
-    words = ["-m", "experiment=results/cifar10_cpu", "method=macer,sodm", "method.mapping_copies=8"]
+    words = ["-m", "experiment=cifar10/equal_steps", "method=macer,sodm", "method.mapping_copies=8"]
     assert "write ++method.mapping_copies=..." in only_sentence(call("train", *words, status=2))
 
 

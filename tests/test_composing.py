@@ -16,7 +16,7 @@ from tests import composing
     "words",
     [
         ("certify", "certificate=topk"),
-        ("train", "experiment=results/cifar10_cpu", "scale=short", "method=macer"),  # interpolated defaults
+        ("train", "experiment=cifar10/equal_steps", "scale=short", "method=macer"),  # interpolated defaults
     ],
 )
 def test_it_is_the_same_config(words):

@@ -165,7 +165,7 @@ def test_every_choice_of_evaluation_binds(command, group):
         ("measure", "seed=0", "measure"),
         ("illustrate", "seed=0", "illustration"),
         ("train", "seed=0", "experiment/digits"),
-        ("train", "seed=0", "experiment/results"),
+        ("train", "seed=0", "experiment/cifar10"),
     ],
 )
 def test_every_nested_choice_binds(command, context, group):

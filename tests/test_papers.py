@@ -32,7 +32,7 @@ from tests.test_conf import binds, nodes
 
 STATED = experiments()
 FOLDER = conf_dir() / "experiment"
-OURS = ("digits", "results")
+OURS = ("digits", "cifar10")
 """Folders of experiments that reproduce no paper."""
 FILES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
 
@@ -81,7 +81,7 @@ def test_noise_on_weights_and_on_outputs_can_be_built():
 
 def test_the_scales_are_found():
     found = list(scales())
-    assert {("digits/all_methods", "full"), ("results/cifar10_cpu", "short")} <= set(found)
+    assert {("digits/all_methods", "full"), ("cifar10/equal_steps", "short")} <= set(found)
     assert {("salman2019/table2", "cpu"), ("salman2019/table2", "full")} <= set(found)
     assert {name for name, scale in found if scale == "smoke"} == set(FILES)
 

@@ -19,7 +19,7 @@ RECIPES = sorted(
 @pytest.mark.parametrize("name", OF_METHODS)
 def test_every_file_of_a_method_is_picked_up_and_binds(name):
     scale, _, method = name.partition("-")
-    experiment = "results/cifar10_gpu" if scale == "gpu" else "results/cifar10_cpu"
+    experiment = "cifar10/gpu" if scale == "gpu" else "cifar10/equal_steps"
     cfg = composed("train", f"experiment={experiment}", f"scale={scale}", f"method={method}")
     assert cfg.hydra.runtime.choices["scale/method"] == name
     for path, node in nodes(OmegaConf.masked_copy(cfg, ["method", "loss", "attack", "model", "callbacks"])):
@@ -55,14 +55,20 @@ def test_a_shorter_schedule_keeps_its_proportions(method):
     ],
 )
 def test_a_scale_reduces_what_its_recipes_say(method, at_cpu):
-    cfg = composed("train", "experiment=results/cifar10_cpu", "scale=cpu", f"method={method}")
+    cfg = composed("train", "experiment=cifar10/equal_steps", "scale=cpu", f"method={method}")
     assert {key: OmegaConf.select(cfg, key) for key in at_cpu} == at_cpu
 
 
-def test_equal_passes_are_equal():
+@pytest.mark.parametrize(
+    ("name", "sigma"), [("cifar10/equal_passes", 0.25), ("cifar10/equal_passes_050", 0.5)]
+)
+def test_equal_passes_are_equal(name, sigma):
     """Steps times the passes of a step's algorithm, as benchmarks/train_step.py counts them."""
-    for row, (overrides,) in jobs("results/cifar10_equal_passes", "short").items():
-        cfg = job_config("results/cifar10_equal_passes", "short", overrides)
+    for row, (overrides,) in jobs(name, "short").items():
+        cfg = job_config(name, "short", overrides)
+        if row not in ("natural", "adversarial"):
+            assert cfg.method.sigma == sigma
+        assert f"smoothing.sigma={sigma} " in cfg.evaluate.certify
         part = cfg.trainer.limit_train_batches * cfg.data.batch_size
         images = 49_000 if row == "natural" else part
         counted = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}.get(row, row)

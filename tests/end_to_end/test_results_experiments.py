@@ -11,7 +11,7 @@ from robustsmooth.commands import conf_dir
 from robustsmooth.instantiation import instantiate
 from tests import composing
 
-SWEEPS = {"results/cifar10_cpu": "short", "results/cifar10_gpu": "gpu"}
+SWEEPS = {"cifar10/equal_steps": "short", "cifar10/gpu": "gpu"}
 
 
 @functools.cache
@@ -67,8 +67,8 @@ def test_schedules_fit_and_noise_is_that_of_the_comparison(name):
 
 
 def test_short_trains_every_method_but_the_natural_one_in_the_same_number_of_steps():
-    for method in methods("results/cifar10_cpu", "short"):
-        cfg = composed("results/cifar10_cpu", "short", f"method={method}")
+    for method in methods("cifar10/equal_steps", "short"):
+        cfg = composed("cifar10/equal_steps", "short", f"method={method}")
         steps = {"natural": 1.0, "cpni_gauss": 64, "cpni_epgd": 64}.get(method, 256)
         assert cfg.trainer.limit_train_batches == steps
         assert cfg.schedule.total_iters == {"natural": 1915}.get(method, steps)
@@ -93,15 +93,15 @@ def test_it_runs_to_its_report(name, run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words", "tables"),
     [
-        ("cifar10_search", ["method=macer", "loss.robust_weight=1,4"], ["training"]),
-        ("cifar10_search_linf", ["method=pni", "method.optimizer.lr=0.01,0.05"], ["training", "attacks"]),
+        ("search", ["method=macer", "loss.robust_weight=1,4"], ["training"]),
+        ("search_linf", ["method=pni", "method.optimizer.lr=0.01,0.05"], ["training", "attacks"]),
     ],
 )
 def test_the_search_runs_to_its_report(name, words, tables, run, tmp_path):
     run("train", "method=natural", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/natural", timeout=120)
-    words = [f"experiment=results/{name}", "scale=smoke", *words, f"start.natural={tmp_path}/natural"]
+    words = [f"experiment=cifar10/{name}", "scale=smoke", *words, f"start.natural={tmp_path}/natural"]
     run("train", *words, cwd=tmp_path, timeout=280)
-    report = tmp_path / "multirun" / "results" / f"{name}-smoke" / "report"
+    report = tmp_path / "multirun" / "cifar10" / f"{name}-smoke" / "report"
     assert {path.stem for path in (report / "tables").glob("*.md")} >= set(tables)
 
 
