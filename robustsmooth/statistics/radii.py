@@ -8,7 +8,7 @@ _STEP = 0.25  # between the radii of a table, as in most papers
 
 
 def linf_radius(l2_radius: float, dimension: int) -> float:
-    """An l_inf radius from an l2 radius: the l_inf ball of radius r is in the l2 ball of radius r sqrt(d).
+    """An linf radius from an l2 radius: the linf ball of radius r is in the l2 ball of radius r sqrt(d).
 
     Salman et al. 2019, Table 3, uses it at 2/255.
 
@@ -26,7 +26,7 @@ def linf_radius(l2_radius: float, dimension: int) -> float:
 
 
 def l2_radius(linf_radius: float, dimension: int) -> float:
-    """The l2 radius that implies an l_inf radius, the inverse of `linf_radius`.
+    """The l2 radius that implies an linf radius, the inverse of `linf_radius`.
 
     Examples:
         >>> round(l2_radius(2 / 255, 3 * 32 * 32), 3)

@@ -31,7 +31,7 @@ DIMENSIONS = {
     "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "cifar100": 3072,
     "imagenet": 150528, "mini_imagenet50": 150528,
 }  # fmt: skip
-"""Number of pixel values of an image (ImageNet's at 224 x 224), for l_inf by conversion."""
+"""Number of pixel values of an image (ImageNet's at 224 x 224), for linf by conversion."""
 
 
 def _name(name: str, guarantee: Guarantee) -> str:
@@ -261,7 +261,7 @@ def _reachable(certification: Certification) -> float:
 
 
 def linf_table(certifications: Sequence[Certification], budgets: Sequence[int] = (1, 2)) -> Table:
-    """Certified l_inf accuracy by conversion from l2 (SmoothAdv Table 3), if the images' size is known."""
+    """Certified linf accuracy by conversion from l2 (SmoothAdv Table 3), if the images' size is known."""
 
     def dimension(certification: Certification) -> Any:
         return certification.run.facts.get(
