@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from robustsmooth.evaluation.base import Evaluation
     from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
     from robustsmooth.evaluation.context import data_settings, fingerprint
-    from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
+    from robustsmooth.evaluation.metrics import (
+        AbstentionRate,
+        AverageCertifiedRadius,
+        CertifiedAccuracy,
+        SureShare,
+    )
     from robustsmooth.evaluation.module import EvaluationModule
     from robustsmooth.evaluation.prediction import Prediction
     from robustsmooth.evaluation.records import RecordLog
@@ -39,6 +44,7 @@ __all__ = [
     "RecordLog",
     "SinglePass",
     "SmoothedVote",
+    "SureShare",
     "Target",
     "ValidationCertification",
     "VotingCallback",

@@ -1,5 +1,6 @@
 """Certification inside ``trainer.test``, and of a few images during training."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.context import network_of
-from robustsmooth.evaluation.metrics import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
+from robustsmooth.evaluation.metrics import (
+    AbstentionRate,
+    AverageCertifiedRadius,
+    CertifiedAccuracy,
+    SureShare,
+)
 from robustsmooth.evaluation.records import Extension
 from robustsmooth.evaluation.voting import VotingCallback, counts_as_text, counts_from_text
 from robustsmooth.kinds import CERTIFY, LogKind
@@ -34,6 +40,7 @@ from robustsmooth.smoothing import (
     typical_votes,
 )
 from robustsmooth.statistics import (
+    SURE,
     Guarantee,
     abstention_rate,
     acr,
@@ -41,8 +48,12 @@ from robustsmooth.statistics import (
     interval,
     is_correct,
     short,
+    sure_share,
     table_radii,
 )
+
+SURE_KEY = f"p_a@{short(SURE)}"
+"""Logged with every ACR, which alone says little."""
 
 _MANY_VOTES = 5000  # below, the cheaper certificate saves little
 
@@ -64,6 +75,7 @@ class Certification(VotingCallback):
 
     The table starts with the columns of Cohen et al.'s log, ``idx label predict radius correct time``.
     ``time`` is the image's share of the seconds that the votes took. Logged: ``test/acr``,
+    ``test/p_a@0.90`` (the share of images that are correct with a lower bound of p_A of at least 0.9),
     ``test/certified_acc@r`` for each radius, ``test/abstention``, ``test/largest_radius`` (what the setting
     can certify at most), and ``test/votes_per_image`` and ``test/seconds_per_image``.
 
@@ -200,6 +212,8 @@ class Certification(VotingCallback):
         metrics["test/largest_radius"] = largest
         if self.procedure.only_radii(self.noise) is None:  # the mean over a grid of radii is not the ACR
             metrics["test/acr"] = acr(correct, radius)
+            sure = sure_share(correct, [float(row["p_a_lower"]) for row in rows])
+            metrics |= {} if math.isnan(sure) else {f"test/{SURE_KEY}": sure}
         lows, highs = interval(counts, len(rows))
         curve = [
             {"radius": r, "accuracy": share, "low": float(low), "high": float(high)}
@@ -236,6 +250,8 @@ class Certification(VotingCallback):
         outcome = (
             [f"average certified radius (ACR) {metrics['test/acr']:.4f}"] if "test/acr" in metrics else []
         )
+        if f"test/{SURE_KEY}" in metrics:
+            outcome += [f"correct with p_A of at least {SURE:g} {metrics[f'test/{SURE_KEY}']:.1%}"]
         outcome += [f"abstention {metrics['test/abstention']:.1%}"]
         if "test/top1" in metrics:
             outcome += [f"clean accuracy of the base network {metrics['test/top1']:.1%}"]
@@ -246,10 +262,10 @@ class Certification(VotingCallback):
 class ValidationCertification(Callback):
     """Certifies some validation images while a network trains.
 
-    Logs ``val/acr``, ``val/certified_acc@r`` and ``val/abstention``, so that checkpoints can be chosen
-    by them (``monitor=val/acr``). Its noise is addressed separately from that of any test, so choosing a
-    checkpoint by it does not use the test's noise. Between two certifications the last values are logged
-    again.
+    Logs ``val/acr``, ``val/p_a@0.90``, ``val/certified_acc@r`` and ``val/abstention``, so that checkpoints
+    can be chosen by them (``monitor=val/acr``). Its noise is addressed separately from that of any test, so
+    choosing a checkpoint by it does not use the test's noise. Between two certifications the last values are
+    logged again.
 
     Args:
         certificate: What is asked of each image; few votes are enough, such as ``Cohen(n0=20, n=500)``.
@@ -341,18 +357,20 @@ class ValidationCertification(Callback):
         prediction = torch.tensor([finished.record.prediction for finished in done], dtype=torch.int64)
         radius = torch.tensor([finished.record.radius for finished in done], dtype=torch.float64)
         label = torch.tensor([finished.label for finished in done], dtype=torch.int64)
+        bound = torch.tensor([finished.record.p_a_lower for finished in done], dtype=torch.float64)
         accuracy, acr = CertifiedAccuracy(self._radii), AverageCertifiedRadius()
-        abstention = AbstentionRate()
-        for metric in (accuracy, acr, abstention):
+        abstention, sure = AbstentionRate(), SureShare()
+        for metric in (accuracy, acr, abstention, sure):
             metric.to(pl_module.device)
         accuracy.update(prediction, radius, label)
         acr.update(prediction, radius, label)
         abstention.update(prediction)
+        sure.update(prediction, bound, label)
         shares = accuracy.compute().reshape(-1)
         values = {
             f"val/certified_acc@{short(r)}": share for r, share in zip(self._radii, shares, strict=True)
         }
         values["val/abstention"] = abstention.compute()
         if self.certificate.only_radii(self.noise) is None:
-            values["val/acr"] = acr.compute()
+            values["val/acr"], values[f"val/{SURE_KEY}"] = acr.compute(), sure.compute()
         return {key: value.float() for key, value in values.items()}

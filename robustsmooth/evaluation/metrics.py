@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 
-from robustsmooth.statistics import abstention_rate, acr, certified_accuracy, is_correct
+from robustsmooth.statistics import abstention_rate, acr, certified_accuracy, is_correct, sure_share
 
 
 def _host(values: Tensor) -> np.ndarray:
@@ -71,6 +71,22 @@ class AverageCertifiedRadius(_Mean):
     def update(self, prediction: Tensor, radius: Tensor, label: Tensor) -> None:
         """Add images, ``(N,)`` each."""
         self._add(acr(is_correct(_host(prediction), _host(label)), _host(radius)), len(prediction))
+
+
+class SureShare(_Mean):
+    """Share of images that are correct with p_A of at least 0.9; see `robustsmooth.statistics.sure_share`.
+
+    Args:
+        **kwargs: See `torchmetrics.Metric`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(1, **kwargs)
+
+    def update(self, prediction: Tensor, p_a_lower: Tensor, label: Tensor) -> None:
+        """Add images, ``(N,)`` each."""
+        correct = is_correct(_host(prediction), _host(label))
+        self._add(sure_share(correct, _host(p_a_lower)), len(prediction))
 
 
 class AbstentionRate(_Mean):

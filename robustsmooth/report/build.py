@@ -60,6 +60,12 @@ def build_tables(
     if baseline is not None:
         evaluations.problems += tables.without_baseline(certified, baseline)
     chosen = list(radii) if radii is not None else tables.default_radii(usual(certified) or certified)
+    restated = tables.restated_table(certified, chosen, restate)
+    if restate is not None and not restated.rows:
+        evaluations.problems.append(
+            f"nothing is restated at {restate} votes: no run is known to have that many votes per image, "
+            "their counts, sigma and alpha"
+        )
     built = [tables.overview_table(evaluations, _few(chosen))]
     for members in by_guarantee(certified).values():
         at = chosen if radii is not None else tables.default_radii(members)
@@ -78,7 +84,7 @@ def build_tables(
         tables.comparison_table(certified, chosen, baseline),
         tables.seed_table(certified, chosen),
         tables.seed_comparison_table(certified, chosen, baseline),
-        tables.restated_table(certified, chosen, restate),
+        restated,
         tables.linf_table(certified),
         tables.prediction_table(evaluations.measurements, level, method),
         tables.agreement_table(evaluations.measurements, level, method),
@@ -157,6 +163,7 @@ def write_report(
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += doubled_seeds(usual(evaluations.certifications))
+    evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"

@@ -104,14 +104,8 @@ class Fair(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the rows of a table; only values of equal ``among`` are compared there."""
-        return {
-            "data_set": self.data,
-            "n": self.n,
-            "alpha": self.alpha,
-            "procedure": self.procedure,
-            "among": str(self),
-        }
+        """For the rows of a table."""
+        return {"data_set": self.data, "n": self.n, "alpha": self.alpha, "procedure": self.procedure}
 
 
 def fair(certification: Certification, data: str) -> Fair:
@@ -130,6 +124,22 @@ def fair_groups(certifications: Iterable[Certification]) -> dict[Fair, list[Cert
         for member in members:
             groups.setdefault(fair(member, data), []).append(member)
     return groups
+
+
+def on_the_same_images(members: Iterable[Certification]) -> list[list[Certification]]:
+    """Groups of exactly the same images: the best of a few images is not the best of all.
+
+    The first group has the most members; of equal ones, the most images.
+    """
+    groups: dict[str, list[Certification]] = {}
+    for member in members:
+        groups.setdefault(member.image_set, []).append(member)
+    return sorted(groups.values(), key=lambda group: (-len(group), -group[0].images))
+
+
+def among(certification: Certification, group: Fair) -> str:
+    """A table marks the best of the rows with the same text: of one group, on the same images."""
+    return f"{group} {certification.image_set}"
 
 
 def by_guarantee(certifications: Iterable[Certification]) -> dict[Guarantee, list[Certification]]:

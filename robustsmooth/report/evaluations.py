@@ -1,8 +1,10 @@
 """The data of runs that a report needs, read one log at a time, so that many logs fit into memory."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +56,18 @@ class Certification:
     def images(self) -> int:
         """How many images were certified."""
         return len(self.indices)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all images are there: no rank's part of the log is left."""
+        return not any(".rank" in path.name for path in self.run.logs.get("certify", ()))
+
+    @cached_property
+    def image_set(self) -> str:
+        """Equal for certifications of the same images, with the same labels."""
+        order = np.argsort(self.indices, kind="stable")
+        content = np.stack([self.indices[order], self.labels[order]]).tobytes()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     @property
     def acr(self) -> float:

@@ -21,7 +21,7 @@ FEW = 30
 
 
 def as_latex(table: Table) -> str:
-    """A LaTeX table, without intervals."""
+    """A LaTeX table, with the intervals of differences only."""
     panels = _panels(table)
     floating = sum(len(table.rows) + _lines(panel) + 2 for panel in panels) <= FEW + 6
     caption = rf"\caption{{{_escaped(f'{table.title}. {table.note}'.strip())}}}\label{{tab:{_label(table)}}}"
@@ -42,15 +42,21 @@ def _panels(table: Table) -> list[list[Column]]:
     if not used:
         return []
     first, panels = used[0], [[used[0]]]
+    units: list[list[Column]] = []
     for column in used[1:]:
-        if _width(table, [*panels[-1], column]) > TEXT_WIDTH and len(panels[-1]) > 1:
+        if units and column.beside == units[-1][-1].key:
+            units[-1].append(column)
+        else:
+            units.append([column])
+    for unit in units:
+        if _width(table, [*panels[-1], *unit]) > TEXT_WIDTH and len(panels[-1]) > 1:
             panels.append([first])
-        panels[-1].append(column)
+        panels[-1] += unit
     return panels
 
 
 def _characters(table: Table, column: Column) -> int:
-    cells = max((len(column.text(row)) for row in table.rows), default=0)
+    cells = max((len(column.line(row)) for row in table.rows), default=0)
     heading = max(map(len, column.title.split()), default=0)
     return min(max(cells, heading), WIDEST) if column.style == "text" else max(cells, heading)
 
@@ -72,7 +78,7 @@ def _format(table: Table, columns: Sequence[Column]) -> str:
     """Column types; texts that are folded are as wide as they may be."""
     types = []
     for column in columns:
-        long = column.style == "text" and max(len(column.text(row)) for row in table.rows) > WIDEST
+        long = column.style == "text" and max(len(column.line(row)) for row in table.rows) > WIDEST
         folded = rf">{{\raggedright\arraybackslash}}p{{{CHARACTER * WIDEST:.0f}pt}}"
         types.append(folded if long else "l" if column.style == "text" else "r")
     return "".join(types)
@@ -118,7 +124,7 @@ def _folded(title: str, width: int) -> list[str]:
 def _body(table: Table, columns: Sequence[Column]) -> list[str]:
     lines = []
     for row in table.rows:
-        texts = [(_escaped(column.text(row)), table.is_best(column, row)) for column in columns]
+        texts = [(_escaped(column.line(row)), table.is_best(column, row)) for column in columns]
         lines.append(" & ".join(rf"\textbf{{{text}}}" if best else text for text, best in texts) + r" \\")
     return lines
 

@@ -20,6 +20,7 @@ from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import pictures_of
 from robustsmooth.report.runs import Run, find_runs
 from robustsmooth.report.tables import attack_rows
+from robustsmooth.report.tables.common import sure_share
 
 STEP = "trainer/global_step"
 """The x axis of training metrics, as Lightning's logger names it."""
@@ -114,6 +115,8 @@ def _add_certification(content: Content, certification: Certification, name: str
     content.curves[f"{prefix}/accuracy"] = Curve(f"{kind}/radius", grid, certification.accuracy(grid))
     if not certification.guarantee.at_some_radii:
         content.numbers[f"{prefix}/acr"] = certification.acr
+        if (sure := sure_share(certification)) is not None:
+            content.numbers[f"{prefix}/p_a@{statistics.short(statistics.SURE)}"] = sure
     content.numbers[f"{prefix}/abstention"] = certification.abstained / certification.images
     radii = [point["radius"] for point in certification.run.summary.get("certified_accuracy", ())] or _RADII
     for radius, share in zip(radii, certification.accuracy(radii), strict=True):

@@ -37,6 +37,8 @@ class Column:
         spread: Key of the standard deviation over seeds, if there is one.
         only_files: Whether it is only in the files for programs.
         if_several: Whether it is left out if all rows have the same value.
+        with_interval: Whether the interval is printed wherever the value is: that of a difference.
+        beside: Key of a column that is never shown without this one, even if no value of this one is known.
     """
 
     key: str
@@ -50,6 +52,8 @@ class Column:
     spread: str | None = None
     only_files: bool = False
     if_several: bool = False
+    with_interval: bool = False
+    beside: str = ""
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
         """The value as it is printed, without its interval; a dash if there is none."""
@@ -78,7 +82,13 @@ class Column:
         """The confidence interval as it is printed; empty if there is none."""
         if self.low is None or self.high is None or pd.isna(row.get(self.low, math.nan)):
             return ""
-        return f"{self.text(row, self.low)}–{self.text(row, self.high)}"
+        low, high = self.text(row, self.low), self.text(row, self.high)
+        return f"{low} to {high}" if low[:1] in "+-" or high[:1] in "+-" else f"{low}–{high}"
+
+    def line(self, row: Mapping[str, Any]) -> str:
+        """The value, with its interval if it must not be without: for a terminal and for LaTeX."""
+        interval = self.interval(row) if self.with_interval else ""
+        return f"{self.text(row)} ({interval})" if interval else self.text(row)
 
 
 @dataclass(frozen=True)
@@ -120,12 +130,13 @@ class Table:
 
     @property
     def _known(self) -> list[Column]:
-        return [
-            column
+        known = {
+            column.key
             for column in self.columns
             if any(column.text(row) != "–" for row in self.rows)
             and not (column.if_several and len({row.get(column.key) for row in self.rows}) == 1)
-        ]
+        }
+        return [column for column in self.columns if column.key in known or column.beside in known]
 
     def is_best(self, column: Column, row: Mapping[str, Any]) -> bool:
         """Whether this is the column's best value, as printed."""

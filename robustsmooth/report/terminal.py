@@ -9,7 +9,7 @@ MOST_ROWS = 20
 MOST_PROBLEMS = 10
 NARROWEST = 24
 """The width to which the first column may be folded, so that numbers are not."""
-LAST = ("seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "sure", "top1")
+LAST = ("seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "top1")
 """Columns that are left out first if there is no space, in this order."""
 
 
@@ -46,13 +46,15 @@ def columns_that_fit(table: Table, width: int) -> list[Column]:
     drop = [column for key in LAST for column in used[1:] if column.key == key]
     drop += [column for column in reversed(used[1:]) if column not in drop]
     while drop and sum(needed[column.key] + 3 for column in used) + 1 > width:
-        used.remove(drop.pop(0))
+        out = drop.pop(0)
+        used = [column for column in used if out.key not in (column.key, column.beside)]
+        used = [column for column in used if column.key != out.beside]
     return used
 
 
 def _width(column: Column, rows: Sequence[Mapping[str, Any]]) -> int:
     words = [*column.title.split(), *KIND_TITLES[column.kind].split()]
-    return max(map(len, [*words, *(column.text(row) for row in rows)]))
+    return max(map(len, [*words, *(column.line(row) for row in rows)]))
 
 
 def _rich(table: Table, used: Sequence[Column]) -> Any:
@@ -70,6 +72,6 @@ def _rich(table: Table, used: Sequence[Column]) -> Any:
                          min_width=_width(column, table.rows[:MOST_ROWS]) if number else None)  # fmt: skip
     for row in table.rows[:MOST_ROWS]:
         drawn.add_row(
-            *(Text(column.text(row), "bold" if table.is_best(column, row) else "") for column in used)
+            *(Text(column.line(row), "bold" if table.is_best(column, row) else "") for column in used)
         )
     return drawn

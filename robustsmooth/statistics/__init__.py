@@ -16,6 +16,7 @@ from robustsmooth.statistics.guarantees import Guarantee
 from robustsmooth.statistics.images import (
     ABSTAIN,
     METHOD_TITLES,
+    SURE,
     Contradiction,
     Distances,
     Method,
@@ -36,6 +37,7 @@ from robustsmooth.statistics.images import (
     mcnemar,
     paired_acr,
     radius_statistics,
+    sure_share,
 )
 from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius, short, table_radii
 from robustsmooth.statistics.restating import Restated, restate, successes_of
@@ -53,6 +55,7 @@ from robustsmooth.statistics.sequential import (
 __all__ = [
     "ABSTAIN",
     "METHOD_TITLES",
+    "SURE",
     "Contradiction",
     "Difference",
     "Distances",
@@ -96,6 +99,7 @@ __all__ = [
     "sequential_plan",
     "short",
     "successes_of",
+    "sure_share",
     "table_plan",
     "table_radii",
     "upper_boundaries",

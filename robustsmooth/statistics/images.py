@@ -123,6 +123,32 @@ def acr(correct: ArrayLike, radius: ArrayLike) -> float:
     return _mean(_counted(correct, radius))
 
 
+SURE = 0.9
+"""A lower bound of p_A at which a classifier is called sure of an image."""
+
+
+def sure_share(correct: ArrayLike, p_a_lower: ArrayLike) -> float:
+    """Share of all images that are correct with a lower bound of p_A of at least `SURE`.
+
+    It is read with every `acr`: a classifier can raise that by being surer of the images that it is sure of.
+
+    Args:
+        correct: ``(N,)``.
+        p_a_lower: ``(N,)`` lower bounds of the top class's probability; NaN counts as below everything.
+
+    Returns:
+        The share; NaN if no bound is known.
+
+    Examples:
+        >>> sure_share([1, 1, 0, 1], [0.95, 0.8, 0.99, 0.9])
+        0.5
+    """
+    bounds = np.asarray(p_a_lower, float)
+    if np.isnan(bounds).all():
+        return float("nan")
+    return _mean(np.asarray(correct, bool) & (bounds >= SURE))
+
+
 class Radii(NamedTuple):
     """Of the certified radii of all images, 0 where wrong; the mean is the ACR."""
 

@@ -267,6 +267,10 @@ def test_metrics_are_logged_and_summed_up(make_trainer, network, tiny_data, tmp_
     assert logged["test/acr"] == pytest.approx(acr)
     assert [logged[f"test/certified_acc@{r}"] for r in ("0.00", "0.10", "0.25")] == pytest.approx(accuracies)
     assert logged["test/abstention"] == pytest.approx((prediction == -1).mean())
+    bounds = read_log(tmp_path / "certify.tsv").rows["p_a_lower"].to_numpy()
+    assert logged["test/p_a@0.90"] == pytest.approx((correct & (bounds >= 0.9)).mean())
+    said = " ".join(part for part in callback.report(callback.summary) if isinstance(part, str))
+    assert f"(ACR) {acr:.4f}, correct with p_A of at least 0.9 {logged['test/p_a@0.90']:.1%}" in said
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
     for key in ("test/acr", "test/votes_per_image", "test/seconds_per_image", "test/largest_radius"):
         assert key in header.split(",")
@@ -483,6 +487,9 @@ def test_checkpoints_can_be_chosen_by_acr(make_trainer, network, tiny_data, tmp_
     )
     logged = trainer.callback_metrics
     assert float(logged["val/acr"]) == pytest.approx(expected / 6)
+    sure = [record.prediction == label and record.p_a_lower >= 0.9
+            for record, label in zip(records, data.labels, strict=False)]  # fmt: skip
+    assert float(logged["val/p_a@0.90"]) == pytest.approx(sum(sure) / 6)
     assert {"val/acr", "val/certified_acc@0.10", "val/abstention"} <= set(logged)
     assert best.best_model_score is not None
     assert math.isfinite(float(best.best_model_score))

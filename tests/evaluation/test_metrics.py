@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustsmooth.evaluation import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy
+from robustsmooth.evaluation import AbstentionRate, AverageCertifiedRadius, CertifiedAccuracy, SureShare
 
 RADII = [0.0, 0.25, 0.5, 1.0]
 
@@ -15,6 +15,7 @@ def some_images(count=40, seed=0):
     label = torch.randint(0, 4, (count,), generator=generator)
     radius = torch.rand(count, generator=generator, dtype=torch.float64)
     radius[::5] = 0.5  # exactly on a radius
+    radius[1::3] = 0.95  # as a bound: a sure image
     radius[prediction == -1] = 0.0
     return prediction, radius, label
 
@@ -26,11 +27,12 @@ def naive(prediction, radius, label):
         hits = [p == y and p != -1 and r >= wanted for p, r, y in zip(prediction, radius, label, strict=True)]
         accuracies.append(np.mean(hits))
     acr = np.mean([r if p == y else 0.0 for p, r, y in zip(prediction, radius, label, strict=True)])
-    return accuracies, acr, np.mean([p == -1 for p in prediction])
+    sure = np.mean([p == y and r >= 0.9 for p, r, y in zip(prediction, radius, label, strict=True)])
+    return accuracies, acr, np.mean([p == -1 for p in prediction]), sure
 
 
 def metrics():
-    return CertifiedAccuracy(RADII), AverageCertifiedRadius(), AbstentionRate()
+    return CertifiedAccuracy(RADII), AverageCertifiedRadius(), AbstentionRate(), SureShare()
 
 
 def update(metric, prediction, radius, label):
@@ -82,10 +84,10 @@ def test_metrics_add_up_over_two_processes():
     for child in children:
         child.join()
     parts = [torch.cat([some_image[0::2], some_image[13::2]]) for some_image in some_images()]
-    accuracies, acr, abstention = naive(*(part.numpy() for part in parts))
+    accuracies, *others = naive(*(part.numpy() for part in parts))
     assert answers[0] == answers[1]
     assert answers[0][0] == pytest.approx(accuracies)
-    assert answers[0][1:] == pytest.approx([acr, abstention])
+    assert answers[0][1:] == pytest.approx(others)
 
 
 def test_unequal_lengths_are_refused():

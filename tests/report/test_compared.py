@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
-from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
 from robustsmooth.report.comparable import doubled_seeds
 from robustsmooth.report.figures import draw_figures
+from robustsmooth.report.latex import _panels
 from robustsmooth.report.tables.common import asked_radii
+from robustsmooth.report.terminal import columns_that_fit
 
 from .conftest import CERTIFY, certify_rows, write_attack, write_certification, write_log, write_training
 
@@ -193,8 +196,6 @@ def test_only_the_same_images_are_paired(tmp_path, first, second, shift, pairs):
 
 
 def test_the_reason_is_given_if_logs_are_not_paired(tmp_path, capsys):
-    from robustsmooth.report import write_report
-
     write_report(
         [foreign(tmp_path / name, None, seed=1) for name in "ab"], tmp_path / "out", formats=["terminal"]
     )
@@ -233,6 +234,108 @@ def test_the_best_of_the_overview_is_one_of_comparable_runs(tmp_path):
     table = tables_of(str(tmp_path))["overview"]
     acr = next(column for column in table.columns if column.key == "acr")
     assert [row["classifier"].split()[0] for row in table.rows if table.is_best(acr, row)] == ["a"]
+
+
+def partial(top):
+    """Two finished runs, and one of the best four images of a third: it will not stay that good."""
+    for method, strength, images in (("gaussian", 1.0, 60), ("heat", 1.6, 60), ("macer", 9.0, 4)):
+        trained = write_training(top / method, method)
+        folder = write_certification(trained / "certify", trained, strength=strength, images=images)
+    (folder / "certify.tsv").rename(folder / "certify.rank0.tsv")
+    return str(top)
+
+
+def test_a_run_on_a_few_images_is_not_the_best_of_those_on_all(tmp_path):
+    """Neither in bold, nor as the first of every pair, nor in the envelope."""
+    tables = tables_of(partial(tmp_path), radii=[0.0, 0.2])
+    for name in ("overview", "certified_accuracy", "radii"):
+        table = tables[name]
+        acr = next(column for column in table.columns if column.key == "acr")
+        best = [row for row in table.rows if table.is_best(acr, row)]
+        assert [row["images"] for row in best] == [60], name
+        assert max(row["acr"] for row in table.rows) > best[0]["acr"]
+    assert "best" not in tables  # two on the same images, and one on others: nothing to choose from
+    pairs = tables["comparison"].rows
+    assert [(row["first"], row["second"], row["images"]) for row in pairs] == [
+        ("heat", "gaussian", 60), ("heat", "macer", 4),
+    ]  # fmt: skip
+    for name in ("heat", "macer"):
+        trained = write_training(tmp_path / f"{name}-wide", name, sigma=0.5)
+        images = 60 if name == "heat" else 4
+        write_certification(trained / "certify", trained, sigma=0.5, strength=1.0, images=images)
+    evaluations = read(str(tmp_path))
+    rows = {table.name: table for table in build_tables(evaluations)}["envelope"].rows
+    assert {(row["method"], row["images"], row["runs"]) for row in rows} == {
+        ("gaussian", 60, 1), ("heat", 60, 2), ("macer", 4, 2),
+    }  # fmt: skip
+    (drawing,) = (item for item in draw_figures(evaluations) if item.name == "envelope")
+    labels = {line.get_label() for line in drawing.figure().axes[0].get_lines()}
+    assert labels == {"gaussian (1 run)", "heat (2 runs)"}
+    assert "on other images: macer 0.5, macer 0.25." in drawing.note
+
+
+def test_images_in_another_order_are_the_same_images(tmp_path):
+    for name, strength in (("a", 1.0), ("b", 1.5)):
+        trained = write_training(tmp_path / name, name)
+        log = write_certification(trained / "certify", trained, strength=strength) / "certify.tsv"
+    header, *lines = log.read_text().splitlines()
+    log.write_text("\n".join([header, *reversed(lines)]) + "\n")
+    first, second = read(str(tmp_path)).certifications
+    assert first.image_set == second.image_set
+    assert foreign_images(tmp_path, 0) == foreign_images(tmp_path, 0) != foreign_images(tmp_path, 1)
+
+
+def foreign_images(tmp_path, shift):
+    """The images of a log, whose labels are those of another data set if they are shifted."""
+    (certification,) = read(foreign(tmp_path / f"log{shift}", "digits", shift=shift)).certifications
+    return certification.image_set
+
+
+def test_an_acr_is_not_shown_without_p_a(tmp_path):
+    """Not even if p_A is not known, and not where few columns fit."""
+    (tmp_path / "a").mkdir()
+    entry = {**foreign(tmp_path / "a" / "log", "digits"), "sigma": None}
+    tables = tables_of(entry)
+    for name in ("certified_accuracy", "radii"):
+        keys = [column.key for column in tables[name].used]
+        assert keys[keys.index("acr") + 1] == "sure", name
+        assert {row["sure"] for row in tables[name].rows} == {None}
+    assert "certificate/sure" in tables["radii"].frame()
+    many = tables_of(partial(tmp_path / "b"))
+    for table in (*tables.values(), *many.values()):
+        for width in range(20, 200, 5):
+            shown = {column.key for column in columns_that_fit(table, width)}
+            for value, beside in (("acr", "sure"), ("acr_difference", "sure_difference")):
+                assert (value in shown) == (beside in shown), (table.name, width)
+        for panel in _panels(table):
+            keys = {column.key for column in panel}
+            assert ("acr" in keys) == ("sure" in keys), table.name
+    assert "acr" in {column.key for column in columns_that_fit(many["overview"], 80)}
+
+
+def test_it_is_said_when_p_a_is_not_known_and_when_nothing_can_be_restated(tmp_path, capsys):
+    entry = {**foreign(tmp_path / "log", "digits"), "sigma": None}
+    write_report(entry, tmp_path / "out", formats=["terminal"], restate=500)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "p_A of cohen is not known, without which an ACR says little" in said
+    assert "nothing is restated at 500 votes" in said
+
+
+def test_a_difference_has_its_interval_wherever_it_is_printed(tmp_path, capsys):
+    for method, strength in (("heat", 1.6), ("gaussian", 1.0)):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained, strength=strength)
+    write_report(str(tmp_path), tmp_path / "out", formats=["terminal", "tables"])
+    (row,) = tables_of(str(tmp_path))["comparison"].rows
+    counted = [item.counted for item in read(str(tmp_path)).certifications]
+    expected = stats.ttest_rel(counted[1], counted[0]).confidence_interval()
+    assert (row["acr_low"], row["acr_high"]) == pytest.approx(tuple(expected))
+    text = f"{row['acr_low']:+.3f} to {row['acr_high']:+.3f}"
+    assert text in capsys.readouterr().out
+    for suffix in ("md", "tex"):
+        assert text in (tmp_path / "out" / "tables" / f"comparison.{suffix}").read_text(), suffix
+    sure = [np.nan_to_num(item.p_a_counted) >= 0.9 for item in read(str(tmp_path)).certifications]
+    assert row["sure_difference"] == pytest.approx(np.mean(sure[1]) - np.mean(sure[0]))
 
 
 def test_a_radius_that_was_not_tested_has_no_accuracy(tmp_path):

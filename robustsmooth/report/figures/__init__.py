@@ -9,6 +9,7 @@ from robustsmooth.report.comparable import (
     data_name,
     fair_groups,
     names_of,
+    on_the_same_images,
     repetitions,
     usual,
 )
@@ -123,18 +124,21 @@ def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
 def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood]) -> Iterator[Drawing]:
     """The envelopes of each data set that has runs of several noise levels, of equal n and alpha.
 
+    They show the runs on the images that most runs have.
     Where PREDICT was run on images that others attacked, they stand beside its points at one level too.
     """
     groups = fair_groups(evaluations.certifications)
     several = len({fair.procedure for fair in groups}) > 1
     predicted = any(measurement.attacked_with is not None for measurement in evaluations.measurements)
-    for fair, members in groups.items():
+    for fair, every in groups.items():
+        members, *others = on_the_same_images(every)
+        aside = [member.run.label for other in others for member in other]
         if predicted or len({sigma_of(member) for member in members}) > 1:
             name = ", ".join(
                 [fair.data, f"n={fair.n}", f"α={fair.alpha}", *([fair.procedure] if several else [])]
             )
             name = name if len(groups) > 1 else ""
             tried = [budget for budget in budgets if data_name(budget) == data_name(members[0])]
-            yield from (envelope(members, tried, name), envelope_per_sigma(members, name))
+            yield from (envelope(members, tried, name, aside), envelope_per_sigma(members, name, aside))
     if predicted and not groups:
         yield envelope([], budgets)

@@ -42,12 +42,24 @@ def _ranked(families: Mapping[str, Sequence[Certification]]) -> list[str]:
     return sorted(families, key=lambda name: -max(member.counted.mean() for member in families[name]))
 
 
+OTHER_IMAGES = "left out, since certified on other images"
+
+
 def envelope(
-    certifications: Sequence[Certification], attacks: Sequence[Withstood] = (), data: str = ""
+    certifications: Sequence[Certification],
+    attacks: Sequence[Withstood] = (),
+    data: str = "",
+    aside: Sequence[str] = (),
 ) -> Drawing:
     """The best of each method's runs at each radius, certified and under attack.
 
     It is SmoothAdv's Figure 1 and 2, left, and Figure 3.
+
+    Args:
+        certifications: On the same images.
+        attacks: Points above the curves.
+        data: Named in the title, if a report has several data sets.
+        aside: Labels of the runs on other images, for the note.
     """
     families, attacked = by_method(certifications), by_method(attacks)
     order = [*_ranked(families), *(name for name in attacked if name not in families)]
@@ -69,7 +81,7 @@ def envelope(
     note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
     if tried:
         note += " Marks: accuracy of the best under attack, an upper bound."
-    note += left_out(grey, "in grey")
+    note += left_out(grey, "in grey") + left_out(aside, OTHER_IMAGES)
     title = "Upper envelope over all runs" if families else "Under attack, the best of each method's runs"
     title += f": {data}" if data else ""
     return Drawing("_".join(["envelope", *([re.sub(r"\W+", "_", data)] if data else [])]), title, note, draw)
@@ -96,7 +108,9 @@ def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], order: S
             )
 
 
-def envelope_per_sigma(certifications: Sequence[Certification], data: str = "") -> Drawing:
+def envelope_per_sigma(
+    certifications: Sequence[Certification], data: str = "", aside: Sequence[str] = ()
+) -> Drawing:
     """The envelope for each noise level (SmoothAdv Figures 1 and 2, middle); of the four best methods."""
     families = by_method(certifications)
     order = _ranked(families)
@@ -119,6 +133,7 @@ def envelope_per_sigma(certifications: Sequence[Certification], data: str = "") 
 
     note = "The best of the runs of one noise level σ (colour) and method (line) at each radius."
     note += left_out(order[len(DASHES) :]) + left_out([f"σ={sigma:g}" for sigma in sigmas[len(PALETTE) :]])
+    note += left_out(aside, OTHER_IMAGES)
     title = "Upper envelope per noise level" + (f": {data}" if data else "")
     name = "_".join(["envelope_per_sigma", *([re.sub(r"\W+", "_", data)] if data else [])])
     return Drawing(name, title, note, draw)

@@ -14,6 +14,7 @@ from robustsmooth.report.tables.certified import (
     envelope_table,
     linf_table,
     radius_table,
+    without_bounds,
 )
 from robustsmooth.report.tables.common import asked_radii, default_radii
 from robustsmooth.report.tables.compared import (
@@ -38,6 +39,6 @@ __all__ = [
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "unpaired",
-    "without_baseline",
+    "without_baseline", "without_bounds",
     "best_table", "seed_comparison_table", "restated_table", "published_table", "of_data",
 ]  # fmt: skip

@@ -1,19 +1,28 @@
 """Tables of certificates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_method, fair, fair_groups, usual
+from robustsmooth.report.comparable import (
+    Fair,
+    among,
+    by_method,
+    fair,
+    fair_groups,
+    on_the_same_images,
+    usual,
+)
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     BY,
     DATA,
+    IMAGES,
     P_A,
     RUN,
     certified_rows,
@@ -112,7 +121,7 @@ def certified_accuracy_table(
 def envelope_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
     """The best certified accuracy of each method's runs at each radius (SmoothAdv Tables 1 and 2).
 
-    Only comparable runs share a row: those of one of the `fair_groups`.
+    Only comparable runs share a row: those of one of the `fair_groups`, on the same images.
 
     Args:
         certifications: What to compare.
@@ -120,11 +129,12 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     """
     rows: list[dict[str, Any]] = []
     several = False
-    for group, members in fair_groups(certifications).items():
+    for group, members in _comparable(certifications):
         for name, runs in by_method(members).items():
             best = map(float, statistics.envelope([run.accuracy(radii) for run in runs]))
             cells = dict(zip(map(radius_key, radii), best, strict=True))
-            rows.append({"method": name, **group.facts, "runs": len(runs), **cells})
+            facts = {**group.facts, "images": runs[0].images, "among": among(runs[0], group)}
+            rows.append({"method": name, **facts, "runs": len(runs), **cells})
             several |= len(runs) > 1
     columns = [
         Column("method", "Method"),
@@ -132,6 +142,7 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
         Column("n", "n", style="d"),
         Column("alpha", "α", style="g"),
         BY,
+        IMAGES,
         Column("runs", "Runs", style="d"),
         *radius_columns(radii, "certificate"),
     ]
@@ -143,6 +154,13 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     )  # fmt: skip
 
 
+def _comparable(certifications: Sequence[Certification]) -> Iterator[tuple[Fair, list[Certification]]]:
+    """The `fair_groups`, each image set for itself."""
+    for group, members in fair_groups(certifications).items():
+        for same in on_the_same_images(members):
+            yield group, same
+
+
 def best_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
     """The run with the largest certified accuracy at each radius.
 
@@ -151,7 +169,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         radii: In pixel units.
     """
     rows = []
-    for group, members in fair_groups(certifications).items():
+    for group, members in _comparable(certifications):
         shares = np.array([member.accuracy(radii) for member in members])
         for at, radius in enumerate(radii if len(members) > 2 else ()):
             if shares[:, at].max() > 0:
@@ -164,6 +182,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
                         "acr": best.acr,
                         "sure": sure_share(best),
                         "runs": len(members),
+                        "images": best.images,
                         **group.facts,
                     }
                 )
@@ -173,6 +192,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         Column("n", "n", style="d"),
         Column("alpha", "α", style="g"),
         BY,
+        IMAGES,
         Column("run", "Best run"),
         Column("accuracy", "Accuracy at r (%)", "certificate", "percent"),
         Column("acr", "Its ACR", "certificate", ".3f"),
@@ -243,6 +263,16 @@ def radius_table(certifications: Sequence[Certification]) -> Table:
             guarantee,
         ),
     )
+
+
+def without_bounds(certifications: Sequence[Certification]) -> list[str]:
+    """A message about certifications whose ACR cannot be read with p_A."""
+    lacking = [item.run.label for item in usual(certifications) if item.p_a_lower is None]
+    more = f" and {len(lacking) - 1} others" if len(lacking) > 1 else ""
+    return [
+        f"p_A of {lacking[0]}{more} is not known, without which an ACR says little: the log has no "
+        "bounds, and sigma is not known; give it beside the path, as in runs={path: ..., sigma: 0.25}"
+    ] if lacking else []  # fmt: skip
 
 
 def _reachable(certification: Certification) -> float:

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data, fair
+from robustsmooth.report.comparable import among, by_data, fair
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column
-from robustsmooth.statistics import table_radii
+from robustsmooth.statistics import SURE, table_radii
 
 RUN = Column("run", "Run")
 DATA = Column("data_set", "Data", if_several=True)
 BY = Column("procedure", "Certified by", if_several=True)
-SURE = 0.9
-P_A = Column("sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent")
+P_A = Column("sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent", beside="acr")
 """Shown with every ACR, which alone rewards certainty on a few easy images."""
+IMAGES = Column("images", "Images", style="d", if_several=True)
 
 MANY = 40
 """More rows than this are sorted, the best first."""
@@ -71,12 +71,13 @@ def radius_columns(radii: Sequence[float], kind: Any, interval: bool = False) ->
 
 
 def sure_share(certification: Certification) -> float | None:
-    """Share of all images that are correct with a lower bound of p_A of at least 0.9; None if not known.
+    """See `robustsmooth.statistics.sure_share`; None if not known.
 
     A test of a few radii bounds p_A by the probabilities of these radii only.
     """
-    counted = None if certification.guarantee.at_some_radii else certification.p_a_counted
-    return None if counted is None else float(statistics.exceedance(counted, [SURE])[0])
+    if certification.guarantee.at_some_radii or certification.p_a_lower is None:
+        return None
+    return statistics.sure_share(certification.correct, certification.p_a_lower)
 
 
 def known_facts(run: Run) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def certified_rows(
     for name, members in by_data(certifications).items():
         if len(members) > MANY:
             members = sorted(members, key=lambda member: -member.counted.mean())
-        rows += [
-            {"run": member.run.label, **known_facts(member.run), **fair(member, name).facts, **row(member)}
-            for member in members
-        ]
+        for member in members:
+            group = fair(member, name)
+            facts = {**known_facts(member.run), **group.facts, "among": among(member, group)}
+            rows.append({"run": member.run.label, **facts, **row(member)})
     return rows

@@ -8,10 +8,12 @@ import numpy as np
 
 from robustsmooth import statistics
 from robustsmooth.report.comparable import (
+    among,
     common_images,
     fair_groups,
     group_name,
     names_of,
+    on_the_same_images,
     repetitions,
     usual,
 )
@@ -21,11 +23,13 @@ from robustsmooth.report.tables.common import (
     BY,
     DATA,
     P_A,
-    SURE,
     radius_columns,
     radius_key,
     sure_share,
 )
+from robustsmooth.statistics import SURE
+
+SURE_DIFFERENCE = f"Difference at p_A ≥ {SURE:g} (%)"
 
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
@@ -53,7 +57,8 @@ def comparison_table(
         certifications: What to compare.
         radii: Those of the certified accuracy table; McNemar's test is made at the middle one.
         baseline: Label, row or method of the classifier that the others are compared with; of several, the
-            one at the same noise level. If None, the one with the largest ACR is compared with the others.
+            one at the same noise level. If None, the one with the largest ACR on the images that most
+            classifiers have is compared with the others.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
@@ -75,12 +80,15 @@ def comparison_table(
         Column("only_first", f"Only first at r={radius:g}", "certificate", "d"),
         Column("only_second", f"Only second at r={radius:g}", "certificate", "d"),
         Column("p_value", "McNemar p", "measurement", ".2g"),
-        Column("acr_difference", "ACR difference", "certificate", "+.3f", "acr_low", "acr_high"),
-    ]
+        Column("acr_difference", "ACR difference", "certificate", "+.3f", "acr_low", "acr_high",
+               with_interval=True),
+        Column("sure_difference", SURE_DIFFERENCE, "certificate", "percent", "sure_low", "sure_high",
+               with_interval=True, beside="acr_difference"),
+    ]  # fmt: skip
     return Table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
-        f"95 % t interval of the mean difference of the radii over images. {_chosen(baseline)} "
+        f"95 % t intervals of the mean differences over images. {_chosen(baseline)} "
         "p is not corrected for the number of pairs. Only classifiers certified with the same procedure, "
         "n and α on the same images are paired.",
     )  # fmt: skip
@@ -90,12 +98,22 @@ def _pairs(
     groups: Sequence[list[Certification]], baseline: str | None
 ) -> list[tuple[list[Certification], list[Certification]]]:
     """The best method and each other one; or each other one and its baseline."""
-    ranked = sorted(groups, key=lambda group: -float(np.mean([member.acr for member in group])))
+    ranked = _ranked(groups)
     if baseline is None:
         return [(ranked[0], other) for other in ranked[1:]]
     named = _named(groups, baseline)
     others = [group for group in ranked if group not in named]
     return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
+
+
+def _ranked(groups: Sequence[list[Certification]]) -> list[list[Certification]]:
+    """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
+    sets = on_the_same_images(group[0] for group in groups)
+    place = {same[0].image_set: at for at, same in enumerate(sets)}
+    return sorted(
+        groups,
+        key=lambda group: (place[group[0].image_set], -float(np.mean([member.acr for member in group]))),
+    )
 
 
 def _named(groups: Sequence[list[Certification]], baseline: str) -> list[list[Certification]]:
@@ -140,7 +158,9 @@ def without_baseline(certifications: Iterable[Certification], baseline: str) -> 
 
 
 def _chosen(baseline: str | None) -> str:
-    return "The first was chosen for its ACR." if baseline is None else ""
+    return (
+        "" if baseline else "The first was chosen for its ACR, among those on the images that most runs have."
+    )
 
 
 def _pair(first: Certification, second: Certification, radius: float) -> dict[str, Any] | None:
@@ -153,7 +173,7 @@ def _pair(first: Certification, second: Certification, radius: float) -> dict[st
         (second.correct & (second.radius >= radius))[at_second],
     )
     mean, low, high = statistics.paired_acr(first.counted[at_first], second.counted[at_second])
-    return {
+    row = {
         "first": first.run.label,
         "second": second.run.label,
         "images": test.images,
@@ -164,6 +184,12 @@ def _pair(first: Certification, second: Certification, radius: float) -> dict[st
         "acr_low": low,
         "acr_high": high,
     }
+    if first.p_a_counted is not None and second.p_a_counted is not None:
+        one, other = first.p_a_counted[at_first] >= SURE, second.p_a_counted[at_second] >= SURE
+        row |= dict(
+            zip(("sure_difference", "sure_low", "sure_high"), statistics.paired_acr(one, other), strict=True)
+        )
+    return row
 
 
 def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) -> Table:
@@ -174,7 +200,8 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
             row: dict[str, Any] = {"group": group[0].run.facts["family"], **fair.facts}
             for key, values in _values(group, radii).items():
                 row[key], row[f"{key}_std"] = statistics.mean_and_std(values)
-            rows.append({**row, "seeds": len(group), "images": group[0].images})
+            images = {"images": group[0].images, "among": among(group[0], fair)}
+            rows.append({**row, "seeds": len(group), **images})
     columns = [
         Column("acr", "ACR", "certificate", ".3f", best="max"),
         P_A,
@@ -219,7 +246,7 @@ def seed_comparison_table(
             rows += [{**fair.facts, **row}] if row else []
     compared = (
         ("acr_difference", "ACR difference", "+.3f"),
-        ("sure_difference", f"Difference at p_A ≥ {SURE:g} (%)", "percent"),
+        ("sure_difference", SURE_DIFFERENCE, "percent"),
         ("at_difference", f"Difference at r={radius:g} (%)", "percent"),
     )
     columns = [
@@ -229,9 +256,10 @@ def seed_comparison_table(
         BY,
         Column("seeds", "Seeds"),
         Column("images", "Common images", style="d"),
-        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high") for k, title, style in compared),
+        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True)
+          for k, title, style in compared),
         Column("over", "Interval over"),
-    ]
+    ]  # fmt: skip
     return Table(
         "seed_comparison",
         "Differences between methods, over images and seeds",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import data_name, fair, repetitions
+from robustsmooth.report.comparable import among, data_name, fair, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import attack_rows
@@ -109,7 +109,9 @@ def _certified_cells(
         if name:
             unit = " (%)" if column.style == "percent" else ""
             title, head = f"{title.removesuffix(unit)}{name}{unit}", ""
-        new = replace(column, key=key, title=title, kind=guarantee.kind, head=head, spread=f"{key}_std")
+        beside = f"{column.beside}{name}" if column.beside else ""
+        new = replace(column, key=key, title=title, kind=guarantee.kind, head=head, spread=f"{key}_std",
+                      beside=beside)  # fmt: skip
         columns.setdefault(key, new)
     if guarantee.usual:
         metrics = certification.run.summary.get("metrics")
@@ -192,7 +194,8 @@ def _merged(rows: Mapping[tuple[str, Any], Sequence[_Row]]) -> list[dict[str, An
     }
     for row in every:
         if row.certification is not None:
-            row.cells["among"] = str(fair(row.certification, data_name(row.certification)))
+            group = fair(row.certification, data_name(row.certification))
+            row.cells["among"] = among(row.certification, group)
     merged = []
     for row in every:
         if row.certification is None:
@@ -221,6 +224,7 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
 def training_table(evaluations: Evaluations) -> Table:
     """Training time per epoch and in total (SODM Tables 4 and 5), with the last validation metrics."""
     rows = []
+    keys = ("val/top1", "val/noisy_top1", "val/acr", "val/p_a@0.90")
     for training in evaluations.trainings:
         last = training.metrics.ffill().iloc[-1] if len(training.metrics) else {}
         row: dict[str, Any] = {
@@ -230,7 +234,7 @@ def training_table(evaluations: Evaluations) -> Table:
             "seconds": training.seconds,
         }
         row["epoch_seconds"] = training.seconds / training.epochs if training.epochs else math.nan
-        row |= {key: float(last[key]) for key in ("val/top1", "val/noisy_top1", "val/acr") if key in last}
+        row |= {key: float(last[key]) for key in keys if key in last}
         rows.append(row)
     columns = [
         RUN,
@@ -240,5 +244,6 @@ def training_table(evaluations: Evaluations) -> Table:
         Column("val/top1", "Validation accuracy (%)", "measurement", "percent", best="max"),
         Column("val/noisy_top1", "Validation accuracy under noise (%)", "measurement", "percent", best="max"),
         Column("val/acr", "Validation ACR", "measurement", ".3f", best="max"),
+        replace(P_A, key=keys[-1], title=f"Validation {P_A.title}", kind="measurement", beside="val/acr"),
     ]
     return Table("training", "Training", columns, rows, "Seconds of training alone, without validation.")

@@ -13,7 +13,6 @@ from robustsmooth.report.tables.common import (
     DATA,
     P_A,
     RUN,
-    SURE,
     known_facts,
     radius_columns,
     radius_key,
@@ -44,7 +43,7 @@ def restated_table(
                 left_out.append(f"{member.run.label} (n={member.run.facts['n']})")
             else:
                 facts = {**known_facts(member.run), "run": member.run.label, "data_set": data}
-                rows.append({**facts, "among": f"{data} {alpha}", **row})
+                rows.append({**facts, "among": f"{data} {alpha} {member.image_set}", **row})
     columns = [
         RUN,
         DATA,
@@ -98,7 +97,7 @@ def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[s
     if m > n or certification.p_a_lower is None or not 0 < facts["alpha"] < 1:
         return None
     counts = statistics.successes_of(np.nan_to_num(certification.p_a_lower), n, facts["alpha"])
-    said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], radii, SURE)
+    said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], radii, statistics.SURE)
     right = certification.correct.astype(float)
     shares = (said.certified * right).mean(axis=1)
     return {
