@@ -9,7 +9,7 @@ from robustsmooth.report import build_tables, find_runs, label_runs, read_evalua
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.published import published_results
 
-from .conftest import CERTIFY, certify_rows, write_log
+from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
 
 
 def ours(tmp_path, data="cifar10", **facts):
@@ -25,7 +25,7 @@ def ours(tmp_path, data="cifar10", **facts):
     }
 
 
-@pytest.mark.parametrize(("data", "rows", "incomplete"), [("cifar10", 35, 0), ("imagenet", 14, 4)])
+@pytest.mark.parametrize(("data", "rows", "incomplete"), [("cifar10", 38, 0), ("imagenet", 14, 4)])
 def test_the_numbers_agree_with_each_other(data, rows, incomplete):
     """The ACR is the area under certified accuracy: between its lower and its upper sum."""
     results = published_results(data)
@@ -38,7 +38,7 @@ def test_the_numbers_agree_with_each_other(data, rows, incomplete):
         assert result.accuracy[0] + result.abstained <= 1
         assert "/" in result.log
     best = {(result.facts["method"], result.facts["sigma"]): result.acr for result in results}
-    assert best["sun", 1.0] == {"cifar10": 0.8437, "imagenet": 1.0425}[data]
+    assert best["sun2025", 1.0] == {"cifar10": 0.8437, "imagenet": 1.0425}[data]
 
 
 def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
@@ -64,6 +64,35 @@ def test_the_figure_flags_incomplete_logs_too(tmp_path):
     labels = [str(line.get_label()) for line in drawing.figure().axes[0].get_lines()]
     assert any(label.startswith("published: ") and "427 of 500" in label for label in labels), labels
     assert any(label.startswith("published: ") and " of " not in label for label in labels), labels
+
+
+def test_the_figure_says_that_the_numbers_of_votes_differ_and_finds_the_methods_by_our_names(tmp_path):
+    """A picture is shown without its note: unequal n are in its title."""
+
+    def drawn(**facts):
+        evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, **facts))))
+        return [
+            item for item in draw_figures(evaluations, published=facts["data"]) if item.name == "published"
+        ]
+
+    (drawing,) = drawn(data="imagenet", sigma=0.5, method="sun2025")
+    axes = drawing.figure().axes[0]
+    assert "n: ours 1,000; theirs 100,000" in " ".join(axes.get_title(loc="left").split())
+    labels = {str(line.get_label()) for line in axes.get_lines()}
+    assert {"published: sun2025 0.5", "published: smoothmix 0.5"} <= labels  # ours, and the best
+    (same,) = drawn(data="cifar10", n=100_000, method="stability")
+    assert same.title == "Beside published results"
+    assert drawn(data="cifar10", sigma=0.12) == []  # nothing to compare with
+
+
+def test_an_unfinished_run_is_flagged_beside_published_ones(tmp_path):
+    trained = write_training(tmp_path / "a", data="cifar10")
+    folder = write_certification(trained / "certify", trained)
+    (folder / "certify.tsv").rename(folder / "certify.rank0.tsv")
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    tables = {table.name: table for table in build_tables(evaluations, published="cifar10")}
+    (mine,) = (row for row in tables["published"].rows if row["source"] == "here")
+    assert mine["complete"] == "60, unfinished"
 
 
 def test_only_our_runs_on_the_test_images_of_that_data_set_are_compared(tmp_path):

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def beside_published(
     certifications: Sequence[Certification], published: Sequence[Published], styles: Styles
-) -> Drawing:
+) -> Drawing | None:
     """Certified accuracy of our runs as lines, of published ones as marks at their radii.
 
-    Published results are shown at our noise levels: those of our methods, and the best complete one.
+    Published results are shown at our noise levels: those of our methods, and the best complete one. The
+    title has the numbers of votes if they differ. None if nothing is published at our levels.
     """
     drawn, grey = by_acr(styles, certifications)
     ours = [item for line in drawn for item in line.members]
@@ -32,6 +33,8 @@ def beside_published(
             for s in levels if any(p.facts["sigma"] == s for p in near)}  # fmt: skip
     chosen = [paper for paper in near if paper.facts["method"] in methods or paper.label in best]
     chosen.sort(key=lambda paper: paper.label not in best)
+    if not chosen:
+        return None
     shown, more = chosen[: len(MARKERS)], chosen[len(MARKERS) :]
 
     def draw(axes: Axes) -> None:
@@ -61,4 +64,15 @@ def beside_published(
     note = f"Grey marks: published results ({'; '.join(sources)}). Networks, epochs, images and n differ."
     note += left_out([paper.label for paper in more])
     note += left_out([line.label for line in grey])
-    return Drawing("published", "Beside published results", note, draw)
+    title = "Beside published results" + _unequal(ours, shown)
+    return Drawing("published", title, note, draw)
+
+
+def _unequal(ours: Sequence[Certification], published: Sequence[Published]) -> str:
+    """The numbers of votes n of ours and of the published runs, if they are not all the same."""
+    here = sorted({item.run.facts.get("n") for item in ours}, key=str)
+    there = sorted({paper.facts["n"] for paper in published})
+    if not here or here == there:
+        return ""
+    mine = ", ".join("unknown" if n is None else f"{n:,.0f}" for n in here)
+    return f" (n: ours {mine}; theirs {', '.join(f'{n:,}' for n in there)})"

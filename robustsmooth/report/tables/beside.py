@@ -35,7 +35,8 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         rows.append(
             _row(run.label, "here", known_facts(run), certification.images, certification.acr, shares)
         )
-        rows[-1] |= {"sure": sure_share(certification), "complete": str(certification.images)}
+        unfinished = "" if certification.finished else ", unfinished"
+        rows[-1] |= {"sure": sure_share(certification), "complete": f"{certification.images}{unfinished}"}
     for paper in published:
         name = f"{paper.facts['method']} {paper.facts['sigma']:g}"
         rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
