@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, sweep, write_report
 from robustsmooth.report.figures import draw_figures
+from robustsmooth.report.markup import as_html
 from robustsmooth.report.published import published_results
 
 from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
@@ -107,9 +108,14 @@ def test_only_our_runs_on_the_test_images_of_that_data_set_are_compared(tmp_path
 
 
 def test_the_command_puts_rows_and_curves_beside_ours(tmp_path):
-    write_report(ours(tmp_path), tmp_path / "out", formats=["tables", "png"], published="cifar10")
+    formats = ["tables", "png"]
+    tables = write_report(ours(tmp_path), tmp_path / "out", formats=formats, published="cifar10")
     frame = pd.read_csv(tmp_path / "out" / "tables" / "published.csv")
     assert {"log", "source", "complete", "certificate/acr"} <= set(frame.columns)
+    page = as_html(next(table for table in tables if table.name == "published"))
+    for radius, shown in ((0.75, True), (1.25, False), (3, True), (3.75, False)):
+        assert f"certificate/certified_acc@{radius:g}" in frame.columns
+        assert (f"r={radius:g} (%)" in page) == shown, radius  # all of them would not fit 1366 pixels
     assert frame["log"].str.contains("eth-sri/acr-weakness").any()
     assert (tmp_path / "out" / "figures" / "published.png").exists()
 

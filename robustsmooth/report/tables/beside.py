@@ -12,6 +12,9 @@ from robustsmooth.report.published import Published
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import P_A, known_facts, radius_columns, radius_key, sure_share
 
+SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
+"""The radii that fit a page; the files for programs have all."""
+
 
 def of_data(certifications: Iterable[Certification], data: str) -> list[Certification]:
     """Certified l2 radii on the test images of a data set."""
@@ -43,7 +46,7 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         of = "" if paper.complete else f" of {paper.expected}, incomplete"
         rows[-1] |= {"complete": f"{paper.images}{of}", "log": paper.log}
     rows.sort(key=_order)
-    shown = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
+    known = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
     columns = [
         Column("run", "Run"),
         Column("source", "Published by"),
@@ -52,7 +55,10 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         Column("complete", "Images"),
         Column("acr", "ACR", "certificate", ".3f"),
         P_A,
-        *(replace(column, best=None) for column in radius_columns(shown, "certificate")),
+        *(
+            replace(column, best=None, only_files=radius not in SHOWN)
+            for radius, column in zip(known, radius_columns(known, "certificate"), strict=True)
+        ),
         Column("log", "Log", only_files=True),
     ]
     return Table(
@@ -60,7 +66,7 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         "Published: recomputed from the logs that the authors made public (n = 100 000, α = 0.001), on "
         "the rows that they have; an incomplete log is not comparable to a complete one. Networks, "
         "epochs, images and n differ: read the columns. The p_A of published logs is not known here. The"
-        " CSV file names each log.",
+        " CSV file has every radius and names each log.",
     )  # fmt: skip
 
 
