@@ -190,9 +190,12 @@ def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
 
 def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:
     """Groups with equal settings, except for seeds, and the same images."""
+    settled = [(member, _settings(member)) for member in members]
+    counts = Counter(settings for _, settings in settled)
     groups: dict[tuple[Any, ...], list[Repeated]] = {}
-    for member in members:
-        groups.setdefault((_settings(member), _images(member)), []).append(member)
+    for member, settings in settled:
+        images = _images(member) if counts[settings] > 1 else b""
+        groups.setdefault((settings, images), []).append(member)
     return list(groups.values())
 
 

@@ -79,7 +79,7 @@ class Certification:
         """The bounds of the correct images, NaN elsewhere; None if no bounds are known."""
         return None if self.p_a_lower is None else np.where(self.correct, self.p_a_lower, np.nan)
 
-    @property
+    @cached_property
     def counted(self) -> NDArray[np.float64]:
         """``radius * correct``."""
         return self.radius * self.correct
@@ -297,6 +297,7 @@ def _mean(rows: pd.DataFrame, column: str) -> float:
 
 def _certification(run: Run, log: Log) -> Certification:
     rows = log.rows
+    predict = rows["predict"].to_numpy()
     guarantee = _guarantee(run, rows)
     radius = rows["radius"].to_numpy(float)
     bounds = _lower_bounds(run, rows, guarantee, radius)
@@ -306,9 +307,9 @@ def _certification(run: Run, log: Log) -> Certification:
         guarantee=guarantee,
         indices=rows["idx"].to_numpy(),
         labels=rows["label"].to_numpy() if "label" in rows else np.full(len(rows), ABSTAIN),
-        correct=(rows["correct"].to_numpy() == 1) & (rows["predict"].to_numpy() != ABSTAIN),
+        correct=(rows["correct"].to_numpy() == 1) & (predict != ABSTAIN),
         radius=radius,
-        abstained=int((rows["predict"] == ABSTAIN).sum()),
+        abstained=int((predict == ABSTAIN).sum()),
         p_a_lower=bounds,
         exact_bounds=bounds is not None and "p_a_lower" in rows,
         votes=_mean(rows, "votes"),

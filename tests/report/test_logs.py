@@ -134,6 +134,8 @@ def test_a_line_that_is_not_text_does_not_end_the_report(tmp_path):
         "1\t2\t2\t0.5\t1\t0:00:01.5",
         "1\t2\t2\t5e-1\t1\t0:00:01.5\r",
         "1\t2\t2\tnan\t1\t0:00:01.5",
+        "1\t2\t2\tinf\t1\t0:00:01.5",
+        "1\t2\t2\t0.5\t1\t0.5:00:01.5",
         "1\t2.5\t2\t0.5\t1\t0:00:01.5",
         "1\t\t2 2\t0.5\t1\t0:00:01.5",
         "1\t2\t2\t0.5\t1\t1 day, 0:00:01.5",
