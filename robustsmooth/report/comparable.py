@@ -205,10 +205,10 @@ def _seed(run: Run) -> Any:
     return run.facts.get("seed" if trained_here else "train_seed")
 
 
-def _images(member: Certification | Attack | Measurement | Training) -> bytes:
-    """The indices of the images; nothing for a training."""
+def _images(member: Certification | Attack | Measurement | Training) -> bytes | str:
+    """The same for the same images; nothing for a training."""
     if isinstance(member, Certification):
-        return np.sort(member.indices).tobytes()
+        return member.image_set
     return b"" if isinstance(member, Training) else np.unique(member.rows["idx"].to_numpy()).tobytes()
 
 

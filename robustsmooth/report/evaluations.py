@@ -66,8 +66,8 @@ class Certification:
     def image_set(self) -> str:
         """Equal for certifications of the same images, with the same labels."""
         order = np.argsort(self.indices, kind="stable")
-        content = np.stack([self.indices[order], self.labels[order]]).tobytes()
-        return hashlib.blake2b(content, digest_size=8).hexdigest()
+        content = np.stack([self.indices[order], self.labels[order]]).astype(np.int32).tobytes()
+        return hashlib.sha256(content).hexdigest()
 
     @property
     def acr(self) -> float:

@@ -459,6 +459,23 @@ def test_runs_under_several_seeds_are_one_line_of_every_figure(tmp_path):
     assert "one standard deviation" in drawings["certified_accuracy"].note
 
 
+def test_the_luckiest_seed_is_not_the_best_run(tmp_path):
+    """Seeds are no settings to choose among: at each radius the means are compared."""
+    for method, strengths in (("gaussian", (1.0, 1.1)), ("heat", (4.0, 0.2)), ("macer", (1.4, 1.5))):
+        for seed, strength in enumerate(strengths):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, strength=strength, seed=seed)
+    single = {
+        item.run.facts["classifier"]: item.accuracy([0.1])[0] for item in read(str(tmp_path)).certifications
+    }
+    assert max(single, key=single.get) == "heat seed=0"
+    tables = tables_of(str(tmp_path), radii=[0.1])
+    (row,) = tables["best"].rows
+    assert (row["run"], row["runs"]) == ("macer", 3)
+    assert row["accuracy"] == pytest.approx((single["macer seed=0"] + single["macer seed=1"]) / 2)
+    assert "envelope" not in tables  # one setting of each method
+
+
 def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     for method, strength in (("heat", 1.6), ("gaussian", 1.0), ("macer", 1.3)):
         trained = write_training(tmp_path / method, method)

@@ -14,7 +14,9 @@ from robustsmooth.report.comparable import (
     by_method,
     fair,
     fair_groups,
+    group_name,
     on_the_same_images,
+    repetitions,
     usual,
 )
 from robustsmooth.report.evaluations import Certification
@@ -131,11 +133,12 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     several = False
     for group, members in _comparable(certifications):
         for name, runs in by_method(members).items():
-            best = map(float, statistics.envelope([run.accuracy(radii) for run in runs]))
+            groups = repetitions(runs)
+            best = map(float, statistics.envelope([_mean_accuracy(group, radii) for group in groups]))
             cells = dict(zip(map(radius_key, radii), best, strict=True))
             facts = {**group.facts, "images": runs[0].images, "among": among(runs[0], group)}
-            rows.append({"method": name, **facts, "runs": len(runs), **cells})
-            several |= len(runs) > 1
+            rows.append({"method": name, **facts, "runs": len(groups), **cells})
+            several |= len(groups) > 1
     columns = [
         Column("method", "Method"),
         DATA,
@@ -150,8 +153,16 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
         "envelope", "Best certified accuracy of a method's runs at each radius", columns,
         rows if several else [],
         "No single classifier has these accuracies: at each radius another run may be the best. It was "
-        "chosen on these images, which favours a method with many runs.",
+        f"chosen on these images, which favours a method with many runs. {_SEEDS}",
     )  # fmt: skip
+
+
+_SEEDS = "Runs that differ only in the seed count as one, with their mean."
+
+
+def _mean_accuracy(group: Sequence[Certification], radii: Sequence[float]) -> np.ndarray:
+    """Certified accuracy, the mean over runs that differ only in the seed."""
+    return np.mean([member.accuracy(radii) for member in group], axis=0)
 
 
 def _comparable(certifications: Sequence[Certification]) -> Iterator[tuple[Fair, list[Certification]]]:
@@ -170,19 +181,21 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     """
     rows = []
     for group, members in _comparable(certifications):
-        shares = np.array([member.accuracy(radii) for member in members])
-        for at, radius in enumerate(radii if len(members) > 2 else ()):
+        runs = repetitions(members)
+        shares = np.array([_mean_accuracy(run, radii) for run in runs])
+        for at, radius in enumerate(radii if len(runs) > 2 else ()):
             if shares[:, at].max() > 0:
-                best = members[int(shares[:, at].argmax())]
+                best = runs[int(shares[:, at].argmax())]
+                sure = [sure_share(member) for member in best]
                 rows.append(
                     {
                         "radius": radius,
-                        "run": best.run.label,
+                        "run": group_name(best),
                         "accuracy": float(shares[:, at].max()),
-                        "acr": best.acr,
-                        "sure": sure_share(best),
-                        "runs": len(members),
-                        "images": best.images,
+                        "acr": float(np.mean([member.acr for member in best])),
+                        "sure": None if None in sure else float(np.mean(np.array(sure, float))),
+                        "runs": len(runs),
+                        "images": best[0].images,
                         **group.facts,
                     }
                 )
@@ -201,8 +214,8 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     ]
     return Table(
         "best", "The best run at each radius", columns, rows,
-        "Chosen on these very images, which flatters the best of many runs. p_A: lower bound of the top "
-        "class's probability.",
+        f"Chosen on these very images, which flatters the best of many runs. {_SEEDS} p_A: lower bound of "
+        "the top class's probability.",
     )  # fmt: skip
 
 
