@@ -84,16 +84,18 @@ def whole(method, composed_once, tmp_path_factory):
 
 
 class Checkpoints(Callback):
-    """Writes a checkpoint after every step and after every epoch."""
+    """Writes the checkpoints that are read: within an epoch, after an epoch, at the end."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def on_train_batch_end(self, trainer, *args):
-        trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+        if trainer.global_step in (3, STEPS):
+            trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
 
     def on_train_epoch_end(self, trainer, pl_module):
-        trainer.save_checkpoint(self.folder / f"epoch={trainer.current_epoch}.ckpt")
+        if trainer.current_epoch == 1:
+            trainer.save_checkpoint(self.folder / "epoch=1.ckpt")
 
 
 def assert_equal_states(one, other):

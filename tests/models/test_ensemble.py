@@ -66,14 +66,12 @@ def test_networks_of_other_classes():
         Ensemble([Fixed(ONE), other])
 
 
-def test_runs_are_certified_as_one_network(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "model.network.width=4"]
-    for seed in (0, 1):
-        call("train", *quick, f"seed={seed}", f"hydra.run.dir=run{seed}")
-    words = ["checkpoint=run0", "certificate.n0=5", "certificate.n=20", "data.subset.max=2"]
-    call("certify", *words, "model=ensemble", "model.members=[run1]", "hydra.run.dir=both")
-    call("certify", *words, "hydra.run.dir=one")
+def test_runs_are_certified_as_one_network(call, gaussian, natural, tmp_path, monkeypatch):
+    monkeypatch.chdir(gaussian.parent)
+    words = [f"checkpoint={gaussian.name}", "certificate.n0=5", "certificate.n=20", "data.subset.max=2"]
+    members = ["model=ensemble", f"model.members=[{natural.name}]"]
+    call("certify", *words, *members, f"hydra.run.dir={tmp_path}/both")
+    call("certify", *words, f"hydra.run.dir={tmp_path}/one")
     both, one = ((tmp_path / name / "certify.settings.json").read_text() for name in ("both", "one"))
     assert both != one  # the fingerprint is that of the ensemble
     assert len((tmp_path / "both" / "certify.tsv").read_text().splitlines()) == 3
