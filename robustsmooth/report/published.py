@@ -17,12 +17,12 @@ IMAGES = {"cifar10": 10_000, "imagenet": 50_000}
 """Of the test (ImageNet: validation) split."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Published:
     """One published certification.
 
     Attributes:
-        facts: Method, data, model, sigma, n, alpha.
+        facts: Method, data, model, sigma, n, alpha; by the names of our config groups.
         images: Rows of the log.
         expected: Rows of a complete log.
         acr: Average certified radius.
@@ -50,8 +50,8 @@ class Published:
 
     @property
     def label(self) -> str:
-        """Method, noise level and source."""
-        return f"{self.facts['method']} {self.facts['sigma']:g} ({self.source})"
+        """Method, noise level, network and source."""
+        return f"{self.facts['method']} {self.facts['sigma']:g}, {self.facts['model']} ({self.source})"
 
 
 def published_results(data: str) -> list[Published]:

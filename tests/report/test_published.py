@@ -26,7 +26,7 @@ def ours(tmp_path, data="cifar10", **facts):
     }
 
 
-@pytest.mark.parametrize(("data", "rows", "incomplete"), [("cifar10", 38, 0), ("imagenet", 14, 4)])
+@pytest.mark.parametrize(("data", "rows", "incomplete"), [("cifar10", 44, 0), ("imagenet", 14, 4)])
 def test_the_numbers_agree_with_each_other(data, rows, incomplete):
     """The ACR is the area under certified accuracy: between its lower and its upper sum."""
     results = published_results(data)
@@ -84,6 +84,29 @@ def test_the_figure_says_that_the_numbers_of_votes_differ_and_finds_the_methods_
     (same,) = drawn(data="cifar10", n=100_000, method="stability")
     assert same.title == "Beside published results"
     assert drawn(data="cifar10", sigma=0.12) == []  # nothing to compare with
+
+
+def test_the_figure_prefers_published_results_of_our_network(tmp_path):
+    """With ResNet-20 at sigma 0.5, in the best of two settings; at 0.25 only ResNet-110 is published."""
+
+    def labels(**facts):
+        facts = {"method": "smoothadv", "model": "cifar_resnet20"} | facts
+        evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, **facts))))
+        (drawing,) = (
+            item for item in draw_figures(evaluations, published="cifar10") if item.name == "published"
+        )
+        axes = drawing.figure().axes[0]
+        marks = {str(line.get_label()): line for line in axes.get_lines()}
+        return drawing.note, {
+            name: line.get_ydata()[0] for name, line in marks.items() if name.startswith("published: ")
+        }
+
+    note, marks = labels(sigma=0.5)
+    assert "published results with cifar_resnet20 (" in note
+    assert marks == {"published: smoothadv 0.5": pytest.approx(63.0)}
+    note, marks = labels(sigma=0.25)
+    assert "published results with cifar_resnet110 (" in note
+    assert set(marks) == {"published: smoothadv 0.25", "published: sun2025 0.25"}
 
 
 def test_an_unfinished_run_is_flagged_beside_published_ones(tmp_path):

@@ -19,20 +19,22 @@ def beside_published(
 ) -> Drawing | None:
     """Certified accuracy of our runs as lines, of published ones as marks at their radii.
 
-    Published results are shown at our noise levels: those of our methods, and the best complete one. The
-    title has the numbers of votes if they differ. None if nothing is published at our levels.
+    Published results are shown at our noise levels, where possible with our network: those of our methods,
+    each with its best setting, and the best complete one. The title has the numbers of votes if they differ.
+    None if nothing is published at our levels.
     """
     drawn, grey = by_acr(styles, certifications)
     ours = [item for line in drawn for item in line.members]
     levels = {sigma_of(item) for item in ours} or {paper.facts["sigma"] for paper in published}
     methods = {item.run.facts.get("method") for item in ours}
-    near = [
-        result for result in published if result.facts["sigma"] in levels and "rerun" not in result.source
-    ]
-    best = {max((p for p in near if p.facts["sigma"] == s), key=lambda p: (p.complete, p.acr)).label
-            for s in levels if any(p.facts["sigma"] == s for p in near)}  # fmt: skip
-    chosen = [paper for paper in near if paper.facts["method"] in methods or paper.label in best]
-    chosen.sort(key=lambda paper: paper.label not in best)
+    networks = {item.run.facts.get("model") for item in ours}
+    near = [paper for paper in published if paper.facts["sigma"] in levels and "rerun" not in paper.source]
+    alike = {paper.facts["sigma"] for paper in near if paper.facts["model"] in networks}
+    near = [p for p in near if p.facts["model"] in networks or p.facts["sigma"] not in alike]
+    near = list(_best(near, "method", "sigma", "model").values())
+    best = set(_best(near, "sigma").values())
+    chosen = [paper for paper in near if paper.facts["method"] in methods or paper in best]
+    chosen.sort(key=lambda paper: paper not in best)
     if not chosen:
         return None
     shown, more = chosen[: len(MARKERS)], chosen[len(MARKERS) :]
@@ -61,11 +63,21 @@ def beside_published(
         percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
     sources = sorted({f"{paper.facts['method']}: {paper.source}" for paper in shown})
-    note = f"Grey marks: published results ({'; '.join(sources)}). Networks, epochs, images and n differ."
+    theirs = ", ".join(sorted({paper.facts["model"] for paper in shown}))
+    note = f"Grey marks: published results with {theirs} ({'; '.join(sources)}). "
+    note += "Networks, epochs, images and n differ."
     note += left_out([paper.label for paper in more])
     note += left_out([line.label for line in grey])
     title = "Beside published results" + _unequal(ours, shown)
     return Drawing("published", title, note, draw)
+
+
+def _best(published: Sequence[Published], *names: str) -> dict[tuple, Published]:
+    """The largest ACR, if possible of a complete log, of all that agree in some facts."""
+    found: dict[tuple, Published] = {}
+    for paper in sorted(published, key=lambda paper: (paper.complete, paper.acr)):
+        found[tuple(paper.facts[name] for name in names)] = paper
+    return found
 
 
 def _unequal(ours: Sequence[Certification], published: Sequence[Published]) -> str:
