@@ -52,9 +52,20 @@ def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
     mine = [row for row in table.rows if row["source"] == "here"]
     assert [(row["run"], row["images"]) for row in mine] == [("gaussian", 60)]
     flagged = [row["complete"] for row in table.rows if "incomplete" in row["complete"]]
-    assert flagged == ["427 of 500, incomplete"] * 4
+    assert flagged == ["427 of 500, incomplete"] * 2  # at sigma 0.25
     assert not any(table.is_best(column, row) for column in table.columns for row in table.rows)
     assert 0.4765 in {row["acr"] for row in table.rows}
+
+
+@pytest.mark.parametrize(("sigma", "levels"), [(0.5, {0.5}), (0.12, {0.12, 0.25, 0.5, 1.0})])
+def test_published_rows_are_those_at_our_noise_level_below_ours(tmp_path, sigma, levels):
+    """Without a published result at our level there are all of them."""
+    evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, sigma=sigma))))
+    tables = {table.name: table for table in build_tables(evaluations, published="cifar10")}
+    first, *others = tables["published"].rows
+    assert first["source"] == "here"
+    assert "here" not in {row["source"] for row in others}
+    assert {row["sigma"] for row in (first, *others)} == levels
 
 
 def test_the_figure_flags_incomplete_logs_too(tmp_path):
@@ -132,7 +143,8 @@ def test_only_our_runs_on_the_test_images_of_that_data_set_are_compared(tmp_path
 
 def test_the_command_puts_rows_and_curves_beside_ours(tmp_path):
     formats = ["tables", "png"]
-    tables = write_report(ours(tmp_path), tmp_path / "out", formats=formats, published="cifar10")
+    runs = ours(tmp_path, sigma=1.0)
+    tables = write_report(runs, tmp_path / "out", formats=formats, published="cifar10")
     frame = pd.read_csv(tmp_path / "out" / "tables" / "published.csv")
     assert {"log", "source", "complete", "certificate/acr"} <= set(frame.columns)
     page = as_html(next(table for table in tables if table.name == "published"))

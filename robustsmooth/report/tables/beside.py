@@ -27,6 +27,8 @@ def of_data(certifications: Iterable[Certification], data: str) -> list[Certific
 def published_table(certifications: Sequence[Certification], published: Sequence[Published]) -> Table:
     """Certified accuracy and ACR of our runs and of published ones, at the radii that are published.
 
+    Published results are those at our noise levels, or all if there are none. Within a level ours are first.
+
     Args:
         certifications: Of the data set of the published ones.
         published: At least one.
@@ -40,7 +42,8 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         )
         unfinished = "" if certification.finished else ", unfinished"
         rows[-1] |= {"sure": sure_share(certification), "complete": f"{certification.images}{unfinished}"}
-    for paper in published:
+    levels = {certification.run.facts.get("sigma") for certification in certifications}
+    for paper in [paper for paper in published if paper.facts["sigma"] in levels] or published:
         name = f"{paper.facts['method']} {paper.facts['sigma']:g}"
         rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
         of = "" if paper.complete else f" of {paper.expected}, incomplete"
@@ -78,7 +81,7 @@ def _row(
     return {**facts, "run": name, "source": source, "images": images, "acr": acr, **cells}
 
 
-def _order(row: dict[str, Any]) -> tuple[float, float]:
-    """By noise level, the largest ACR first."""
+def _order(row: dict[str, Any]) -> tuple[float, bool, float]:
+    """By noise level, ours first, then the largest ACR."""
     sigma = row.get("sigma")
-    return (float(sigma) if isinstance(sigma, int | float) else 0.0, -row["acr"])
+    return (float(sigma) if isinstance(sigma, int | float) else 0.0, "log" in row, -row["acr"])
