@@ -1,8 +1,11 @@
-"""Figures: fonts, names and titles."""
+"""Figures: fonts, names, titles and axes."""
+
+import numpy as np
+import pytest
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
-from robustsmooth.report.figures.drawing import Drawing
+from robustsmooth.report.figures.drawing import Drawing, grey_lines, percent_axes
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -26,3 +29,21 @@ def test_a_long_title_stays_within_the_figure():
     box = figure.axes[0]._left_title.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("drawn", "grey", "lowest", "highest"),
+    [(60, 40, 60, 70), (60, 80, 80, 90), (100, 40, 100, 100), (0, 0, 10, 10)],
+)
+def test_percent_axes_end_a_little_above_the_highest_curve_and_never_above_100(drawn, grey, lowest, highest):
+    """Curves in grey count too; without any accuracy there is still an axis."""
+
+    def draw(axes):
+        x = np.array([0.0, 1.0])
+        grey_lines(axes, x, [np.array([grey, 0.0])])
+        axes.plot(x, [drawn, 0.0])
+        percent_axes(axes, "radius", "accuracy")
+
+    bottom, top = Drawing("a", "A", "", draw).figure().axes[0].get_ylim()
+    assert bottom == 0
+    assert lowest <= top <= highest

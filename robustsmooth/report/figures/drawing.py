@@ -207,6 +207,5 @@ def percent_axes(axes: Axes, x: str, y: str) -> None:
     """Name the axes of a finished drawing; y runs from 0 to at most 100 percent, x from 0."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.autoscale_view()  # collections of lines too
     axes.set_ylim(0, min(100, max(10, axes.get_ylim()[1])))
     axes.set_xlim(left=0)
