@@ -88,6 +88,11 @@ class _Found:
         """Where it was read from."""
         return self.weights.place
 
+    @property
+    def built(self) -> list[Any]:
+        """The parts of the config from which an evaluation builds objects."""
+        return [self.config.get(part) for part in ("data", "model", "smoothing")]
+
 
 def load(place: str | Path, *settings: str, trust: Sequence[str] = (), unverified: bool = False) -> Trained:
     """Open a trained network.
@@ -281,7 +286,7 @@ def _trained_noise(found: _Found, trust: Sequence[str]) -> dict[str, Any]:
     sigma, given = _trained_sigma(found.config), found.config.get("smoothing")
     known = {"_target_": "robustsmooth.smoothing.GaussianNoise"}
     if sigma is not None and isinstance(given, Mapping):
-        known = trusted(given, found.place, trust)
+        known = trusted(given, found.place, trust, found.built)
     return {key: value for key, value in known.items() if key != "_partial_"} | {"sigma": sigma}
 
 
@@ -304,7 +309,7 @@ def _as_trained(
             f"`{found.place}` does not say which {part} it was trained with; give {part}=..., such as "
             + ("data=cifar10" if part == "data" else _likely_model(data))
         )
-    known = OmegaConf.create(trusted(trained, found.place, trust))
+    known = OmegaConf.create(trusted(trained, found.place, trust, found.built))
     merged = OmegaConf.merge(known, _without_nulls(given))
     assert isinstance(merged, DictConfig)
     return merged

@@ -75,13 +75,16 @@ def _plain(value: Any, place: object) -> Any:
     return value
 
 
-def trusted(config: Any, place: object, trust: Sequence[str] = ()) -> dict[str, Any]:
+def trusted(
+    config: Any, place: object, trust: Sequence[str] = (), beside: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Check the part of a file's config from which objects are built.
 
     Args:
         config: Such as the config's ``model``.
         place: The file, for messages.
         trust: Names of other constructors that the user trusts.
+        beside: The config's other such parts: the message names their constructors too.
 
     Returns:
         A copy that names trusted constructors only, and reads and downloads nothing by itself: every
@@ -91,11 +94,12 @@ def trusted(config: Any, place: object, trust: Sequence[str] = ()) -> dict[str, 
         ValueError: If it names another constructor or has an interpolation; or as in `plain`.
     """
     copy = plain(config, place)
-    foreign = {name for name in targets(copy) if name not in TRUSTED and name not in trust}
+    foreign, others = ({*targets(parts)} - TRUSTED - {*trust} for parts in (copy, list(beside)))
     if foreign:
+        foreign |= others
         raise ValueError(
-            f"the config in `{place}` wants to call {', '.join(sorted(foreign))}, which is not one of "
-            "robustsmooth's constructors and could do anything; if you know this file and this code, add "
+            f"the config in `{place}` wants to call {', '.join(sorted(foreign))}: not "
+            "robustsmooth's constructors, so they could do anything; if you know this file and code, add "
             f"'trust=[{','.join(sorted({*foreign, *trust}))}]' to the command line"
         )
     result: dict[str, Any] = _without_side_effects(copy, place)

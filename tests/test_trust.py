@@ -224,6 +224,14 @@ def test_the_command_says_what_to_add(call, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+def test_one_message_names_the_constructors_of_all_parts(tmp_path):
+    training = copy.deepcopy(TRAINING)
+    training["data"]["augmentation"] = {"_target_": "mine.Rotate"}
+    training["model"]["network"] = {"_target_": "mine.Network"}
+    with pytest.raises(ValueError, match=r"trust=.mine.Network,mine.Rotate."):
+        open_run(_config(_checkpoint(training, tmp_path / "a.ckpt")))
+
+
 def test_a_class_that_the_user_names_is_built(tmp_path):
     training = copy.deepcopy(TRAINING)
     training["model"]["network"] = {

@@ -25,9 +25,9 @@ what to expect, the paper's numbers, and where our settings are not the paper's:
 - **open**: the paper states none, this one is our choice;
 - **not run**: a row of the paper that is not trained here.
 
-All other settings are as the paper states them; a test composes every row and compares. A remark that an
-earlier experiment of the same paper has too is only named: "as in ...". The settings of an evaluation have
-its name in front, as in `certify.n`.
+All other settings are as the paper states them; a test composes every row and compares. A remark that was
+made for an earlier experiment of the same paper is not repeated: "as in ...". The settings of an evaluation
+have its name in front, as in `certify.n`.
 """
 
 

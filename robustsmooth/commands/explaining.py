@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -96,6 +97,9 @@ def _explain_override(error: Exception, name: str, argv: Sequence[str]) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         return _explain_unknown_key(unknown[1], name, argv)
+    several = re.match(r"Ambiguous value for argument '(.*)'", text)
+    if several:
+        return _explain_several_values(several[1], name, argv)
     group = re.search(r"Could not override '?([\w/@]+)'?\. ?No match in the defaults list", text)
     if group:
         return f"there is no config group `{group[1]}`"
@@ -127,17 +131,41 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
     return f"there is no setting `{key}`{guess} ({where})"
 
 
+def _explain_several_values(word: str, name: str, argv: Sequence[str]) -> str:
+    """Ask for ``-m``; an experiment is a sweep without it, unless another setting cannot be composed."""
+    settings = [item for item in argv if "=" in item and not item.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(settings)
+    single = [item for item, setting in zip(settings, parsed, strict=True) if not setting.is_sweep_override()]
+    try:
+        _compose(name, argv, single)
+    except Exception as error:
+        return explain(error, name, argv)[0]
+    key, _, values = word.partition("=")
+    group = any((folder / key).is_dir() for folder in _folders(argv))
+    listed = "" if group else f", or write {key}=[{values}] if a list is meant"
+    return f"`{word}` has several values; add -m for one run each{listed}"
+
+
 def _without_values(name: str, argv: Sequence[str]) -> DictConfig:
-    """The command's config with its choices, from our folder and the one that ``--config-dir`` names."""
-    line = " ".join(argv)
-    own = re.search(r"(?:--config-dir|-cd)[= ](\S+)", line)
-    folders = [conf_dir(), *([Path(own[1]).expanduser().resolve()] if own else [])]
+    """The command's config with its choices only."""
+    folders = _folders(argv)
     choices = [word for word in argv if re.fullmatch(r"[\w/]+=[\w/,-]+", word) and "," not in word]
     groups = [word for word in choices if any((folder / word.split("=")[0]).is_dir() for folder in folders)]
-    search = [f"hydra.searchpath=[file://{folders[1]}]"] if own else []
+    return _compose(name, argv, groups)
+
+
+def _folders(argv: Sequence[str]) -> list[Path]:
+    """Our folder of configs and the one that ``--config-dir`` names."""
+    own = re.search(r"(?:--config-dir|-cd)[= ](\S+)", " ".join(argv))
+    return [conf_dir(), *([Path(own[1]).expanduser().resolve()] if own else [])]
+
+
+def _compose(name: str, argv: Sequence[str], settings: Sequence[str]) -> DictConfig:
+    """The command's config with some of its settings, from our folder and the user's own."""
+    search = [f"hydra.searchpath=[file://{folder}]" for folder in _folders(argv)[1:]]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(name, overrides=[*search, *groups])
+        return hydra.compose(name, overrides=[*search, *settings])
 
 
 def _paths_to(node: Any, leaf: str, place: str = "") -> Iterator[str]:
