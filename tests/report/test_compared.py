@@ -380,14 +380,33 @@ def test_a_run_has_the_same_name_colour_and_line_in_all_figures(runs):
     for run in evaluations.runs:
         names.setdefault(run.trained, set()).add(run.label)
     assert all(len(labels) == 1 for labels in names.values())
-    looks = {}
+    looks, figures, envelopes = {}, {}, {}
     for drawing in draw_figures(evaluations):
         for line in drawing.figure().axes[0].get_lines():
-            if line.get_label() in {label for labels in names.values() for label in labels}:
-                looks.setdefault(line.get_label(), set()).add((line.get_color(), line.get_linestyle()))
+            label = line.get_label().replace("σ=", "").removesuffix(" (1 run)")
+            if label in {label for labels in names.values() for label in labels}:
+                looks.setdefault(label, set()).add((line.get_color(), line.get_linestyle()))
+                figures.setdefault(label, []).append(drawing.name)
+            elif drawing.name == "envelope" and "under" not in label:
+                envelopes[label] = (line.get_color(), line.get_linestyle())
     assert len(looks) == 4
     assert all(len(look) == 1 for look in looks.values()), looks
     assert len({next(iter(look))[0] for look in looks.values()}) == 4
+    assert all({"certified_accuracy", "envelope_per_sigma"} <= {*drawn} for drawn in figures.values())
+    best = {f"{method} (2 runs)": looks[f"{method} 0.5"] for method in ("gaussian", "heat")}
+    assert {label: {look} for label, look in envelopes.items()} == best
+
+
+def test_a_method_whose_runs_have_no_colour_gets_an_unused_one_in_the_envelopes(tmp_path):
+    for at in range(9):
+        method, sigma = ("weak", 0.25) if at == 8 else ("strong", 0.25 + 0.25 * (at % 2))
+        trained = write_training(tmp_path / f"{at}", method, sigma, row=method, loss={"at": at})
+        write_certification(trained / "certify", trained, sigma, strength=2.0 - 0.2 * at, seed=at)
+    drawings = {drawing.name: drawing for drawing in draw_figures(read(str(tmp_path)))}
+    for name, lines in (("envelope", 2), ("envelope_per_sigma", 3)):
+        drawn = drawings[name].figure().axes[0].get_lines()
+        assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == lines
+        assert len({line.get_color() for line in drawn}) == lines
 
 
 def test_a_figure_says_what_it_leaves_out(tmp_path):

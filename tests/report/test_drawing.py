@@ -5,7 +5,7 @@ import pytest
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
-from robustsmooth.report.figures.drawing import Drawing, grey_lines, percent_axes
+from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -29,6 +29,11 @@ def test_a_long_title_stays_within_the_figure():
     box = figure.axes[0]._left_title.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
+
+
+def test_as_many_lines_as_colours_times_dashes_are_different():
+    styles = [tuple(line_style(position).values()) for position in range(len(PALETTE) * len(DASHES))]
+    assert len({*styles}) == len(styles)
 
 
 @pytest.mark.parametrize(

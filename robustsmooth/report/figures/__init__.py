@@ -64,7 +64,7 @@ def draw_figures(
         ours = of_data(evaluations.certifications, published)
         drawings.append(beside_published(ours, published_results(published), styles))
     budgets = [attack for attack in withstood(evaluations) if attack.norm == "l2"]
-    drawings += _envelopes(evaluations, budgets)
+    drawings += _envelopes(evaluations, budgets, styles)
     certified = usual(evaluations.certifications)
     attacked = {budget.run.facts["classifier"] for budget in budgets}
     if any(certification.run.facts["classifier"] in attacked for certification in certified):
@@ -121,7 +121,7 @@ def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
     )
 
 
-def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood]) -> Iterator[Drawing]:
+def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood], styles: Styles) -> Iterator[Drawing]:
     """The envelopes of each data set that has runs of several noise levels, of equal n and alpha.
 
     They show the runs on the images that most runs have.
@@ -139,6 +139,7 @@ def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood]) -> Iterat
             )
             name = name if len(groups) > 1 else ""
             tried = [budget for budget in budgets if data_name(budget) == data_name(members[0])]
-            yield from (envelope(members, tried, name, aside), envelope_per_sigma(members, name, aside))
+            yield envelope(members, styles, tried, name, aside)
+            yield envelope_per_sigma(members, styles, name, aside)
     if predicted and not groups:
-        yield envelope([], budgets)
+        yield envelope([], styles, budgets)

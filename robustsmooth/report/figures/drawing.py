@@ -110,11 +110,9 @@ def write_figures(drawings: Sequence[Drawing], folder: Path, formats: Sequence[s
 
 
 def line_style(position: int) -> dict[str, Any]:
-    """Colour and dashes of the line at a position."""
-    return {
-        "color": PALETTE[position % len(PALETTE)],
-        "linestyle": DASHES[(position // len(PALETTE) + position) % len(DASHES)],
-    }
+    """Colour and dashes of the line at a position; seven colours with four dashes each are different."""
+    turn, colour = divmod(position, len(PALETTE))
+    return {"color": PALETTE[colour], "linestyle": DASHES[(turn + colour) % len(DASHES)]}
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,19 @@ class Styles:
         position, variant = self._classifiers[classifier], self._variants[classifier].index(label)
         if position >= MOST_LINES or variant >= len(DASHES):
             return None
-        return {"color": PALETTE[position], "linestyle": DASHES[(position + variant) % len(DASHES)]}
+        return line_style(position + variant * len(PALETTE))
+
+    def of_each(self, groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
+        """The style of each group's best run; one that no other group has if that run has none."""
+        best = {
+            name: self.of(min(runs, key=lambda run: self._classifiers[self._names(run)[0]]))
+            for name, runs in groups.items()
+        }
+        taken = [style for style in best.values() if style]
+        colours = {style["color"] for style in taken}
+        others = [style for style in map(line_style, range(len(PALETTE) * len(DASHES))) if style not in taken]
+        free = iter(sorted(others, key=lambda style: style["color"] in colours))
+        return {name: style or next(free) for name, style in best.items()}
 
     def lines(self, items: Iterable[Repeated]) -> tuple[list[Line[Repeated]], list[Line[Repeated]]]:
         """The lines of a figure, runs under several seeds as one: those with a style, and the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from robustsmooth.report.figures.drawing import (
     MOST_LINES,
     PALETTE,
     Drawing,
+    Styles,
     grey_lines,
     left_out,
-    line_style,
     percent_axes,
     shortened,
 )
+from robustsmooth.report.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
     return statistics.envelope([curve(certification, grid) for certification in certifications])
+
+
+def _runs(members: Sequence[Certification] | Sequence[Withstood]) -> list[Run]:
+    return [member.run for member in members]
 
 
 def _named(name: str, runs: int) -> str:
@@ -47,6 +52,7 @@ OTHER_IMAGES = "left out, since certified on other images"
 
 def envelope(
     certifications: Sequence[Certification],
+    styles: Styles,
     attacks: Sequence[Withstood] = (),
     data: str = "",
     aside: Sequence[str] = (),
@@ -57,6 +63,7 @@ def envelope(
 
     Args:
         certifications: On the same images.
+        styles: The report's lines; a method has that of its best run.
         attacks: Points above the curves.
         data: Named in the title, if a report has several data sets.
         aside: Labels of the runs on other images, for the note.
@@ -65,15 +72,15 @@ def envelope(
     order = [*_ranked(families), *(name for name in attacked if name not in families)]
     shown, grey = order[:MOST_LINES], order[MOST_LINES:]
     tried = {name: members for name, members in attacked.items() if name in shown}
+    looks = styles.of_each({name: _runs(families.get(name) or attacked[name]) for name in shown})
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
         grey_lines(axes, grid, (_best_of(families[name], grid) for name in grey if name in families))
-        for position, name in enumerate(shown):
-            if name in families:
-                label = shortened(_named(name, len(families[name])))
-                axes.plot(grid, _best_of(families[name], grid), label=label, **line_style(position))
-        _mark_attacks(axes, tried, shown)
+        for name in (name for name in shown if name in families):
+            label = shortened(_named(name, len(families[name])))
+            axes.plot(grid, _best_of(families[name], grid), label=label, **looks[name])
+        _mark_attacks(axes, tried, {name: look["color"] for name, look in looks.items()})
         axis = "l2 radius r, or attack budget ε (pixel units)" if tried else RADIUS
         what = "Accuracy" if tried else "Certified accuracy"
         percent_axes(axes, axis, f"{what} (% of all images)")
@@ -87,7 +94,7 @@ def envelope(
     return Drawing("_".join(["envelope", *([re.sub(r"\W+", "_", data)] if data else [])]), title, note, draw)
 
 
-def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], order: Sequence[str]) -> None:
+def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], colours: Mapping[str, str]) -> None:
     """The best accuracy of each method's runs under each attack, a marker for each attack."""
     names = sorted({member.attack for members in tried.values() for member in members})
     for method, members in tried.items():
@@ -103,13 +110,13 @@ def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], order: S
                 markersize=4.5,
                 linewidth=1,
                 linestyle=":",
-                color=PALETTE[order.index(method) % len(PALETTE)],
+                color=colours[method],
                 label=shortened(f"{method} under {name}"),
             )
 
 
 def envelope_per_sigma(
-    certifications: Sequence[Certification], data: str = "", aside: Sequence[str] = ()
+    certifications: Sequence[Certification], styles: Styles, data: str = "", aside: Sequence[str] = ()
 ) -> Drawing:
     """The envelope for each noise level (SmoothAdv Figures 1 and 2, middle); of the four best methods."""
     families = by_method(certifications)
@@ -118,20 +125,22 @@ def envelope_per_sigma(
     sigmas = sorted(
         {sigma_of(certification) for certification in certifications if sigma_of(certification) is not None}
     )
-    levels = sigmas[: len(PALETTE)]
+    lines = {
+        f"{name} σ={sigma:g}": chosen
+        for name in shown
+        for sigma in sigmas[: len(PALETTE)]
+        if (chosen := [member for member in families[name] if sigma_of(member) == sigma])
+    }
+    looks = styles.of_each({name: _runs(members) for name, members in lines.items()})
 
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
-        for line, name in enumerate(shown):
-            for position, sigma in enumerate(levels):
-                chosen = [member for member in families[name] if sigma_of(member) == sigma]
-                if chosen:
-                    style: dict[str, Any] = {"color": PALETTE[position], "linestyle": DASHES[line]}
-                    label = shortened(_named(f"{name} σ={sigma:g}", len(chosen)))
-                    axes.plot(grid, _best_of(chosen, grid), label=label, **style)
+        for name, members in lines.items():
+            label = shortened(_named(name, len(members)))
+            axes.plot(grid, _best_of(members, grid), label=label, **looks[name])
         percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
-    note = "The best of the runs of one noise level σ (colour) and method (line) at each radius."
+    note = "The best of a method's runs at one noise level σ, at each radius."
     note += left_out(order[len(DASHES) :]) + left_out([f"σ={sigma:g}" for sigma in sigmas[len(PALETTE) :]])
     note += left_out(aside, OTHER_IMAGES)
     title = "Upper envelope per noise level" + (f": {data}" if data else "")
