@@ -81,9 +81,9 @@ def build_tables(
         tables.distance_table(evaluations),
         tables.attack_seed_table(evaluations.attacks),
         tables.contradiction_table(evaluations),
-        tables.comparison_table(certified, chosen, baseline),
+        tables.comparison_table(certified, chosen, baseline, level),
         tables.seed_table(certified, chosen),
-        tables.seed_comparison_table(certified, chosen, baseline),
+        tables.seed_comparison_table(certified, chosen, baseline, level),
         restated,
         tables.linf_table(certified),
         tables.prediction_table(evaluations.measurements, level, method),
@@ -162,6 +162,7 @@ def write_report(
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += tables.unpaired(evaluations.certifications)
+    evaluations.problems += tables.unknown_votes(evaluations.certifications)
     evaluations.problems += doubled_seeds(usual(evaluations.certifications))
     evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)

@@ -13,7 +13,7 @@ from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
 Each = TypeVar("Each", Certification, Withstood)
-Repeated = TypeVar("Repeated", Certification, Attack, Measurement, Training)
+Repeated = TypeVar("Repeated", Certification, Attack, Withstood, Measurement, Training)
 
 
 def data_name(certification: Certification | Withstood) -> str:
@@ -163,12 +163,12 @@ def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
 
     The members of a group are networks trained with different seeds and evaluated on the same images. Several
     evaluations of one network are no repetitions, since they say nothing about other trainings; neither is an
-    evaluation that is not finished, whose mean is one over other images. Our runs are compared by all their
-    settings, foreign logs by their facts.
+    evaluation that is not finished, whose mean is one over other images, or a log whose seed is not known.
+    Our runs are compared by all their settings, foreign logs by their facts.
     """
     apart = []
     for group in _alike(members):
-        seeds = {str(_seed(one.run)) for one in group}
+        seeds = {seed for one in group if (seed := _seed(one.run)) is not None}
         apart += [group] if len(seeds) == len(group) else [[one] for one in group]
     return apart
 
@@ -205,9 +205,9 @@ def _seed(run: Run) -> Any:
     return run.facts.get("seed" if trained_here else "train_seed")
 
 
-def _images(member: Certification | Attack | Measurement | Training) -> bytes | str:
+def _images(member: Certification | Attack | Withstood | Measurement | Training) -> bytes | str:
     """The same for the same images; nothing for a training."""
-    if isinstance(member, Certification):
+    if isinstance(member, Certification | Attack | Withstood):
         return member.image_set
     return b"" if isinstance(member, Training) else np.unique(member.rows["idx"].to_numpy()).tobytes()
 
@@ -219,7 +219,7 @@ def names_of(certification: Certification) -> list[str]:
     return [str(name) for name in names if name is not None]
 
 
-def group_name(group: Sequence[Certification | Attack | Measurement | Training]) -> str:
+def group_name(group: Sequence[Certification | Attack | Withstood | Measurement | Training]) -> str:
     """The label of runs that differ only in the seed: the first one's without the seed."""
     run = group[0].run
     if len(group) == 1:
@@ -227,9 +227,17 @@ def group_name(group: Sequence[Certification | Attack | Measurement | Training])
     return run.label.replace(str(run.facts["classifier"]), str(run.facts["family"]), 1)
 
 
-def _settings(certification: Certification | Attack | Measurement | Training) -> tuple[str, ...]:
-    facts = certification.run.facts
-    left_out = ("seed", "train_seed", "name", "classifier", "family", "source")
-    told = [f"{key}={value}" for key, value in sorted(facts.items()) if key not in left_out]
-    told += [f"{key}={value}" for key, value in getattr(certification, "settings", {}).items()]
-    return (*told, signature(certification.run.path) if certification.run.config else "")
+def _settings(member: Certification | Attack | Withstood | Measurement | Training) -> tuple[Any, ...]:
+    """All settings except for seeds; a foreign log's name too, which is all that is known of its network."""
+    ours = bool(member.run.config)
+    left_out = ("seed", "train_seed", "classifier", "family", "source", *(["name"] if ours else []))
+    told = [
+        (key, str(_number(fact))) for key, fact in sorted(member.run.facts.items()) if key not in left_out
+    ]
+    told += [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
+    return (*told, signature(member.run.path) if ours else "")
+
+
+def _number(value: Any) -> Any:
+    """100000 and 100000.0 are the same setting."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

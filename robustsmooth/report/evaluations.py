@@ -59,8 +59,10 @@ class Certification:
 
     @property
     def finished(self) -> bool:
-        """Whether all images are there: no rank's part of the log is left."""
-        return not any(".rank" in path.name for path in self.run.logs.get("certify", ()))
+        """Whether all images are there: no rank's part of the log is left, and no row was lost."""
+        counted = self.run.summary.get("images")
+        complete = not isinstance(counted, int) or counted <= self.images
+        return complete and not any(".rank" in path.name for path in self.run.logs.get("certify", ()))
 
     @cached_property
     def image_set(self) -> str:
@@ -106,6 +108,11 @@ class Attack:
     rows: pd.DataFrame
 
     @property
+    def image_set(self) -> bytes:
+        """Equal for attacks on the same images."""
+        return np.unique(self.rows["idx"].to_numpy()).tobytes()
+
+    @property
     def clean(self) -> NDArray[np.bool_]:
         """Whether each image is correct without the attack (among the best k for a top-k attack)."""
         if "clean_correct" in self.rows:
@@ -144,6 +151,8 @@ class Withstood:
         norm: The norm of the budget.
         epsilon: The budget.
         accuracy: Share of all images that are correct with and without the attack.
+        image_set: Equal for attacks on the same images.
+        settings: As of `Attack`.
     """
 
     run: Run
@@ -151,6 +160,8 @@ class Withstood:
     norm: str
     epsilon: float
     accuracy: float
+    image_set: bytes = b""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +234,7 @@ def _add(result: "Evaluations", run: Run, log: Log) -> None:
         return
     if log.kind == "certify":
         certification = _certification(run, log)
-        result.problems += _doubtful_facts(certification)
+        result.problems += _doubtful_facts(certification) + _lost_rows(certification)
         result.certifications.append(certification)
     elif log.kind == "attack":
         result.attacks += _attacks(run, log)
@@ -241,11 +252,20 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
         if attack.epsilon is not None:
             name = attack_name(attack.run, attack.settings)
             points.append(
-                Withstood(attack.run, name, attack.norm, attack.epsilon, float((~attack.won).mean()))
+                Withstood(
+                    attack.run,
+                    name,
+                    attack.norm,
+                    attack.epsilon,
+                    float((~attack.won).mean()),
+                    attack.image_set,
+                    attack.settings,
+                )
             )
     for log in (log for log in evaluations.measurements if log.attacked_with is not None):
         share, budget = float((log.rows["correct"] == 1).mean()), float(log.attacked_with or 0.0)
-        points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share))
+        images = np.unique(log.rows["idx"].to_numpy()).tobytes()
+        points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share, images))
     return points
 
 
@@ -344,6 +364,14 @@ def _doubtful_facts(certification: Certification) -> list[str]:
         f"sigma={facts['sigma']:g}, n={facts['n']} and alpha={facts['alpha']:g} can "
         "certify; one of these facts is not the log's"
     ]
+
+
+def _lost_rows(certification: Certification) -> list[str]:
+    """A log of ours with fewer images than were certified."""
+    counted = certification.run.summary.get("images")
+    if not isinstance(counted, int) or certification.images >= counted:
+        return []
+    return [f"{certification.path} has {certification.images} of {counted} images; certify the others again"]
 
 
 def _guarantee(run: Run, rows: pd.DataFrame) -> Guarantee:

@@ -150,6 +150,8 @@ def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -
         rows = _parse_clocks(content, header)
         if rows is not None:
             return rows
+        if content.count(b"\t") != (len(header) - 1) * len(content.splitlines()):
+            raise ValueError("a line is too short, too long or empty")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             rows = pd.read_csv(io.BytesIO(content), sep="\t", index_col=False, dtype={"time": str})
@@ -193,11 +195,10 @@ def _parse_clocks(content: bytes, header: list[str]) -> pd.DataFrame | None:
 
 def _believable(rows: pd.DataFrame, kind: str, path: Path, problems: list[str]) -> pd.DataFrame:
     """Rows that contradict themselves are reported and count as wrong answers."""
-    if kind not in ("certify", "predict") or not {"label", "predict", "correct"} <= set(rows) or rows.empty:
+    if kind not in ("certify", "predict") or not {"predict", "correct"} <= set(rows) or rows.empty:
         return rows
-    predict = rows["predict"].to_numpy()
-    hit = (predict == rows["label"].to_numpy()) & (predict != ABSTAIN)
-    claimed = rows["correct"].to_numpy() == 1
+    predict, claimed = rows["predict"].to_numpy(), rows["correct"].to_numpy() == 1
+    hit = (predict == rows["label"].to_numpy() if "label" in rows else claimed) & (predict != ABSTAIN)
     faults = {"say that they are correct although the prediction is not the label": claimed & ~hit}
     if "radius" in rows:
         radius = rows["radius"].to_numpy()

@@ -662,3 +662,97 @@ def test_radius_zero_is_a_column_if_it_was_requested():
 
     assert asked_radii([log([0.0, 0.25, 0.0], [True, True, False])]) == [0.0, 0.25]
     assert asked_radii([log([0.0, 0.5, 0.0], [False, True, False])]) == [0.5]
+
+
+def test_foreign_logs_with_two_names_are_no_seeds_of_one_classifier(tmp_path):
+    entries = [
+        {**foreign(tmp_path / name, "digits", seed=seed), "name": name, "seed": seed}
+        for seed, name in enumerate(("heat", "gaussian"))
+    ]
+    tables = tables_of(entries)
+    assert "seeds" not in tables
+    assert len(tables["comparison"].rows) == 1
+
+
+def test_a_foreign_log_without_a_seed_is_no_repetition(tmp_path):
+    seeds = {"a": {"seed": 0, "n": 1000}, "b": {"seed": 1, "n": 1000.0}, "c": {"n": 1000}}
+    entries = [
+        {**foreign(tmp_path / name, "digits", seed=at), **facts}
+        for at, (name, facts) in enumerate(seeds.items())
+    ]
+    assert "seeds" not in tables_of(entries)
+    (row,) = tables_of(entries[:2])["seeds"].rows
+    assert row["seeds"] == 2  # 1000 and 1000.0 votes are the same setting
+
+
+def test_attacks_with_two_noise_levels_are_two_points(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "certify", trained)
+    for sigma, seed in ((0.25, 0), (1.0, 1)):
+        write_attack(trained / str(sigma) / "pgd", trained, sigma=sigma, seed=seed)
+    evaluations = read(str(tmp_path))
+    (drawing,) = (item for item in draw_figures(evaluations) if item.name == "empirical_certified")
+    lines = [line.get_data() for line in drawing.figure().axes[0].get_lines() if line.get_linestyle() == ":"]
+    drawn = sorted(accuracy for _, y in lines for accuracy in y)
+    assert drawn == pytest.approx(sorted(100 * np.mean(~attack.won) for attack in evaluations.attacks))
+
+
+def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):
+    for method, images in (("gaussian", 20), ("heat", 60), ("macer", 60)):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained)
+        write_attack(trained / "pgd", trained, images=images)
+    table = tables_of(str(tmp_path))["overview"]
+    titles = [column.title for column in table.columns if "ε=0.5" in column.title]
+    assert sorted(title.partition("image set")[2] for title in titles) == [" 1 (20) (%)", " 2 (60) (%)"]
+    for row in table.rows:
+        assert sum(row.get(title.removesuffix(" (%)")) is not None for title in titles) == 1
+
+
+def test_bounds_that_are_missing_are_not_restated(tmp_path):
+    trained = write_training(tmp_path / "a")
+    log = write_certification(trained / "certify", trained) / "certify.tsv"
+    assert tables_of(str(tmp_path), restate=100)["restated"].rows
+    lines = [line.split("\t") for line in log.read_text().splitlines()]
+    certified = next(line for line in lines[1:] if line[4] == "1")
+    certified[6] = "nan"
+    log.write_text("".join("\t".join(line) + "\n" for line in lines))
+    assert "restated" not in tables_of(str(tmp_path), restate=100)
+
+
+def test_lost_rows_are_named(tmp_path):
+    trained = write_training(tmp_path / "a")
+    folder = write_certification(trained / "certify", trained)
+    (folder / "summary.json").write_text(json.dumps({"images": 60}))
+    assert not read(str(tmp_path)).problems
+    log = folder / "certify.tsv"
+    log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines()[:51]))
+    evaluations = read(str(tmp_path))
+    assert [problem.partition("has ")[2] for problem in evaluations.problems] == [
+        "50 of 60 images; certify the others again"
+    ]
+    assert not evaluations.certifications[0].finished
+
+
+def test_it_is_said_that_the_number_of_votes_is_not_known(tmp_path, capsys):
+    entries = [foreign(tmp_path / name, "digits", seed=1) for name in "ab"]
+    said = "the number of votes n of"
+    write_report(entries, tmp_path / "out", formats=["terminal"])
+    assert said in " ".join(capsys.readouterr().out.split())
+    write_report([{**entry, "n": 1000} for entry in entries], tmp_path / "out2", formats=["terminal"])
+    assert said not in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_level_is_that_of_differences_too(tmp_path, seeds):
+    for method, strength in (("heat", 1.6), ("gaussian", 1.0)):
+        for seed in range(seeds):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, strength=strength, seed=seed)
+    widths = []
+    for level in (0.95, 0.5):
+        table = tables_of(str(tmp_path), level=level)["comparison" if seeds == 1 else "seed_comparison"]
+        low, high = ("acr_low", "acr_high") if seeds == 1 else ("acr_difference_low", "acr_difference_high")
+        widths.append(table.rows[0][high] - table.rows[0][low])
+        assert f"{100 * level:g} %" in table.note + table.intervals
+    assert widths[1] < widths[0] / 2

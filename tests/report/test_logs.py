@@ -150,3 +150,21 @@ def test_the_fast_reader_agrees_with_the_slow_one(tmp_path, monkeypatch, line):
     slow = read_log(path)
     pd.testing.assert_frame_equal(quick.rows, slow.rows)
     assert quick.problems == slow.problems
+
+
+def test_a_line_that_is_too_short_is_left_out_of_a_log_of_ours(tmp_path):
+    """Its missing guarantee does not count as another guarantee."""
+    row = "\t{radius}\t1\t0.1\tcertified\tl2-certificate\n"
+    text = f"{HEADER}\toutcome\tguarantee\n0\t1\t1{row}1\t1\t1\t0.5\t1\t0.1\n2\t1\t1{row}".format(radius=0.5)
+    log = read_log(write(tmp_path, text))
+    assert log.rows["idx"].tolist() == [0, 2]
+    assert log.rows["guarantee"].unique().tolist() == ["l2-certificate"]
+    assert "1 rows" in log.problems[0]
+
+
+def test_radii_that_cannot_be_count_as_wrong_without_labels_too(tmp_path):
+    text = "idx\tpredict\tradius\tcorrect\ttime\n0\t1\tinf\t1\t0.1\n1\t1\t-5\t1\t0.1\n2\t1\t0.5\t1\t0.1\n"
+    log = read_log(write(tmp_path, text))
+    assert log.rows["correct"].tolist() == [0, 0, 1]
+    assert log.rows["radius"].tolist() == [0.0, 0.0, 0.5]
+    assert "negative or not finite" in log.problems[0]

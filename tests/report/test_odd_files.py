@@ -128,8 +128,9 @@ def test_an_odd_run_is_named(tmp_path):
     assert problem == f"{trained / 'certify'}: sigma is 'loud', which is not a number; it is left out"
 
 
-def test_large_radii_give_at_most_ten_columns(tmp_path):
-    rows = [[idx, 1, 1, 2.5 * idx, 1, 1.0] for idx in range(100)]
+@pytest.mark.parametrize("largest", [250.0, 2.5e301])
+def test_large_radii_give_at_most_ten_columns(tmp_path, largest):
+    rows = [[idx, 1, 1, largest / 100 * idx, 1, 1.0] for idx in range(100)]
     path = write_log(tmp_path / "log", CERTIFY[:6], rows)
     built = {table.name: table for table in write_report(str(path), tmp_path / "out", formats=[])}
     assert (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustsmooth import statistics
+from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Withstood
 from robustsmooth.report.figures.certified import by_acr, curve, radius_grid
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
@@ -40,12 +41,14 @@ def empirical_and_certified(
         for line in drawn:
             mean = line.values(lambda item: curve(item, grid)).mean(0)
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
-        lines: dict[tuple[str, str], dict[float, list[float]]] = {}
-        for attack, style in marked:
-            points = lines.setdefault((attack.attack, style["color"]), {})
-            points.setdefault(attack.epsilon, []).append(100 * attack.accuracy)
-        for (name, colour), points in lines.items():
-            x, y = zip(*((budget, np.mean(points[budget])) for budget in sorted(points)), strict=True)
+        curves: dict[tuple[str, str, Any, bytes], list[tuple[float, float]]] = {}
+        for group in repetitions(item for item, _ in marked):
+            first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
+            colour = (styles.of(first.run) or {})["color"]
+            key = (first.attack, colour, first.run.facts.get("sigma"), first.image_set)
+            curves.setdefault(key, []).append((first.epsilon, accuracy))
+        for (name, colour, _, _), points in curves.items():
+            x, y = zip(*sorted(points), strict=True)
             marker = MARKERS[names.index(name) % len(MARKERS)]
             axes.plot(x, y, marker=marker, markersize=4.5, linewidth=1, linestyle=":", color=colour)
         for position, name in enumerate(names):

@@ -132,6 +132,7 @@ def attack_seed_table(attacks: Sequence[Attack]) -> Table:
         Column("source", "Attack seen on"),
         Column("epsilon", "ε (pixel units)", style="g"),
         Column("seeds", "Seeds", style="d"),
+        Column("images", "Images", style="d"),
         Column("clean_accuracy", "Accuracy (%)", "empirical"),
         Column("accuracy", "Accuracy under attack (%)", "empirical"),
     ]

@@ -28,7 +28,7 @@ def default_radii(certifications: Iterable[Certification]) -> list[float]:
         (float(certification.counted.max()) for certification in certifications if certification.images),
         default=0.0,
     )
-    steps = [0.05, *(base * 10.0**power for power in range(-1, 300) for base in (1.0, 2.5, 5.0))]
+    steps = [0.05, *(base * 10.0**power for power in range(-1, 308) for base in (1.0, 2.5, 5.0))]
     step = next(step for step in steps if largest / step <= 9.5)
     return [round(step * count, 10) for count in range(int(largest / step) + 1)]
 

@@ -45,8 +45,23 @@ def unpaired(certifications: Iterable[Certification]) -> list[str]:
     ]
 
 
+def unknown_votes(certifications: Iterable[Certification]) -> list[str]:
+    """A message about classifiers that are compared although their number of votes is not known."""
+    certified = [item for item in usual(certifications) if item.run.facts.get("data") is not None]
+    unknown = [item for item in certified if item.run.facts.get("n") is None]
+    if len(unknown) < 2:
+        return []
+    return [
+        f"the number of votes n of {unknown[0].run.label} and {len(unknown) - 1} others is not known; they "
+        "are compared as if it were the same: give it beside the path, as in runs={path: ..., n: 100000}"
+    ]
+
+
 def comparison_table(
-    certifications: Sequence[Certification], radii: Sequence[float], baseline: str | None = None
+    certifications: Sequence[Certification],
+    radii: Sequence[float],
+    baseline: str | None = None,
+    level: float = 0.95,
 ) -> Table:
     """One classifier against each other one, on their common images.
 
@@ -59,6 +74,7 @@ def comparison_table(
         baseline: Label, row or method of the classifier that the others are compared with; of several, the
             one at the same noise level. If None, the one with the largest ACR on the images that most
             classifiers have is compared with the others.
+        level: Confidence level of the intervals.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
@@ -69,7 +85,7 @@ def comparison_table(
         if any(len(group) > 1 for group in groups):
             continue
         for first, second in _pairs(groups, baseline):
-            row = _pair(first[0], second[0], radius)
+            row = _pair(first[0], second[0], radius, level)
             rows += [{**fair.facts, **row}] if row else []
     columns = [
         Column("first", "First"),
@@ -88,7 +104,7 @@ def comparison_table(
     return Table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
-        f"95 % t intervals of the mean differences over images. {_chosen(baseline)} "
+        f"{100 * level:g} % t intervals of the mean differences over images. {_chosen(baseline)} "
         "p is not corrected for the number of pairs. Only classifiers certified with the same procedure, "
         "n and α on the same images are paired.",
     )  # fmt: skip
@@ -163,7 +179,7 @@ def _chosen(baseline: str | None) -> str:
     )
 
 
-def _pair(first: Certification, second: Certification, radius: float) -> dict[str, Any] | None:
+def _pair(first: Certification, second: Certification, radius: float, level: float) -> dict[str, Any] | None:
     common = common_images(first, second)
     if common is None or len(common[0]) < 2:
         return None
@@ -172,7 +188,7 @@ def _pair(first: Certification, second: Certification, radius: float) -> dict[st
         (first.correct & (first.radius >= radius))[at_first],
         (second.correct & (second.radius >= radius))[at_second],
     )
-    mean, low, high = statistics.paired_acr(first.counted[at_first], second.counted[at_second])
+    mean, low, high = statistics.paired_acr(first.counted[at_first], second.counted[at_second], level)
     row = {
         "first": first.run.label,
         "second": second.run.label,
@@ -186,9 +202,8 @@ def _pair(first: Certification, second: Certification, radius: float) -> dict[st
     }
     if first.p_a_counted is not None and second.p_a_counted is not None:
         one, other = first.p_a_counted[at_first] >= SURE, second.p_a_counted[at_second] >= SURE
-        row |= dict(
-            zip(("sure_difference", "sure_low", "sure_high"), statistics.paired_acr(one, other), strict=True)
-        )
+        difference = statistics.paired_acr(one, other, level)
+        row |= dict(zip(("sure_difference", "sure_low", "sure_high"), difference, strict=True))
     return row
 
 
@@ -225,7 +240,10 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
 
 
 def seed_comparison_table(
-    certifications: Sequence[Certification], radii: Sequence[float], baseline: str | None = None
+    certifications: Sequence[Certification],
+    radii: Sequence[float],
+    baseline: str | None = None,
+    level: float = 0.95,
 ) -> Table:
     """Differences between methods that were run under several seeds, over images and seeds.
 
@@ -235,6 +253,7 @@ def seed_comparison_table(
         certifications: What to compare.
         radii: Those of the certified accuracy table; accuracies are compared at the middle one.
         baseline: See `comparison_table`; labels are without the seed.
+        level: Confidence level of the intervals.
     """
     radius = radii[len(radii) // 2] if radii else 0.0
     rows: list[dict[str, Any]] = []
@@ -242,7 +261,7 @@ def seed_comparison_table(
     for fair, members in fair_groups(known).items():
         groups = repetitions(members)
         for first, second in _pairs(groups, baseline) if any(len(group) > 1 for group in groups) else ():
-            row = _difference(first, second, radius)
+            row = _difference(first, second, radius, level)
             rows += [{**fair.facts, **row}] if row else []
     compared = (
         ("acr_difference", "ACR difference", "+.3f"),
@@ -268,12 +287,12 @@ def seed_comparison_table(
         "Paired on the images. The variance adds that over images and that over each method's seeds (two-way "
         "clusters, Cameron, Gelbach and Miller 2011; conservative), with Satterthwaite's degrees of freedom. "
         f"{_chosen(baseline)}",
-        "Small print: 95 % intervals.",
+        f"Small print: {100 * level:g} % intervals.",
     )
 
 
 def _difference(
-    first: Sequence[Certification], second: Sequence[Certification], radius: float
+    first: Sequence[Certification], second: Sequence[Certification], radius: float, level: float
 ) -> dict[str, Any] | None:
     """Two methods, each a run per seed, on the images that all these runs share."""
     every = [item.indices for item in (*first, *second)]
@@ -293,7 +312,7 @@ def _difference(
             np.array([value(member)[_places(member, shared)] for member in group], float)
             for group in (first, second)
         )
-        difference = statistics.difference_over_seeds(one, other)
+        difference = statistics.difference_over_seeds(one, other, level)
         row |= {key: difference.mean, f"{key}_low": difference.low, f"{key}_high": difference.high}
         row["over"] = "images and seeds" if difference.over_seeds else "images alone"
     return {**row, "seeds": f"{len(first)} and {len(second)}"}

@@ -170,7 +170,21 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
         if (key := (_classifier(attack), titles[at])) in seen:
             titles[at] += f" ({attack.run.path.name})"
         seen.add(key)
-    return list(zip(attacks, said, titles, strict=True))
+    return list(zip(attacks, said, _by_images(attacks, titles), strict=True))
+
+
+def _by_images(attacks: Sequence[Attack], titles: Sequence[str]) -> list[str]:
+    """The titles, numbered where attacks with one title had different images: these share no column."""
+    sets: dict[str, dict[bytes, int]] = {}
+    for attack, title in zip(attacks, titles, strict=True):
+        known = sets.setdefault(title, {})
+        known.setdefault(attack.image_set, len(known) + 1)
+    return [
+        title
+        if len(sets[title]) == 1
+        else f"{title}, image set {sets[title][attack.image_set]} ({len(attack.rows)})"
+        for attack, title in zip(attacks, titles, strict=True)
+    ]
 
 
 def _attack_title(attack: Mapping[str, Any]) -> str:

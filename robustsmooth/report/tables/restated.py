@@ -94,9 +94,10 @@ def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[s
             **dict(zip(keys, map(float, shares), strict=True)),
         }
         return {"restated": m, "counts": "as certified", "images": certification.images, **cells}
-    if m > n or certification.p_a_lower is None or not 0 < facts["alpha"] < 1:
+    bounds = certification.p_a_counted
+    if m > n or bounds is None or np.isnan(bounds[certification.correct]).any() or not 0 < facts["alpha"] < 1:
         return None
-    counts = statistics.successes_of(np.nan_to_num(certification.p_a_lower), n, facts["alpha"])
+    counts = statistics.successes_of(np.nan_to_num(bounds), n, facts["alpha"])
     said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], radii, statistics.SURE)
     right = certification.correct.astype(float)
     shares = (said.certified * right).mean(axis=1)
