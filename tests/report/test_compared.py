@@ -495,6 +495,28 @@ def test_the_luckiest_seed_is_not_the_best_run(tmp_path):
     assert "envelope" not in tables  # one setting of each method
 
 
+def test_the_luckiest_seed_is_not_the_envelope(tmp_path):
+    """Neither certified nor under attack."""
+    for sigma in (0.25, 0.5):
+        for seed, strength in enumerate((2.0, 0.5)):
+            trained = write_training(tmp_path / f"{sigma}-{seed}", sigma=sigma, seed=seed)
+            write_certification(trained / "certify", trained, sigma=sigma, strength=strength, seed=seed)
+            write_attack(trained / "pgd", trained, sigma=sigma, seed=seed)
+    evaluations = read(str(tmp_path))
+    (drawing,) = (item for item in draw_figures(evaluations) if item.name == "envelope")
+    lines = {line.get_label(): line.get_data() for line in drawing.figure().axes[0].get_lines()}
+    grid, drawn = lines["gaussian (2 runs)"]
+    shares = {item.run.facts["sigma"]: [] for item in evaluations.certifications}
+    for item in evaluations.certifications:
+        shares[item.run.facts["sigma"]].append([np.mean(item.correct & (item.radius >= r)) for r in grid])
+    assert drawn == pytest.approx(100 * np.max([np.mean(pair, axis=0) for pair in shares.values()], axis=0))
+    held = {(item.run.facts["sigma"], item.epsilon): [] for item in evaluations.attacks}
+    for item in evaluations.attacks:
+        held[item.run.facts["sigma"], item.epsilon].append(100 * np.mean(~item.won))
+    ((budgets, marks),) = (data for label, data in lines.items() if "under" in label)
+    assert list(marks) == pytest.approx([max(np.mean(held[s, e]) for s in (0.25, 0.5)) for e in budgets])
+
+
 def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     for method, strength in (("heat", 1.6), ("gaussian", 1.0), ("macer", 1.3)):
         trained = write_training(tmp_path / method, method)

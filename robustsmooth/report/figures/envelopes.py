@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_method
+from robustsmooth.report.comparable import by_method, repetitions
 from robustsmooth.report.evaluations import Certification, Withstood
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import (
@@ -31,22 +31,31 @@ if TYPE_CHECKING:
 
 
 def _best_of(certifications: Sequence[Certification], grid: np.ndarray) -> np.ndarray:
-    return statistics.envelope([curve(certification, grid) for certification in certifications])
+    """The best at each radius; runs that differ only in the seed count as one, with their mean."""
+    means = [np.mean([curve(item, grid) for item in group], axis=0) for group in repetitions(certifications)]
+    return statistics.envelope(means)
 
 
 def _runs(members: Sequence[Certification] | Sequence[Withstood]) -> list[Run]:
     return [member.run for member in members]
 
 
-def _named(name: str, runs: int) -> str:
-    return f"{name} ({runs} run{'s' if runs > 1 else ''})"
+def _named(name: str, certifications: Sequence[Certification]) -> str:
+    runs = len(repetitions(certifications))
+    return shortened(f"{name} ({runs} run{'s' if runs > 1 else ''})")
 
 
 def _ranked(families: Mapping[str, Sequence[Certification]]) -> list[str]:
     """The methods with the largest ACR of any run first: these get the colours."""
-    return sorted(families, key=lambda name: -max(member.counted.mean() for member in families[name]))
+
+    def largest(name: str) -> float:
+        groups = repetitions(families[name])
+        return max(float(np.mean([item.counted.mean() for item in group])) for group in groups)
+
+    return sorted(families, key=largest, reverse=True)
 
 
+SEEDS = " Runs that differ only in the seed count as one, with their mean."
 OTHER_IMAGES = "left out, since certified on other images"
 
 
@@ -78,14 +87,15 @@ def envelope(
         grid = radius_grid(certifications)
         grey_lines(axes, grid, (_best_of(families[name], grid) for name in grey if name in families))
         for name in (name for name in shown if name in families):
-            label = shortened(_named(name, len(families[name])))
-            axes.plot(grid, _best_of(families[name], grid), label=label, **looks[name])
+            label, best = _named(name, families[name]), _best_of(families[name], grid)
+            axes.plot(grid, best, label=label, **looks[name])
         _mark_attacks(axes, tried, {name: look["color"] for name, look in looks.items()})
         axis = "l2 radius r, or attack budget ε (pixel units)" if tried else RADIUS
         what = "Accuracy" if tried else "Certified accuracy"
         percent_axes(axes, axis, f"{what} (% of all images)")
 
     note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
+    note += SEEDS
     if tried:
         note += " Marks: accuracy of the best under attack, an upper bound."
     note += left_out(grey, "in grey") + left_out(aside, OTHER_IMAGES)
@@ -95,14 +105,18 @@ def envelope(
 
 
 def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], colours: Mapping[str, str]) -> None:
-    """The best accuracy of each method's runs under each attack, a marker for each attack."""
+    """The best accuracy of each method's runs under each attack, a marker for each attack.
+
+    Runs that differ only in the seed count as one, with their mean.
+    """
     names = sorted({member.attack for members in tried.values() for member in members})
     for method, members in tried.items():
-        best: dict[str, dict[float, float]] = {}
-        for member in members:
-            points = best.setdefault(member.attack, {})
-            points[member.epsilon] = max(100 * member.accuracy, points.get(member.epsilon, 0.0))
-        for name, points in best.items():
+        best: dict[tuple[str, bytes], dict[float, float]] = {}
+        for group in repetitions(members):
+            first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
+            points = best.setdefault((first.attack, first.image_set), {})
+            points[first.epsilon] = max(accuracy, points.get(first.epsilon, 0.0))
+        for (name, _), points in best.items():
             axes.plot(
                 sorted(points),
                 [points[budget] for budget in sorted(points)],
@@ -136,11 +150,10 @@ def envelope_per_sigma(
     def draw(axes: Axes) -> None:
         grid = radius_grid(certifications)
         for name, members in lines.items():
-            label = shortened(_named(name, len(members)))
-            axes.plot(grid, _best_of(members, grid), label=label, **looks[name])
+            axes.plot(grid, _best_of(members, grid), label=_named(name, members), **looks[name])
         percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
-    note = "The best of a method's runs at one noise level σ, at each radius."
+    note = f"The best of a method's runs at one noise level σ, at each radius.{SEEDS}"
     note += left_out(order[len(DASHES) :]) + left_out([f"σ={sigma:g}" for sigma in sigmas[len(PALETTE) :]])
     note += left_out(aside, OTHER_IMAGES)
     title = "Upper envelope per noise level" + (f": {data}" if data else "")
