@@ -778,3 +778,27 @@ def test_the_level_is_that_of_differences_too(tmp_path, seeds):
         widths.append(table.rows[0][high] - table.rows[0][low])
         assert f"{100 * level:g} %" in table.note + table.intervals
     assert widths[1] < widths[0] / 2
+
+
+def test_seeds_are_one_row_where_votes_are_restated_and_beside_published_results(tmp_path):
+    for method, n in (("gaussian", 1000), ("heat", 200)):
+        for seed in (0, 1):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed, data="cifar10")
+            write_certification(trained / "certify", trained, n=n, seed=seed)
+    tables = tables_of(str(tmp_path), radii=[0.0, 0.1], published="cifar10")
+    single = {method: [] for method in ("gaussian", "heat")}
+    for item in read(str(tmp_path)).certifications:
+        single[item.run.facts["method"]].append(item.acr)
+    published = {row["run"]: row for row in tables["published"].rows if row["source"] == "here"}
+    restated = {row["run"]: row for row in tables["restated"].rows}
+    for rows in (published, restated):
+        assert {row["seeds"] for row in rows.values()} == {2}
+        heat = next(row for name, row in rows.items() if name.startswith("heat"))
+        assert (heat["acr"], heat["acr_std"]) == pytest.approx(
+            (np.mean(single["heat"]), np.std(single["heat"], ddof=1))
+        )
+    gaussian = next(row for name, row in restated.items() if name.startswith("gaussian"))
+    assert gaussian["acr"] < np.mean(single["gaussian"])  # with a fifth of the votes
+    for table in (tables["published"], tables["restated"]):
+        acr = next(column for column in table.columns if column.key == "acr")
+        assert all("±" in acr.text(row) for row in table.rows if row.get("seeds") == 2)

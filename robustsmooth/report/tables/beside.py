@@ -6,11 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from robustsmooth.report.comparable import usual
+from robustsmooth.report.comparable import group_name, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.published import Published
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import P_A, known_facts, radius_columns, radius_key, sure_share
+from robustsmooth.report.tables.common import (
+    P_A,
+    known_facts,
+    over_seeds,
+    radius_columns,
+    radius_key,
+    sure_share,
+    with_spread,
+)
 
 SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 """The radii that fit a page; the files for programs have all."""
@@ -35,13 +43,14 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     """
     radii = published[0].radii
     rows: list[dict[str, Any]] = []
-    for certification in certifications:
-        run, shares = certification.run, certification.accuracy(radii)
+    for group in repetitions(certifications):
+        name, facts, images = group_name(group), known_facts(group[0].run), group[0].images
+        cells = [_row(name, "here", facts, images, item.acr, item.accuracy(radii)) for item in group]
         rows.append(
-            _row(run.label, "here", known_facts(run), certification.images, certification.acr, shares)
+            over_seeds([{**row, "sure": sure_share(item)} for row, item in zip(cells, group, strict=True)])
         )
-        unfinished = "" if certification.finished else ", unfinished"
-        rows[-1] |= {"sure": sure_share(certification), "complete": f"{certification.images}{unfinished}"}
+        unfinished = "" if all(item.finished for item in group) else ", unfinished"
+        rows[-1] |= {"complete": f"{images}{unfinished}", "seeds": len(group)}
     levels = {certification.run.facts.get("sigma") for certification in certifications}
     for paper in [paper for paper in published if paper.facts["sigma"] in levels] or published:
         name = f"{paper.facts['method']} {paper.facts['sigma']:g}"
@@ -56,9 +65,9 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         Column("model", "Network"),
         Column("n", "n", style="d"),
         Column("complete", "Images"),
-        Column("acr", "ACR", "certificate", ".3f"),
-        P_A,
-        *(
+        *([Column("seeds", "Seeds", style="d")] if any(row.get("seeds", 1) > 1 for row in rows) else []),
+        *with_spread([Column("acr", "ACR", "certificate", ".3f"), P_A]),
+        *with_spread(
             replace(column, best=None, only_files=radius not in SHOWN)
             for radius, column in zip(known, radius_columns(known, "certificate"), strict=True)
         ),

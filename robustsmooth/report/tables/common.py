@@ -1,6 +1,7 @@
 """The common parts of the tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from robustsmooth import statistics
@@ -83,6 +84,24 @@ def sure_share(certification: Certification) -> float | None:
 def known_facts(run: Run) -> dict[str, Any]:
     """The plain facts of a run, for the rows of a table."""
     return {name: fact for name, fact in run.facts.items() if isinstance(fact, str | int | float | bool)}
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row for runs that differ only in the seed: means, with standard deviations for `Column.spread`.
+
+    Whole numbers, such as n and the images, and texts are those of the first row.
+    """
+    merged = dict(rows[0])
+    for key in [key for key, value in merged.items() if isinstance(value, float)] if len(rows) > 1 else ():
+        values: list[Any] = [row.get(key) for row in rows]
+        known = all(isinstance(value, float) for value in values)
+        merged[key], merged[f"{key}_std"] = statistics.mean_and_std(values) if known else (None, None)
+    return merged
+
+
+def with_spread(columns: Iterable[Column]) -> list[Column]:
+    """The columns, with the standard deviations that `over_seeds` gives."""
+    return [replace(column, spread=f"{column.key}_std") for column in columns]
 
 
 def certified_rows(

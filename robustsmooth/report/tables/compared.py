@@ -1,7 +1,6 @@
 """Tables that compare classifiers: pairs on the same images, repetitions under several seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,11 @@ from robustsmooth.report.tables.common import (
     BY,
     DATA,
     P_A,
+    over_seeds,
     radius_columns,
     radius_key,
     sure_share,
+    with_spread,
 )
 from robustsmooth.statistics import SURE
 
@@ -212,11 +213,9 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     rows = []
     for fair, members in fair_groups(certifications).items():
         for group in (group for group in repetitions(members) if len(group) > 1):
-            row: dict[str, Any] = {"group": group[0].run.facts["family"], **fair.facts}
-            for key, values in _values(group, radii).items():
-                row[key], row[f"{key}_std"] = statistics.mean_and_std(values)
-            images = {"images": group[0].images, "among": among(group[0], fair)}
-            rows.append({**row, "seeds": len(group), **images})
+            row = {"group": group[0].run.facts["family"], **fair.facts, "seeds": len(group)}
+            row |= {"images": group[0].images, "among": among(group[0], fair)}
+            rows.append(row | over_seeds([_values(member, radii) for member in group]))
     columns = [
         Column("acr", "ACR", "certificate", ".3f", best="max"),
         P_A,
@@ -232,7 +231,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
             BY,
             Column("seeds", "Seeds", style="d"),
             Column("images", "Images", style="d"),
-            *(replace(column, spread=f"{column.key}_std") for column in columns),
+            *with_spread(columns),
         ],
         rows,
         "The standard deviation is that of single runs, trained and certified with different seeds.",
@@ -324,10 +323,7 @@ def _places(certification: Certification, images: np.ndarray) -> np.ndarray:
     return order[np.searchsorted(certification.indices, images, sorter=order)]
 
 
-def _values(group: Sequence[Certification], radii: Sequence[float]) -> dict[str, list[float]]:
-    """The numbers of each run, by the keys of their columns."""
-    shares = np.array([member.accuracy(radii) for member in group])
-    values = {"acr": [member.acr for member in group]}
-    sure = [share for member in group if (share := sure_share(member)) is not None]
-    values |= {"sure": sure} if len(sure) == len(group) else {}
-    return values | {radius_key(radius): shares[:, at].tolist() for at, radius in enumerate(radii)}
+def _values(certification: Certification, radii: Sequence[float]) -> dict[str, float | None]:
+    """The numbers of a run, by the keys of their columns."""
+    shares = zip(map(radius_key, radii), certification.accuracy(radii).tolist(), strict=True)
+    return {"acr": float(certification.acr), "sure": sure_share(certification), **dict(shares)}

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robustsmooth import statistics
 from robustsmooth.report.comparable import among, data_name, fair, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.table import Column, Table
@@ -15,6 +14,7 @@ from robustsmooth.report.tables.common import (
     RUN,
     asked_radii,
     known_facts,
+    over_seeds,
     radius_columns,
     radius_key,
     sure_share,
@@ -226,13 +226,7 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     first = rows[0].certification
     family = str(first.run.facts["family"]) if first is not None else rows[0].label
     label = rows[0].label.replace(str(first.run.facts["classifier"]), family) if first is not None else family
-    same = {key: rows[0].cells.get(key) for key in ("images", "among")}
-    row: dict[str, Any] = {"classifier": label, "seeds": len(rows), **same}
-    for key in (key for key in rows[0].cells if key not in same):
-        values = [item.cells.get(key) for item in rows]
-        if all(isinstance(value, int | float) for value in values):
-            row[key], row[f"{key}_std"] = statistics.mean_and_std(values)  # type: ignore[arg-type]
-    return row
+    return {"classifier": label, "seeds": len(rows), **over_seeds([row.cells for row in rows])}
 
 
 def training_table(evaluations: Evaluations) -> Table:

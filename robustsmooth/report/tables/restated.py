@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import fair, fair_groups
+from robustsmooth.report.comparable import fair, fair_groups, group_name, repetitions
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
@@ -14,9 +14,11 @@ from robustsmooth.report.tables.common import (
     P_A,
     RUN,
     known_facts,
+    over_seeds,
     radius_columns,
     radius_key,
     sure_share,
+    with_spread,
 )
 
 
@@ -37,13 +39,14 @@ def restated_table(
         if not possible or (votes is None and len({member.run.facts["n"] for member in members}) < 2):
             continue
         m = votes if votes is not None else min(possible)
-        for member in members:
-            row = _row(member, m, radii)
-            if row is None:
-                left_out.append(f"{member.run.label} (n={member.run.facts['n']})")
+        for group in repetitions(members):
+            first, said = group[0], [row for member in group if (row := _row(member, m, radii))]
+            if len(said) < len(group):
+                left_out.append(f"{group_name(group)} (n={first.run.facts['n']})")
             else:
-                facts = {**known_facts(member.run), "run": member.run.label, "data_set": data}
-                rows.append({**facts, "among": f"{data} {alpha} {member.image_set}", **row})
+                facts = {"run": group_name(group), "data_set": data, "seeds": len(group)}
+                facts["among"] = f"{data} {alpha} {first.image_set}"
+                rows.append({**known_facts(first.run), **facts, **over_seeds(said)})
     columns = [
         RUN,
         DATA,
@@ -51,9 +54,9 @@ def restated_table(
         Column("restated", "Restated at", style="d"),
         Column("counts", "Counts"),
         Column("images", "Images", style="d"),
-        Column("acr", "ACR", "certificate", ".3f", best="max"),
-        P_A,
-        *radius_columns(radii, "certificate"),
+        *([Column("seeds", "Seeds", style="d")] if any(row["seeds"] > 1 for row in rows) else []),
+        *with_spread([Column("acr", "ACR", "certificate", ".3f", best="max"), P_A]),
+        *with_spread(radius_columns(radii, "certificate")),
     ]
     note = (
         "The exact expected result of a random subset of the votes (hypergeometric); an image that abstains "
