@@ -1,10 +1,20 @@
 "use strict";
 // Sorting and filtering of the page's tables. Rows beyond the first are HTML in a JSON list below their table.
+
+// What a row is about: the cells below headings of the class "fact", not its results.
+const factsOf = (heads, row) =>
+  heads.map((head, column) => (head.classList.contains("fact") ? row.cells[column].textContent : "")).join(" ");
+const wordsOf = (text) => text.toLowerCase().split(/[\s()[\],;:=/]+/).filter(Boolean);
+// A number is found where it has the same value: 1.0 is 1, and 0.25 is not in 10.25. A text is found in a longer one.
+const isIn = (word, other) => (isNaN(word) || isNaN(other) ? other.includes(word) : Number(word) === Number(other));
+const matches = (query, text) => wordsOf(query).every((word) => wordsOf(text).some((other) => isIn(word, other)));
+
 for (const table of document.querySelectorAll("table[data-rows]")) {
   const body = table.tBodies[0];
   const stored = table.parentNode.nextElementSibling;
   const total = Number(table.dataset.rows);
   const step = 30; // as FIRST_ROWS of markup.py
+  const heads = Array.from(table.querySelectorAll("tr.titles th"));
   let rows = null; // made when somebody first asks
   let shown = step;
   let chosen = "";
@@ -34,8 +44,7 @@ for (const table of document.querySelectorAll("table[data-rows]")) {
     return sign * a.localeCompare(b, undefined, { numeric: true });
   };
   const draw = () => {
-    const words = chosen.toLowerCase().split(/\s+/).filter(Boolean);
-    let found = all().filter((row) => words.every((word) => row.textContent.toLowerCase().includes(word)));
+    let found = all().filter((row) => matches(chosen, factsOf(heads, row)));
     if (order) found = found.slice().sort(compare(order.column, order.sign));
     body.replaceChildren(...found.slice(0, shown));
     if (tools) {
@@ -56,12 +65,12 @@ for (const table of document.querySelectorAll("table[data-rows]")) {
     tools.more.hidden = total <= step;
     table.parentNode.before(bar);
   }
-  for (const [column, head] of Array.from(table.querySelectorAll("tr.titles th")).entries()) {
+  for (const [column, head] of heads.entries()) {
     const sort = () => {
       const first = head.classList.contains("number") ? -1 : 1; // numbers: the largest first
       const sign = order && order.column === column ? -order.sign : first;
       order = { column, sign };
-      for (const other of table.querySelectorAll("tr.titles th")) other.removeAttribute("aria-sort");
+      for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       draw();
     };

@@ -1,5 +1,12 @@
 """Tables in the page."""
 
+import json
+import shutil
+import subprocess
+from importlib import resources
+
+import pytest
+
 from robustsmooth.report.markup import FIRST_ROWS, as_html
 
 from .conftest import wide_table
@@ -10,3 +17,45 @@ def test_the_page_has_all_rows_of_a_long_table():
     assert text.count("<tr><td>") == FIRST_ROWS
     assert text.count("\\u003ctr>") == 1500 - FIRST_ROWS
     assert "</script" not in text.split("application/json", 1)[1].removesuffix("</script>")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+def test_the_filter_finds_rows_by_what_names_them_and_not_by_their_results():
+    """Rows of a label, a data set, a noise level (a fact in numbers) and a result."""
+    rows = [
+        ["salman 0.25", "cifar10", "0.25", "40.1"],
+        ["salman 0.5 (run_1)", "cifar10", "0.5", "0.25"],
+        ["cohen 1", "imagenet", "1", "10.25"],
+        ["cohen logs/noise_0.25", "imagenet", "0.125", "1.0"],
+    ]
+    found = {
+        "salman 0.25": [0],
+        "0.25": [0, 3],
+        "0.5": [1],
+        "1.0": [2],
+        "Cohen": [2, 3],
+        "salman run_1": [1],
+        "(run_1)": [1],
+        "logs/noise": [3],
+        "imagenet 0.250": [],
+        "40.1": [],
+        " ": [0, 1, 2, 3],
+    }
+    script = resources.files("robustsmooth.report").joinpath("page.js").read_text(encoding="utf-8")
+    program = f"""
+        const document = {{ querySelectorAll: () => [] }};
+        {script}
+        const heads = ["fact", "fact", "fact", "certificate"]
+          .map((kind) => ({{ classList: {{ contains: (name) => name === kind }} }}));
+        const rows = {json.dumps(rows)}
+          .map((cells) => ({{ cells: cells.map((text) => ({{ textContent: text }})) }}));
+        const at = (query) => rows.flatMap((row, at) => (matches(query, factsOf(heads, row)) ? [at] : []));
+        console.log(JSON.stringify({json.dumps(list(found))}.map(at)));
+    """
+    done = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True)
+    assert dict(zip(found, json.loads(done.stdout), strict=True)) == found
+
+
+def test_headings_say_which_columns_are_facts():
+    assert '<th scope="col" class="fact" tabindex="0">Run' in as_html(wide_table())
+    assert '<th scope="col" class="certificate number" tabindex="0">ACR' in as_html(wide_table())
