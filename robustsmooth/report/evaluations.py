@@ -299,7 +299,8 @@ def _logs(run: Run, problems: list[str]) -> Iterator[Log]:
             try:
                 parts.append(read_log(path, None if name == "log" else name))
             except Exception as error:  # a log may contain anything; the others are read
-                problems.append(str(error) if str(path) in str(error) else f"{path} is not readable: {error}")
+                reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                problems.append(reason if str(path) in reason else f"{path} is not readable: {reason}")
                 continue
             problems += parts[-1].problems
         filled = [part for part in parts if not part.rows.empty]

@@ -7,6 +7,7 @@ reported.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -15,8 +16,14 @@ from typing import Any
 
 import yaml
 
-NUMBERS = ("sigma", "train_sigma", "n0", "n", "alpha")
-"""Facts that must be numbers."""
+NUMBERS = {
+    "sigma": "at least 0",
+    "train_sigma": "at least 0",
+    "n0": "at least 0",
+    "n": "at least 1",
+    "alpha": "in (0, 1)",
+}
+"""Facts that must be numbers, and which ones are allowed."""
 
 TRAINING_FACTS = {
     "attack": "train_attack",
@@ -77,17 +84,31 @@ _YamlLoader.add_implicit_resolver(
 
 
 def checked_numbers(facts: Mapping[str, Any], where: Path, problems: list[str]) -> dict[str, Any]:
-    """The facts, with numbers read from text; what is not a number is left out and reported."""
-    checked = dict(facts)
-    for name in NUMBERS:
-        value = checked.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            try:
-                checked[name] = float(str(value))
-            except ValueError:
-                problems.append(f"{where}: {name} is {value!r}, which is not a number; it is left out")
-                del checked[name]
-    return checked
+    """The facts, with numbers read from text; numbers that are not allowed are left out and reported."""
+    wrong = wrong_numbers(facts)
+    problems += [f"{where}: {fault}; it is left out" for fault in wrong.values()]
+    return {
+        name: float(value) if name in NUMBERS and isinstance(value, str) else value
+        for name, value in facts.items()
+        if name not in wrong
+    }
+
+
+def wrong_numbers(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the facts that must be numbers, by their names."""
+    return {
+        name: f"{name} must be {allowed}, got {facts[name]!r}"
+        for name, allowed in NUMBERS.items()
+        if facts.get(name) is not None and not _is_allowed(name, facts[name])
+    }
+
+
+def _is_allowed(name: str, value: Any) -> bool:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return False
+    return 0 < number < 1 if name == "alpha" else (name == "n") <= number < math.inf
 
 
 def config_of(folder: Path, problems: list[str] | None = None) -> dict[str, Any]:

@@ -54,10 +54,13 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
         key: {"family": family, "classifier": label}
         for key, family, label in zip(first, families, labels, strict=True)
     }
-    named = [replace(run, facts={**run.facts, **names[_classifier_key(run)]}) for run in runs]
+    named = []
     kinds: dict[Any, list[int]] = {}
-    for at, run in enumerate(named):
-        kinds.setdefault((tuple(run.logs), run.facts.get("guarantee")), []).append(at)
+    for at, run in enumerate(runs):
+        own = names[_classifier_key(run)]
+        named.append(replace(run, facts={**run.facts, **own}, label=own["classifier"]))
+        if run.logs:  # not a training, which has its classifier's label
+            kinds.setdefault((tuple(run.logs), run.facts.get("guarantee")), []).append(at)
     for members in kinds.values():
         for at, label in zip(members, _evaluation_labels([named[at] for at in members]), strict=True):
             named[at] = replace(named[at], label=label)

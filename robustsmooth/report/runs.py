@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from robustsmooth.kinds import KINDS
-from robustsmooth.report.facts import checked_numbers, config_of, facts_of, read_mapping, settings_facts
+from robustsmooth.report.facts import (
+    checked_numbers,
+    config_of,
+    facts_of,
+    read_mapping,
+    settings_facts,
+    wrong_numbers,
+)
 from robustsmooth.report.logs import kind_of, read_header
 
 NO_LOGS = {
@@ -72,7 +79,7 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         The runs in the order of their paths (2 before 10), each once, without labels.
 
     Raises:
-        ValueError: If an entry names nothing, a mapping lacks its path, or a pattern is not valid.
+        ValueError: If an entry names nothing, a mapping lacks its path, or a pattern or number is not valid.
     """
     if isinstance(entries, str | Mapping):
         entries = [entries]
@@ -82,6 +89,8 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         if not given.get("path"):
             raise ValueError(f"`runs`: each mapping needs a path, got {given}")
         path, pattern = str(given.pop("path")), given.pop("pattern", None)
+        if wrong := wrong_numbers(given):
+            raise ValueError(f"`runs`: {path}: {'; '.join(wrong.values())}")
         try:
             expression = re.compile(pattern) if pattern else None
         except re.error as error:
@@ -132,7 +141,7 @@ def _runs_below(path: str) -> Iterator[Run]:
     for match in sorted(matches):
         if match.is_dir():
             yield from _runs_in(match)
-        elif match.suffix == ".tsv" and (match.parent / ".hydra").is_dir():
+        elif _logs_of(match.parent, [match.name]) and (match.parent / ".hydra").is_dir():
             yield _guarded(match.parent)
         else:
             yield Run(match.absolute(), logs={"log": (match.absolute(),)})
@@ -145,11 +154,9 @@ def _runs_in(top: Path) -> Iterator[Run]:
             folder for folder in folders if not folder.startswith(".") and folder != "checkpoints"
         )
         folder = Path(name).absolute()
-        if "report.html" in files:
-            continue
         if _logs_of(folder, files) or facts_of(folder)[1] == folder:
             yield _guarded(folder)
-        elif not (folder / ".hydra").is_dir():
+        else:  # also beside a report, which has a config too
             logs = [folder / file for file in sorted(files) if _may_be_log(folder / file)]
             yield from (Run(log, logs={"log": (log,)}) for log in logs)
 

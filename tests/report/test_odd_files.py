@@ -1,6 +1,7 @@
 """A report leaves out what it cannot read, and names it."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -125,7 +126,18 @@ def test_an_odd_run_is_named(tmp_path):
     trained = write_training(tmp_path / "a")
     odd_sigma(write_certification(trained / "certify", trained))
     (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
-    assert problem == f"{trained / 'certify'}: sigma is 'loud', which is not a number; it is left out"
+    assert problem == f"{trained / 'certify'}: sigma must be at least 0, got 'loud'; it is left out"
+
+
+def test_a_file_that_cannot_be_opened_is_named_without_an_error_number(tmp_path, monkeypatch):
+    path = write_log(tmp_path / "log", CERTIFY[:6], [row[:6] for row in certify_rows()])
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    (problem,) = read_evaluations(label_runs(find_runs(str(path)))).problems
+    assert problem == f"{path} is not readable: Permission denied"
 
 
 @pytest.mark.parametrize("largest", [250.0, 2.5e301])

@@ -1,11 +1,9 @@
 """Finding runs, their facts and their labels."""
 
-import shutil
-
 import pytest
 import yaml
 
-from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows
+from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows, write_report
 
 from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
 
@@ -32,6 +30,16 @@ def test_labels_contain_only_what_differs(runs):
         "heat 0.5",
     ]
     assert set(labels([str(runs / "0_gaussian"), str(runs / "2_heat")])) == {"gaussian", "heat"}
+
+
+def test_a_training_whose_attack_differs_has_the_label_of_its_certification(tmp_path):
+    for method, attack in (("cat_rs", "noise_cat_rs"), ("smoothadv", "smoothadv_pgd")):
+        trained = write_training(tmp_path / method, method, attack={"steps": 4})
+        hydra = yaml.safe_load((trained / ".hydra" / "hydra.yaml").read_text())
+        hydra["hydra"]["runtime"]["choices"]["attack"] = attack
+        (trained / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+        write_certification(trained / "certify", trained)
+    assert labels(str(tmp_path)) == ["cat_rs", "cat_rs", "smoothadv", "smoothadv"]
 
 
 def test_runs_that_differ_in_nothing_are_told_apart_by_their_folders(tmp_path):
@@ -99,10 +107,19 @@ def test_a_run_with_several_paths_is_listed_once(runs):
     assert len(find_runs(entries)) == 12
 
 
-def test_a_report_inside_the_runs_is_no_run(runs):
-    report = runs / "report"
-    shutil.copytree(runs / "0_gaussian" / ".hydra", report / ".hydra")
-    (report / "report.html").write_text("")
+def test_a_report_among_loose_logs_hides_none_of_them(tmp_path):
+    for name in ("a.tsv", "b.tsv"):
+        write_log(tmp_path / name, CERTIFY[:6], [row[:6] for row in certify_rows()])
+    before = labels(str(tmp_path))
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"runs": str(tmp_path), "report": {}}))
+    write_report(str(tmp_path), tmp_path, formats=["html", "tables"])
+    assert labels(str(tmp_path)) == labels(f"{tmp_path}/*.tsv") == before == ["a", "b"]
+    assert labels(str(tmp_path / "a.tsv")) == ["a"]
+
+
+def test_a_report_in_the_folder_of_a_training_does_not_hide_it(runs):
+    write_report(str(runs), runs / "0_gaussian", formats=["html"])
     assert len(find_runs(str(runs))) == 12
 
 
@@ -188,9 +205,13 @@ def test_the_tidy_table_has_facts_as_columns(runs):
         ("nowhere", "holds no run and no log"),
         ([{"method": "x"}], "needs a path"),
         ({"path": ".", "pattern": "("}, "not a regular expression"),
+        ({"path": "a", "alpha": 2}, r"`runs`: a: alpha must be in \(0, 1\), got 2"),
+        ({"path": "a", "n": 0}, "n must be at least 1, got 0"),
+        ({"path": "a", "n": float("nan"), "sigma": -1}, "got -1; n must be at least 1, got nan"),
+        ({"path": "a", "n": "many"}, "n must be at least 1, got 'many'"),
     ],
 )
-def test_a_path_without_runs_is_an_error(entries, message, tmp_path, monkeypatch):
+def test_an_entry_without_runs_or_with_wrong_numbers_is_an_error(entries, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         find_runs(entries)
