@@ -1,7 +1,9 @@
 """Building a report from runs: tables, figures, page, terminal."""
 
 import datetime
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +158,8 @@ def write_report(
         raise ValueError(f"`level` must be in (0, 1), got {level}")
     if restate is not None and restate < 1:
         raise ValueError(f"`restate` must be at least 1 vote, got {restate}")
-    if radii is not None and any(radius < 0 for radius in radii):
-        raise ValueError(f"`radii` must be at least 0, got {list(radii)}")
+    if radii is not None and not all(0 <= a < b for a, b in pairwise([*radii, math.inf])):
+        raise ValueError(f"`radii` must ascend from at least 0, got {list(radii)}")
     _check_names(show or ())
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))

@@ -120,7 +120,7 @@ class Table:
             for name, rows in groups.items():
                 values = [row[column.key] for row in rows if isinstance(row.get(column.key), int | float)]
                 values = [value for value in values if not math.isnan(value)]
-                if len(rows) > 1 and values:
+                if len({column.text({column.key: value}) for value in values}) > 1:
                     self._best[name, column.key] = max(values) if column.best == "max" else min(values)
 
     @property

@@ -322,6 +322,13 @@ def test_markdown_and_latex_escape_and_mark_the_best():
     assert r"\toprule" in as_latex(table)
 
 
+def test_among_equal_values_none_is_the_best():
+    column = Column("value", "Value", "certificate", "percent", best="max")
+    for values in ([0.0, 0.0], [0.0, 0.0004], [0.5, None]):
+        table = Table("t", "T", [column], [{"value": value} for value in values])
+        assert not any(table.is_best(column, row) for row in table.rows), values
+
+
 def test_infinite_distances_survive_every_format(tmp_path):
     table = Table("t", "T", [Column("d", "D", "empirical", ".3f")], [{"d": float("inf")}])
     assert "∞" in as_markdown(table)
@@ -336,7 +343,9 @@ def test_infinite_distances_survive_every_format(tmp_path):
     [
         ({"formats": ["word"]}, "`formats` may hold"),
         ({"level": 2.0}, "`level` must be in"),
-        ({"radii": [-1.0]}, "`radii` must be at least 0"),
+        ({"radii": [-1.0]}, "`radii` must ascend from at least 0"),
+        ({"radii": [0.5, 0.5, 0.0]}, "`radii` must ascend from at least 0"),
+        ({"radii": [0.5, float("nan")]}, "`radii` must ascend from at least 0"),
         ({"interval": "bayes"}, "clopper_pearson or wilson"),
     ],
 )
