@@ -18,7 +18,7 @@ from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import find_runs
 from robustsmooth.report.table import Table
 from robustsmooth.report.terminal import show as show_tables
-from robustsmooth.report.writing import write_tables
+from robustsmooth.report.writing import SUFFIXES, replace_files, write_tables
 from robustsmooth.statistics import Method
 
 FORMATS = ("terminal", "html", "tables", "png", "pdf")
@@ -173,9 +173,13 @@ def write_report(
         raise ValueError(f"`runs`: nothing to report: {problems}")
     drawings = draw_figures(evaluations, level, interval, published, baseline)
     if "tables" in formats:
+        names = [f"{table.name}.{suffix}" for table in built for suffix in SUFFIXES]
+        replace_files(folder / "tables", names)
         write_tables(built, folder / "tables")
     images = [suffix for suffix in ("png", "pdf") if suffix in formats]
     if images:
+        names = [f"{drawing.name}.{suffix}" for drawing in drawings for suffix in images]
+        replace_files(folder / "figures", names)
         write_figures(drawings, folder / "figures", images)
     if "html" in formats:
         footer = f"Made by robustsmooth {robustsmooth.__version__}."

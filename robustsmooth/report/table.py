@@ -1,6 +1,7 @@
 """A table with typed columns; `latex`, `markup` and `terminal` define how it looks."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -154,6 +155,11 @@ class Table:
                 if key == column.key or any(row.get(key) is not None for row in self.rows):
                     names[key] = prefix + key
         return pd.DataFrame([{names[key]: row.get(key) for key in names} for row in self.rows])
+
+
+def file_name(*parts: str) -> str:
+    """The name of a table's or a figure's files: letters, digits and underscores, without empty parts."""
+    return "_".join(filter(None, (re.sub(r"\W+", "_", part).strip("_") for part in parts)))
 
 
 def _group(row: Mapping[str, Any]) -> str:

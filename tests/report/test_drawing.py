@@ -1,11 +1,15 @@
 """Figures: fonts, names, titles and axes."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
+
+from .conftest import write_certification, write_training
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -15,6 +19,24 @@ def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
     (path,) = tmp_path.glob("*.pdf")
     assert b"/Type3" not in path.read_bytes()
     assert b"/TrueType" in path.read_bytes() or b"/CIDFontType2" in path.read_bytes()
+
+
+def test_data_sets_with_similar_names_have_files_of_their_own(tmp_path):
+    for data in ("a b", "a-b", "A_b"):
+        trained = write_training(tmp_path / data, data=data)
+        write_certification(trained / "certify", trained)
+    drawings = draw_figures(read_evaluations(label_runs(find_runs(str(tmp_path)))))
+    titles = {
+        drawing.name: drawing.title for drawing in drawings if "A" in drawing.name or "a_b" in drawing.name
+    }
+    assert len({name.lower() for name in titles}) == len(titles) == 6
+    assert titles["certified_accuracy_a_b_3"].endswith(": a-b")
+
+
+def test_a_title_cannot_leave_its_attribute():
+    text = Drawing("a", '"><img src=x onerror="alert(1)">', "", lambda axes: None).svg()
+    (element,) = [item for item in ElementTree.fromstring(text).iter() if item.get("aria-label")]
+    assert element.get("aria-label") == '"><img src=x onerror="alert(1)">'
 
 
 def test_a_long_title_stays_within_the_figure():

@@ -298,6 +298,25 @@ def test_the_whole_report(runs, tmp_path, capsys):
     assert text.count("<svg") == len(list((out / "figures").glob("*.png")))
 
 
+def test_a_report_removes_what_an_earlier_one_wrote_there_and_nothing_else(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"runs/{seed}", seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        write_attack(trained / "attack", trained, seed=seed)
+    out = tmp_path / "report"
+    write_report(str(tmp_path / "runs"), out, formats=["tables", "png", "pdf"])
+    mine = [out / "tables" / "seeds_mine.csv", out / "figures" / "attack_curves_mine.png"]
+    for file in mine:
+        file.write_text("")
+    entry = str(tmp_path / "runs" / "0" / "certify")
+    for folder in (out, tmp_path / "fresh"):
+        write_report(entry, folder, formats=["tables", "png"])
+    files = [
+        {path.relative_to(folder) for path in folder.rglob("*.*")} for folder in (out, tmp_path / "fresh")
+    ]
+    assert files[0] == files[1] | {file.relative_to(out) for file in mine}
+
+
 def test_machine_readable_tables_are_unrounded_and_name_the_guarantee(runs, tmp_path):
     write_report(str(runs), tmp_path, formats=["tables"], radii=[0.25])
     frame = pd.read_csv(tmp_path / "tables" / "radii.csv")

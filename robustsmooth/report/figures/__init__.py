@@ -17,7 +17,14 @@ from robustsmooth.report.evaluations import Evaluations, Withstood, withstood
 from robustsmooth.report.figures.attacked import attack_curves, empirical_and_certified
 from robustsmooth.report.figures.beside import beside_published
 from robustsmooth.report.figures.certified import certified_accuracy, lower_bounds, sigma_of
-from robustsmooth.report.figures.drawing import MOST_LINES, PALETTE, Drawing, Styles, write_figures
+from robustsmooth.report.figures.drawing import (
+    MOST_LINES,
+    PALETTE,
+    Drawing,
+    Styles,
+    named_apart,
+    write_figures,
+)
 from robustsmooth.report.figures.envelopes import envelope, envelope_per_sigma
 from robustsmooth.report.figures.measured import (
     PROGRESS,
@@ -86,7 +93,7 @@ def draw_figures(
     for sweep in sweeps[:MOST_LINES]:
         votings = list(sweep.rows["voting"].unique())
         drawings.append(inference_over_samples(sweep, "hard" if "hard" in votings else votings[0]))
-    return [drawing for drawing in drawings if drawing is not None]
+    return named_apart(drawing for drawing in drawings if drawing is not None)
 
 
 def _repeated(evaluations: Evaluations) -> dict[str, str]:

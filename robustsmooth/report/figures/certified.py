@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.figures.drawing import Drawing, Line, Styles, grey_lines, left_out, percent_axes
+from robustsmooth.report.table import file_name
 from robustsmooth.report.tables.certified import UNCERTIFIED
 from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 
@@ -97,8 +97,7 @@ def certified_accuracy(
 
 
 def _name(name: str, guarantee: Guarantee, data: str) -> str:
-    parts = [name, *([] if guarantee.usual else [str(guarantee)]), *([data] if data else [])]
-    return "_".join(re.sub(r"\W+", "_", part).strip("_") for part in parts)
+    return file_name(name, "" if guarantee.usual else str(guarantee), data)
 
 
 def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: str = "") -> Drawing:

@@ -6,6 +6,7 @@ on white); lines differ in their dashes too. matplotlib is imported when a figur
 
 from __future__ import annotations
 
+import html
 import io
 import itertools
 import logging
@@ -13,7 +14,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -92,7 +93,21 @@ class Drawing:
         text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{self.name}-", text)
         text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
         text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-        return text.replace("<svg", f'<svg role="img" aria-label="{self.title}"', 1)
+        return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(self.title)}"', 1)
+
+
+def named_apart(drawings: Iterable[Drawing]) -> list[Drawing]:
+    """The drawings, of which no two have the same files: a name that is taken gets a number."""
+    taken: set[str] = set()  # in lower case, since some file systems ignore it
+    apart = []
+    for drawing in drawings:
+        name, number = drawing.name, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{drawing.name}_{number}"
+        taken.add(name.lower())
+        apart.append(replace(drawing, name=name))
+    return apart
 
 
 def write_figures(drawings: Sequence[Drawing], folder: Path, formats: Sequence[str] = ("png", "pdf")) -> None:

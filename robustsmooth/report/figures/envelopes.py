@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from robustsmooth.report.figures.drawing import (
     shortened,
 )
 from robustsmooth.report.runs import Run
+from robustsmooth.report.table import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def envelope(
     note += left_out(grey, "in grey") + left_out(aside, OTHER_IMAGES)
     title = "Upper envelope over all runs" if families else "Under attack, the best of each method's runs"
     title += f": {data}" if data else ""
-    return Drawing("_".join(["envelope", *([re.sub(r"\W+", "_", data)] if data else [])]), title, note, draw)
+    return Drawing(file_name("envelope", data), title, note, draw)
 
 
 def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], colours: Mapping[str, str]) -> None:
@@ -157,5 +157,4 @@ def envelope_per_sigma(
     note += left_out(order[len(DASHES) :]) + left_out([f"σ={sigma:g}" for sigma in sigmas[len(PALETTE) :]])
     note += left_out(aside, OTHER_IMAGES)
     title = "Upper envelope per noise level" + (f": {data}" if data else "")
-    name = "_".join(["envelope_per_sigma", *([re.sub(r"\W+", "_", data)] if data else [])])
-    return Drawing(name, title, note, draw)
+    return Drawing(file_name("envelope_per_sigma", data), title, note, draw)

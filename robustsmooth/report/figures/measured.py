@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from robustsmooth.report.figures.drawing import (
     line_style,
     percent_axes,
 )
+from robustsmooth.report.table import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,11 +87,9 @@ def inference_over_samples(measurement: Measurement, voting: str) -> Drawing:
             axes.plot(accuracy.index, 100 * accuracy, label=f"M={count}", marker="o", markersize=3, **style)
         _noise_axes(axes)
 
-    name = re.sub(r"\W+", "_", measurement.run.label).strip("_")
+    name = file_name("inference_samples", measurement.run.label, voting)
     title = f"{measurement.run.label}, {voting} votes"
-    return Drawing(
-        f"inference_samples_{name}_{voting}", title, "Each answer is the vote of M noisy copies.", draw
-    )
+    return Drawing(name, title, "Each answer is the vote of M noisy copies.", draw)
 
 
 def inference_over_votings(measurements: Sequence[Measurement], most_samples: int = 8) -> Drawing:

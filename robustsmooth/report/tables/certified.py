@@ -20,7 +20,7 @@ from robustsmooth.report.comparable import (
     usual,
 )
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.table import Column, Table
+from robustsmooth.report.table import Column, Table, file_name
 from robustsmooth.report.tables.common import (
     BY,
     DATA,
@@ -47,7 +47,7 @@ DIMENSIONS = {
 
 def _name(name: str, guarantee: Guarantee) -> str:
     """A file name; the usual guarantee is not named."""
-    return name if guarantee.usual else f"{name}_{str(guarantee).replace('-', '_')}"
+    return file_name(name, "" if guarantee.usual else str(guarantee))
 
 
 @lru_cache(maxsize=100_000)
