@@ -18,13 +18,13 @@ def as_markdown(table: Table) -> str:
     lines = [
         f"### {table.title}",
         "",
-        "| " + " | ".join(_heading(column) for column in used) + " |",
+        "| " + " | ".join(_plain(_heading(column)) for column in used) + " |",
         "|" + "|".join("---" if column.style == "text" else "--:" for column in used) + "|",
     ]
     for row in table.rows:
         cells = []
         for column in used:
-            text = column.text(row).replace("|", "\\|").replace("\n", " ")
+            text = _plain(column.text(row))
             text = f"**{text}**" if table.is_best(column, row) else text
             cells.append(" ".join(filter(None, [text, _bracket(column.interval(row))])))
         lines.append("| " + " | ".join(cells) + " |")
@@ -75,6 +75,11 @@ def _row(table: Table, used: list[Column], row: Mapping[str, Any]) -> str:
         small = f"<small>{html.escape(interval)}</small>" if interval else ""
         cells.append(f'<td class="number">{text}{small}</td>' if _number(column) else f"<td>{text}</td>")
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _plain(text: str) -> str:
+    """Text for Markdown that ends no cell and begins no HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _heading(column: Column) -> str:

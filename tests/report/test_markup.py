@@ -7,7 +7,8 @@ from importlib import resources
 
 import pytest
 
-from robustsmooth.report.markup import FIRST_ROWS, as_html
+from robustsmooth.report.markup import FIRST_ROWS, as_html, as_markdown
+from robustsmooth.report.table import Column, Table
 
 from .conftest import wide_table
 
@@ -59,3 +60,14 @@ def test_the_filter_finds_rows_by_what_names_them_and_not_by_their_results():
 def test_headings_say_which_columns_are_facts():
     assert '<th scope="col" class="fact" tabindex="0">Run' in as_html(wide_table())
     assert '<th scope="col" class="certificate number" tabindex="0">ACR' in as_html(wide_table())
+
+
+@pytest.mark.parametrize("write", [as_html, as_markdown])
+def test_no_name_becomes_an_element_of_the_page(write):
+    name = '<img src=x onerror="alert(1)">'
+    table = Table(
+        "t", "T", [Column("run", name), Column("data", "Data", head=name)], [{"run": name, "data": name}]
+    )
+    text = write(table)
+    assert "<img" not in text
+    assert text.count("&lt;img") >= 3
