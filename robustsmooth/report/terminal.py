@@ -58,12 +58,12 @@ def _width(column: Column, rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _rich(table: Table, used: Sequence[Column]) -> Any:
+    from rich.markup import escape
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(
-        title=table.title, caption=table.note or None, title_justify="left", caption_justify="left"
-    )
+    title, note = escape(table.title), escape(table.note) or None
+    drawn = RichTable(title=title, caption=note, title_justify="left", caption_justify="left")
     for column in used:
         tag = KIND_TITLES[column.kind]
         heading = Text.assemble(column.title, (f"\n{tag}" if tag else "", "dim"))

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report.table import Column, Table
 from robustsmooth.report.terminal import MOST_ROWS, _rich, columns_that_fit, show
 
 from .conftest import wide_table
@@ -41,3 +42,9 @@ def test_the_terminal_prints_a_few_rows_and_problems_and_says_where_the_rest_is(
     assert len(lines) < 5 * MOST_ROWS
     assert any(f"{1500 - MOST_ROWS} more rows" in line and "out/report.html" in line for line in lines)
     assert any("290 problems more" in line for line in lines)
+
+
+def test_brackets_in_names_are_printed(capsys):
+    name = "[red]run[/b]"
+    show([Table("t", name, [Column("run", name)], [{"run": name}], name)], [name], "x")
+    assert capsys.readouterr().out.count(name) == 5
