@@ -409,6 +409,20 @@ def test_a_method_whose_runs_have_no_colour_gets_an_unused_one_in_the_envelopes(
         assert len({line.get_color() for line in drawn}) == lines
 
 
+def test_a_training_without_noise_has_the_line_of_its_certification(tmp_path):
+    """Its label has no sigma, that of its certification has one."""
+    for method, sigma in (("natural", None), ("gaussian", 0.25)):
+        trained = write_training(tmp_path / method, method, sigma=sigma)
+        write_certification(trained / "certify", trained)
+    drawings = {drawing.name: drawing for drawing in draw_figures(read(str(tmp_path)))}
+    lines = {
+        line.get_label(): (line.get_color(), line.get_linestyle())
+        for name in ("certified_accuracy", "training")
+        for line in drawings[name].figure().axes[0].get_lines()
+    }
+    assert lines["natural"] == lines["natural σ=0.25"] != lines["gaussian"]
+
+
 def test_a_figure_says_what_it_leaves_out(tmp_path):
     for at in range(9):
         trained = write_training(tmp_path / f"{at}_m", method=f"method{at}")

@@ -167,7 +167,7 @@ class Styles:
             classifier, variant = self._names(run)
             self._classifiers.setdefault(classifier, len(self._classifiers))
             variants = self._variants.setdefault(classifier, [])
-            if variant not in variants:
+            if run.logs and variant not in variants:  # a training has the line of its first evaluation
                 variants.append(variant)
 
     def _names(self, run: Run) -> tuple[str, str]:
@@ -179,7 +179,8 @@ class Styles:
     def of(self, run: Run) -> dict[str, Any] | None:
         """Colour and dashes of a run; None if there are none left."""
         classifier, label = self._names(run)
-        position, variant = self._classifiers[classifier], self._variants[classifier].index(label)
+        position, variants = self._classifiers[classifier], self._variants[classifier]
+        variant = variants.index(label) if label in variants else 0
         if position >= MOST_LINES or variant >= len(DASHES):
             return None
         return line_style(position + variant * len(PALETTE))
