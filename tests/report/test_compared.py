@@ -411,7 +411,7 @@ def test_a_method_whose_runs_have_no_colour_gets_an_unused_one_in_the_envelopes(
 
 def test_a_training_without_noise_has_the_line_of_its_certification(tmp_path):
     """Its label has no sigma, that of its certification has one."""
-    for method, sigma in (("natural", None), ("gaussian", 0.25)):
+    for method, sigma in (("natural", 0.0), ("gaussian", 0.25)):
         trained = write_training(tmp_path / method, method, sigma=sigma)
         write_certification(trained / "certify", trained)
     drawings = {drawing.name: drawing for drawing in draw_figures(read(str(tmp_path)))}
