@@ -207,9 +207,7 @@ def _seed(run: Run) -> Any:
 
 def _images(member: Certification | Attack | Withstood | Measurement | Training) -> bytes | str:
     """The same for the same images; nothing for a training."""
-    if isinstance(member, Certification | Attack | Withstood):
-        return member.image_set
-    return b"" if isinstance(member, Training) else np.unique(member.rows["idx"].to_numpy()).tobytes()
+    return b"" if isinstance(member, Training) else member.image_set
 
 
 def names_of(certification: Certification) -> list[str]:
@@ -228,14 +226,17 @@ def group_name(group: Sequence[Certification | Attack | Withstood | Measurement 
 
 
 def _settings(member: Certification | Attack | Withstood | Measurement | Training) -> tuple[Any, ...]:
-    """All settings except for seeds; a foreign log's name too, which is all that is known of its network."""
+    """All settings except for seeds, but whether there is one.
+
+    A foreign log's name counts too, since it is all that is known of its network.
+    """
     ours = bool(member.run.config)
     left_out = ("seed", "train_seed", "classifier", "family", "source", *(["name"] if ours else []))
     told = [
         (key, str(_number(fact))) for key, fact in sorted(member.run.facts.items()) if key not in left_out
     ]
     told += [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
-    return (*told, signature(member.run.path) if ours else "")
+    return (*told, signature(member.run.path) if ours else "", _seed(member.run) is None)
 
 
 def _number(value: Any) -> Any:

@@ -110,7 +110,7 @@ class Attack:
     @property
     def image_set(self) -> bytes:
         """Equal for attacks on the same images."""
-        return np.unique(self.rows["idx"].to_numpy()).tobytes()
+        return _image_set(self.rows)
 
     @property
     def clean(self) -> NDArray[np.bool_]:
@@ -181,6 +181,11 @@ class Measurement:
     run: Run
     kind: str
     rows: pd.DataFrame
+
+    @property
+    def image_set(self) -> bytes:
+        """Equal for measurements on the same images."""
+        return _image_set(self.rows)
 
     @property
     def attacked_with(self) -> float | None:
@@ -264,9 +269,12 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
             )
     for log in (log for log in evaluations.measurements if log.attacked_with is not None):
         share, budget = float((log.rows["correct"] == 1).mean()), float(log.attacked_with or 0.0)
-        images = np.unique(log.rows["idx"].to_numpy()).tobytes()
-        points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share, images))
+        points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share, log.image_set))
     return points
+
+
+def _image_set(rows: pd.DataFrame) -> bytes:
+    return np.unique(rows["idx"].to_numpy()).tobytes()
 
 
 def _norm(run: Run) -> Literal["l2", "linf"]:

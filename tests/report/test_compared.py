@@ -12,7 +12,7 @@ from robustsmooth.report import build_tables, find_runs, label_runs, read_evalua
 from robustsmooth.report.comparable import doubled_seeds
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels
-from robustsmooth.report.tables.common import asked_radii
+from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit
 
 from .conftest import CERTIFY, certify_rows, write_attack, write_certification, write_log, write_training
@@ -716,9 +716,18 @@ def test_a_foreign_log_without_a_seed_is_no_repetition(tmp_path):
         {**foreign(tmp_path / name, "digits", seed=at), **facts}
         for at, (name, facts) in enumerate(seeds.items())
     ]
-    assert "seeds" not in tables_of(entries)
-    (row,) = tables_of(entries[:2])["seeds"].rows
+    (row,) = tables_of(entries)["seeds"].rows
     assert row["seeds"] == 2  # 1000 and 1000.0 votes are the same setting
+    assert "seeds" not in tables_of(entries[1:])
+
+
+def test_the_noise_level_of_several_seeds_is_exact():
+    """The mean of three times 0.1 is not 0.1, and rows are ordered by it."""
+    rows = [{"sigma": 0.1, "acr": acr, "n": 1000, "method": "heat"} for acr in (0.2, 0.3, 0.4)]
+    assert np.mean([0.1, 0.1, 0.1]) != 0.1
+    merged = over_seeds(rows)
+    assert (merged["sigma"], merged["n"], merged["method"]) == (0.1, 1000, "heat")
+    assert (merged["acr"], merged["acr_std"]) == pytest.approx((0.3, 0.1))
 
 
 def test_attacks_with_two_noise_levels_are_two_points(tmp_path):

@@ -89,13 +89,15 @@ def known_facts(run: Run) -> dict[str, Any]:
 def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One row for runs that differ only in the seed: means, with standard deviations for `Column.spread`.
 
-    Whole numbers, such as n and the images, and texts are those of the first row.
+    Whole numbers, such as n and the images, and texts are those of the first row. Equal numbers, such as the
+    noise level, stay as they are: their computed mean may differ in the last digit.
     """
     merged = dict(rows[0])
     for key in [key for key, value in merged.items() if isinstance(value, float)] if len(rows) > 1 else ():
         values: list[Any] = [row.get(key) for row in rows]
         known = all(isinstance(value, float) for value in values)
-        merged[key], merged[f"{key}_std"] = statistics.mean_and_std(values) if known else (None, None)
+        mean, std = statistics.mean_and_std(values) if known else (None, None)
+        merged[key], merged[f"{key}_std"] = (values[0], 0.0) if len({*values}) == 1 else (mean, std)
     return merged
 
 
