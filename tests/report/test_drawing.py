@@ -4,12 +4,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
 
-from .conftest import write_certification, write_training
+from .conftest import write_certification, write_log, write_training
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -74,3 +75,60 @@ def test_percent_axes_end_a_little_above_the_highest_curve_and_never_above_100(d
     bottom, top = Drawing("a", "A", "", draw).figure().axes[0].get_ylim()
     assert bottom == 0
     assert lowest <= top <= highest
+
+
+def write_measurement(folder, trained, name, header, rows):
+    (folder / ".hydra").mkdir(parents=True)
+    config = {"checkpoint": str(trained), "seed": 0}
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    write_log(folder / f"{name}.tsv", header, rows)
+
+
+def looks(drawing):
+    return {
+        line.get_label(): (line.get_color(), line.get_linestyle())
+        for line in drawing.figure().axes[0].get_lines()
+    }
+
+
+def test_the_smaller_measurements_have_the_line_of_their_run(tmp_path):
+    """The order of the measurements is not that of the certificates."""
+    for at, method in enumerate(("pni", "heat", "gaussian")):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained, strength=1.0 + at, seed=at)
+        rows = [[i, 0.25 * s, i % 10, (i + (i < s)) % 10, i % 10] for i in range(20) for s in range(3)]
+        header = ["idx", "sigma", "label", "vote", "single"]
+        write_measurement(trained / "agreement", trained, "agreement", header, rows)
+        rows = [
+            [i, voting, count, 0.1, int(i > 3)]
+            for i in range(10)
+            for voting in ("hard", "soft")
+            for count in (1, 8)
+        ]
+        header = ["idx", "voting", "samples", "sigma", "correct"]
+        write_measurement(trained / "inference", trained, "smoothed_inference", header, rows)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    drawings = {drawing.name: drawing for drawing in draw_figures(evaluations)}
+    certified = looks(drawings["certified_accuracy"])
+    assert set(certified) == {"pni", "heat", "gaussian"}
+    assert looks(drawings["agreement"]) == certified
+    others = looks(drawings["agreement_others"])
+    assert len(others) == 6
+    for label, look in others.items():
+        assert look == certified[label.removeprefix("pass of ").partition(",")[0]]
+    votings = looks(drawings["inference_voting"])
+    assert len(votings) == 6
+    for label, look in votings.items():
+        assert look == certified[label.partition(",")[0]]
+
+
+def test_agreement_under_several_seeds_is_one_line_of_means(tmp_path):
+    for seed, wrong in ((0, 2), (1, 6)):
+        trained = write_training(tmp_path / f"heat{seed}", "heat", seed=seed)
+        rows = [[i, 0.25, i % 10, (i + (i < wrong)) % 10, i % 10] for i in range(20)]
+        header = ["idx", "sigma", "label", "vote", "single"]
+        write_measurement(trained / "agreement", trained, "agreement", header, rows)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    drawings = {drawing.name: drawing for drawing in draw_figures(evaluations)}
+    (line,) = drawings["agreement"].figure().axes[0].get_lines()
+    assert line.get_ydata().tolist() == [80.0]  # 18 and 14 of 20

@@ -29,6 +29,7 @@ from robustsmooth.report.figures.envelopes import envelope, envelope_per_sigma
 from robustsmooth.report.figures.measured import (
     PROGRESS,
     agreement,
+    agreement_with_others,
     inference_over_samples,
     inference_over_votings,
     training_curves,
@@ -81,15 +82,16 @@ def draw_figures(
     if trainings:
         drawings.append(training_curves(trainings, styles))
     rows = list(agreement_rows(evaluations.measurements, level, method))
-    if any(row["own"] for row in rows):
-        drawings.append(agreement(rows, own=True))
-    if any(not row["own"] for row in rows):
-        drawings.append(agreement(rows, own=False))
+    passes = [measurement for measurement in evaluations.measurements if measurement.kind == "agreement"]
+    if rows:
+        drawings.append(agreement(rows, passes, styles))
+    if len(passes) > 1:
+        drawings.append(agreement_with_others(rows, passes, styles))
     sweeps = [
         measurement for measurement in evaluations.measurements if measurement.kind == "smoothed_inference"
     ]
     if sweeps:
-        drawings.append(inference_over_votings(sweeps))
+        drawings.append(inference_over_votings(sweeps, styles))
     for sweep in sweeps[:MOST_LINES]:
         votings = list(sweep.rows["voting"].unique())
         drawings.append(inference_over_samples(sweep, "hard" if "hard" in votings else votings[0]))
@@ -100,12 +102,14 @@ def _repeated(evaluations: Evaluations) -> dict[str, str]:
     """The name of the method of each classifier that was trained under several seeds."""
     groups = [[item.run for item in group] for group in repetitions(evaluations.certifications)]
     groups += [[item.run for item in group] for group in repetitions(evaluations.trainings)]
-    return {
-        str(run.facts["classifier"]): f"{group[0].facts['family']} ({position})"
-        for position, group in enumerate(groups)
-        for run in group
-        if len(group) > 1
-    }
+    groups += [[item.run for item in group] for group in repetitions(evaluations.measurements)]
+    names: dict[str, str] = {}
+    for position, group in enumerate(groups):
+        if len(group) > 1:
+            classifiers = [str(run.facts["classifier"]) for run in group]
+            known = (names[classifier] for classifier in classifiers if classifier in names)
+            names |= dict.fromkeys(classifiers, next(known, f"{group[0].facts['family']} ({position})"))
+    return names
 
 
 def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
