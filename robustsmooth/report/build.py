@@ -24,8 +24,8 @@ from robustsmooth.statistics import Method
 FORMATS = ("terminal", "html", "tables", "png", "pdf")
 TABLES = (
     "overview", "certified_accuracy", "radii", "published", "best", "envelope", "attacks", "distances",
-    "attack_seeds", "contradictions", "comparison", "seeds", "seed_comparison", "restated", "linf",
-    "predictions", "agreement", "timing", "smoothed_inference", "training",
+    "attack_seeds", "contradictions", "comparison", "seeds", "seed_comparison", "restated",
+    "restated_comparison", "linf", "predictions", "agreement", "timing", "smoothed_inference", "training",
 )  # fmt: skip
 """Names of the tables; those of unusual guarantees end in it, as ``radii_l2_at_radius_certificate``."""
 
@@ -62,8 +62,8 @@ def build_tables(
     if baseline is not None:
         evaluations.problems += tables.without_baseline(certified, baseline)
     chosen = list(radii) if radii is not None else tables.default_radii(usual(certified) or certified)
-    restated = tables.restated_table(certified, chosen, restate)
-    if restate is not None and not restated.rows:
+    restated = tables.restated_tables(certified, chosen, restate, baseline, level)
+    if restate is not None and not restated[0].rows:
         evaluations.problems.append(
             f"nothing is restated at {restate} votes: no run is known to have that many votes per image, "
             "their counts, sigma and alpha"
@@ -86,7 +86,7 @@ def build_tables(
         tables.comparison_table(certified, chosen, baseline, level),
         tables.seed_table(certified, chosen),
         tables.seed_comparison_table(certified, chosen, baseline, level),
-        restated,
+        *restated,
         tables.linf_table(certified),
         tables.prediction_table(evaluations.measurements, level, method),
         tables.agreement_table(evaluations.measurements, level, method),

@@ -825,3 +825,53 @@ def test_seeds_are_one_row_where_votes_are_restated_and_beside_published_results
     for table in (tables["published"], tables["restated"]):
         acr = next(column for column in table.columns if column.key == "acr")
         assert all("±" in acr.text(row) for row in table.rows if row.get("seeds") == 2)
+
+
+def expected_radius(item, votes, alpha=0.001, sigma=0.25):
+    """The mean radius of each image over all subsets of its votes, by SciPy's distributions."""
+    n, subset = item.run.facts["n"], np.arange(votes + 1)
+    bounds = stats.beta.ppf(alpha, np.maximum(subset, 1), votes - subset + 1) * (subset > 0)
+    radius = np.where(bounds > 0.5, sigma * stats.norm.ppf(np.maximum(bounds, 1e-300)), 0)
+    every = stats.beta.ppf(alpha, np.maximum(np.arange(n + 1), 1), n - np.arange(n + 1) + 1)
+    counts = [int(np.abs(every - bound).argmin()) for bound in item.p_a_lower]
+    means = [stats.hypergeom.pmf(subset, n, count, votes) @ radius for count in counts]
+    return np.where(item.correct, means, 0)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_methods_with_unequal_votes_are_compared_at_the_same_number(tmp_path, seeds):
+    for method, strength, n in (("heat", 1.6, 1000), ("gaussian", 1.0, 200)):
+        for seed in range(seeds):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, strength=strength, n=n, seed=seed + 10 * n)
+    tables = tables_of(str(tmp_path), radii=[0.0, 0.1, 0.2])
+    (row,) = tables["restated_comparison"].rows
+    assert (row["first"].split()[0], row["second"].split()[0]) == ("heat", "gaussian")
+    assert (row["restated"], row["images"], row["seeds"]) == (200, 60, f"{seeds} and {seeds}")
+    assert row["over"] == ("images alone" if seeds == 1 else "images and seeds")
+    radii = {"heat": [], "gaussian": []}
+    for item in read(str(tmp_path)).certifications:
+        radii[item.run.facts["method"]].append(expected_radius(item, 200))
+    differences = np.mean(radii["heat"], axis=0) - np.mean(radii["gaussian"], axis=0)
+    assert row["acr_difference"] == pytest.approx(differences.mean())
+    if seeds == 1:
+        ends = stats.t.interval(0.95, len(differences) - 1, differences.mean(), stats.sem(differences))
+        assert (row["acr_difference_low"], row["acr_difference_high"]) == pytest.approx(ends)
+    acrs = {each["run"].split()[0]: each for each in tables["restated"].rows}
+    for key, column in (("acr", "acr"), ("sure", "sure"), ("at", "certified_acc@0.1")):
+        expected = acrs["heat"][column] - acrs["gaussian"][column]
+        assert row[f"{key}_difference"] == pytest.approx(expected)
+    (turned,) = tables_of(str(tmp_path), radii=[0.0, 0.1, 0.2], baseline="heat")["restated_comparison"].rows
+    assert turned["acr_difference"] == pytest.approx(-row["acr_difference"])
+
+
+def test_a_network_is_not_compared_with_itself_at_another_number_of_votes(tmp_path):
+    for method in ("heat", "gaussian"):
+        trained = write_training(tmp_path / method, method)
+        for n in (200, 1000) if method == "gaussian" else (1000,):
+            write_certification(trained / f"n{n}", trained, n=n)
+    tables = tables_of(str(tmp_path), radii=[0.0, 0.1], baseline="gaussian")
+    assert len(tables["restated"].rows) == 3
+    (row,) = tables["restated_comparison"].rows
+    assert (row["first"].split()[0], row["second"].split()[0]) == ("heat", "gaussian")
+    assert "1000" in row["second"], row

@@ -33,7 +33,7 @@ from robustsmooth.report.tables.measured import (
     timing_table,
 )
 from robustsmooth.report.tables.overview import overview_table, training_table
-from robustsmooth.report.tables.restated import restated_table
+from robustsmooth.report.tables.restated import restated_tables
 
 __all__ = [
     "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
@@ -41,5 +41,5 @@ __all__ = [
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "unpaired",
     "unknown_votes", "without_baseline", "without_bounds",
-    "best_table", "seed_comparison_table", "restated_table", "published_table", "of_data",
+    "best_table", "seed_comparison_table", "restated_tables", "published_table", "of_data",
 ]  # fmt: skip

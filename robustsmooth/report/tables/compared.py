@@ -1,9 +1,10 @@
 """Tables that compare classifiers: pairs on the same images, repetitions under several seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustsmooth import statistics
 from robustsmooth.report.comparable import (
@@ -77,7 +78,7 @@ def comparison_table(
             classifiers have is compared with the others.
         level: Confidence level of the intervals.
     """
-    radius = radii[len(radii) // 2] if radii else 0.0
+    radius = middle(radii)
     rows: list[dict[str, Any]] = []
     for fair, members in fair_groups(
         certification for certification in certifications if certification.run.facts.get("data")
@@ -85,7 +86,7 @@ def comparison_table(
         groups = repetitions(members)
         if any(len(group) > 1 for group in groups):
             continue
-        for first, second in _pairs(groups, baseline):
+        for first, second in pairs(groups, baseline):
             row = _pair(first[0], second[0], radius, level)
             rows += [{**fair.facts, **row}] if row else []
     columns = [
@@ -105,17 +106,19 @@ def comparison_table(
     return Table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
-        f"{100 * level:g} % t intervals of the mean differences over images. {_chosen(baseline)} "
+        f"{100 * level:g} % t intervals of the mean differences over images. {chosen(baseline)} "
         "p is not corrected for the number of pairs. Only classifiers certified with the same procedure, "
         "n and α on the same images are paired.",
     )  # fmt: skip
 
 
-def _pairs(
-    groups: Sequence[list[Certification]], baseline: str | None
+def pairs(
+    groups: Sequence[list[Certification]],
+    baseline: str | None,
+    acr: Callable[[Certification], float] = lambda item: item.acr,
 ) -> list[tuple[list[Certification], list[Certification]]]:
     """The best method and each other one; or each other one and its baseline."""
-    ranked = _ranked(groups)
+    ranked = _ranked(groups, acr)
     if baseline is None:
         return [(ranked[0], other) for other in ranked[1:]]
     named = _named(groups, baseline)
@@ -123,13 +126,15 @@ def _pairs(
     return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
 
 
-def _ranked(groups: Sequence[list[Certification]]) -> list[list[Certification]]:
+def _ranked(
+    groups: Sequence[list[Certification]], acr: Callable[[Certification], float]
+) -> list[list[Certification]]:
     """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
     sets = on_the_same_images(group[0] for group in groups)
     place = {same[0].image_set: at for at, same in enumerate(sets)}
     return sorted(
         groups,
-        key=lambda group: (place[group[0].image_set], -float(np.mean([member.acr for member in group]))),
+        key=lambda group: (place[group[0].image_set], -float(np.mean(list(map(acr, group))))),
     )
 
 
@@ -174,10 +179,10 @@ def without_baseline(certifications: Iterable[Certification], baseline: str) -> 
     return messages
 
 
-def _chosen(baseline: str | None) -> str:
-    return (
-        "" if baseline else "The first was chosen for its ACR, among those on the images that most runs have."
-    )
+def chosen(baseline: str | None) -> str:
+    """A sentence about the choice of the first method of the pairs, if there is no baseline."""
+    said = "The first was chosen for its ACR, among those on the images that most runs have."
+    return "" if baseline else said
 
 
 def _pair(first: Certification, second: Certification, radius: float, level: float) -> dict[str, Any] | None:
@@ -254,20 +259,43 @@ def seed_comparison_table(
         baseline: See `comparison_table`; labels are without the seed.
         level: Confidence level of the intervals.
     """
-    radius = radii[len(radii) // 2] if radii else 0.0
+    radius = middle(radii)
     rows: list[dict[str, Any]] = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
     for fair, members in fair_groups(known).items():
         groups = repetitions(members)
-        for first, second in _pairs(groups, baseline) if any(len(group) > 1 for group in groups) else ():
-            row = _difference(first, second, radius, level)
+        for first, second in pairs(groups, baseline) if any(len(group) > 1 for group in groups) else ():
+            row = difference(first, second, lambda item: per_image(item, radius), level)
             rows += [{**fair.facts, **row}] if row else []
+    return Table(
+        "seed_comparison",
+        "Differences between methods, over images and seeds",
+        difference_columns(radius),
+        rows,
+        f"Paired on the images. {OVER_SEEDS} {chosen(baseline)}",
+        f"Small print: {100 * level:g} % intervals.",
+    )
+
+
+OVER_SEEDS = (
+    "The variance adds that over images and that over each method's seeds (two-way clusters, Cameron, "
+    "Gelbach and Miller 2011; conservative), with Satterthwaite's degrees of freedom."
+)
+
+
+def middle(radii: Sequence[float]) -> float:
+    """The radius at which accuracies are compared."""
+    return radii[len(radii) // 2] if radii else 0.0
+
+
+def difference_columns(radius: float) -> list[Column]:
+    """The columns for the rows of `difference`."""
     compared = (
         ("acr_difference", "ACR difference", "+.3f"),
         ("sure_difference", SURE_DIFFERENCE, "percent"),
         ("at_difference", f"Difference at r={radius:g} (%)", "percent"),
     )
-    columns = [
+    return [
         Column("first", "First"),
         Column("second", "Second"),
         DATA,
@@ -278,42 +306,49 @@ def seed_comparison_table(
           for k, title, style in compared),
         Column("over", "Interval over"),
     ]  # fmt: skip
-    return Table(
-        "seed_comparison",
-        "Differences between methods, over images and seeds",
-        columns,
-        rows,
-        "Paired on the images. The variance adds that over images and that over each method's seeds (two-way "
-        "clusters, Cameron, Gelbach and Miller 2011; conservative), with Satterthwaite's degrees of freedom. "
-        f"{_chosen(baseline)}",
-        f"Small print: {100 * level:g} % intervals.",
-    )
 
 
-def _difference(
-    first: Sequence[Certification], second: Sequence[Certification], radius: float, level: float
+class PerImage(NamedTuple):
+    """The values of a run on each image whose means are compared: ``(N,)`` each.
+
+    Attributes:
+        acr: Radius times correct.
+        at: Whether it is certified at a radius, or with which probability.
+        sure: Whether it is correct with a lower bound of p_A of at least `SURE`; None if unknown.
+    """
+
+    acr: NDArray[Any]
+    at: NDArray[Any]
+    sure: NDArray[Any] | None
+
+
+def per_image(item: Certification, radius: float) -> PerImage:
+    """The values of a certification, as it is."""
+    sure = None if item.p_a_counted is None else item.p_a_counted >= SURE
+    return PerImage(item.counted, item.correct & (item.radius >= radius), sure)
+
+
+def difference(
+    first: Sequence[Certification],
+    second: Sequence[Certification],
+    values_of: Callable[[Certification], PerImage],
+    level: float,
 ) -> dict[str, Any] | None:
-    """Two methods, each a run per seed, on the images that all these runs share."""
+    """Two methods, each a run per seed, on the images that all these runs share; None if too few."""
     every = [item.indices for item in (*first, *second)]
     found, counts = np.unique(np.concatenate(every), return_counts=True)
     shared = found[counts == len(every)]
     if len(shared) < 2:
         return None
     row = {"first": group_name(first), "second": group_name(second), "images": len(shared)}
-    values: dict[str, Callable[[Certification], Any]] = {
-        "acr_difference": lambda item: item.counted,
-        "at_difference": lambda item: item.correct & (item.radius >= radius),
-    }
-    if all(item.p_a_lower is not None for item in (*first, *second)):
-        values["sure_difference"] = lambda item: np.asarray(item.p_a_counted) >= SURE
-    for key, value in values.items():
-        one, other = (
-            np.array([value(member)[_places(member, shared)] for member in group], float)
-            for group in (first, second)
-        )
-        difference = statistics.difference_over_seeds(one, other, level)
-        row |= {key: difference.mean, f"{key}_low": difference.low, f"{key}_high": difference.high}
-        row["over"] = "images and seeds" if difference.over_seeds else "images alone"
+    values = [[(values_of(item), _places(item, shared)) for item in group] for group in (first, second)]
+    for name in PerImage._fields:
+        both = [[(getattr(each, name), at) for each, at in group] for group in values]
+        if all(each is not None for group in both for each, _ in group):
+            one, other = (np.array([each[at] for each, at in group], float) for group in both)
+            ends, key = statistics.difference_over_seeds(one, other, level), f"{name}_difference"
+            row |= {key: ends.mean, f"{key}_low": ends.low, f"{key}_high": ends.high}
+            row["over"] = "images and seeds" if ends.over_seeds else "images alone"
     return {**row, "seeds": f"{len(first)} and {len(second)}"}
 
 

@@ -1,9 +1,11 @@
 """Certifications with different numbers of votes, made comparable."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustsmooth import statistics
 from robustsmooth.report.comparable import fair, fair_groups, group_name, repetitions
@@ -17,36 +19,76 @@ from robustsmooth.report.tables.common import (
     over_seeds,
     radius_columns,
     radius_key,
-    sure_share,
     with_spread,
 )
+from robustsmooth.report.tables.compared import (
+    OVER_SEEDS,
+    PerImage,
+    chosen,
+    difference,
+    difference_columns,
+    middle,
+    pairs,
+    per_image,
+)
+from robustsmooth.statistics import SURE
 
 
-def restated_table(
-    certifications: Iterable[Certification], radii: Sequence[float], votes: int | None = None
-) -> Table:
-    """The expected result of each certification with the same, smaller number of votes.
+class _Restated(NamedTuple):
+    """A certification with another number of votes, and whether its counts are exact."""
+
+    counts: str
+    per_image: PerImage
+    shares: NDArray[np.float64]
+
+    @property
+    def acr(self) -> float:
+        return float(self.per_image.acr.mean())
+
+    def cells(self, radii: Sequence[float]) -> dict[str, Any]:
+        """Its numbers, for a row of the table."""
+        sure = self.per_image.sure
+        known = {"counts": self.counts, "acr": self.acr, "sure": None if sure is None else float(sure.mean())}
+        return {**known, **dict(zip(map(radius_key, radii), self.shares.tolist(), strict=True))}
+
+
+def restated_tables(
+    certifications: Iterable[Certification],
+    radii: Sequence[float],
+    votes: int | None = None,
+    baseline: str | None = None,
+    level: float = 0.95,
+) -> tuple[Table, Table]:
+    """The expected result of each certification with the same, smaller number of votes, and the differences.
 
     Args:
         certifications: Of all data sets and guarantees.
-        radii: In pixel units.
+        radii: In pixel units; accuracies are compared at the middle one.
         votes: The number to restate at; if None, the smallest one on the same images, if they differ.
+        baseline: See `comparison_table`; the best is the one with the largest restated ACR.
+        level: Confidence level of the intervals.
     """
     rows: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
     left_out: list[str] = []
+    radius = middle(radii)
     for (data, alpha), members in _groups(certifications).items():
         possible = {int(member.run.facts["n"]) for member in members if _is_fixed(member)}
         if not possible or (votes is None and len({member.run.facts["n"] for member in members}) < 2):
             continue
         m = votes if votes is not None else min(possible)
-        for group in repetitions(members):
-            first, said = group[0], [row for member in group if (row := _row(member, m, radii))]
-            if len(said) < len(group):
-                left_out.append(f"{group_name(group)} (n={first.run.facts['n']})")
-            else:
-                facts = {"run": group_name(group), "data_set": data, "seeds": len(group)}
-                facts["among"] = f"{data} {alpha} {first.image_set}"
-                rows.append({**known_facts(first.run), **facts, **over_seeds(said)})
+        said = {item.path: found for item in members if (found := _at(item, m, radii, radius))}
+        groups = repetitions(members)
+        for group in groups:
+            if any(item.path not in said for item in group):
+                left_out.append(f"{group_name(group)} (n={group[0].run.facts['n']})")
+                continue
+            facts = {"run": group_name(group), "data_set": data, "seeds": len(group), "restated": m}
+            facts |= {"images": group[0].images, "among": f"{data} {alpha} {group[0].image_set}"}
+            cells = over_seeds([said[item.path].cells(radii) for item in group])
+            rows.append({**known_facts(group[0].run), **facts, **cells})
+        compared = _differences(groups, said, baseline, level)
+        differences += [{"data_set": data, "restated": m, **row} for row in compared]
     columns = [
         RUN,
         DATA,
@@ -65,7 +107,16 @@ def restated_table(
     if left_out:
         more = f" and {len(left_out) - 6} more" if len(left_out) > 6 else ""
         note += f" Not restated, for lack of votes or counts: {', '.join(left_out[:6])}{more}."
-    return Table("restated", "With the same number of votes", columns, rows, note)
+    restated = Table("restated", "With the same number of votes", columns, rows, note)
+    paired = Table(
+        "restated_comparison",
+        "Differences with the same number of votes",
+        [*difference_columns(radius), Column("restated", "Restated at", style="d")],
+        differences,
+        f"Of the restated results, paired on the images. {chosen(baseline)} {OVER_SEEDS}",
+        f"Small print: {100 * level:g} % intervals.",
+    )
+    return restated, paired
 
 
 def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], list[Certification]]:
@@ -78,37 +129,43 @@ def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], li
     return groups
 
 
+def _differences(
+    groups: Iterable[list[Certification]], said: Mapping[Path, _Restated], baseline: str | None, level: float
+) -> Iterator[dict[str, Any]]:
+    """The methods on known data in pairs; of certifications of one network, that with the most votes."""
+    most: dict[Any, list[Certification]] = {}
+    for group in groups:
+        facts = group[0].run.facts
+        if facts.get("data") and all(item.path in said for item in group):
+            key = ([item.run.facts["classifier"] for item in group], facts["sigma"], group[0].image_set)
+            most[str(key)] = max(most.get(str(key), group), group, key=lambda one: one[0].run.facts["n"])
+    chosen_pairs = pairs(list(most.values()), baseline, lambda item: said[item.path].acr) if most else []
+    for first, second in chosen_pairs:
+        row = difference(first, second, lambda item: said[item.path].per_image, level)
+        if row:
+            yield row
+
+
 def _is_fixed(certification: Certification) -> bool:
     """Whether every image got the same number of votes and the plain bound, which can be restated."""
     return fair(certification, "").procedure == "Cohen"
 
 
-def _row(certification: Certification, m: int, radii: Sequence[float]) -> dict[str, Any] | None:
-    """The numbers at m votes; None if they cannot be known."""
-    facts, keys = certification.run.facts, [radius_key(radius) for radius in radii]
-    n = int(facts["n"])
+def _at(certification: Certification, m: int, radii: Sequence[float], radius: float) -> _Restated | None:
+    """The certification at m votes; None if that cannot be known."""
+    facts, n = certification.run.facts, int(certification.run.facts["n"])
     if not _is_fixed(certification):
         return None
     if n == m:
-        shares = certification.accuracy(radii)
-        cells = {
-            "acr": certification.acr,
-            "sure": sure_share(certification),
-            **dict(zip(keys, map(float, shares), strict=True)),
-        }
-        return {"restated": m, "counts": "as certified", "images": certification.images, **cells}
+        values = per_image(certification, radius)
+        return _Restated("as certified", values, certification.accuracy(radii))
     bounds = certification.p_a_counted
     if m > n or bounds is None or np.isnan(bounds[certification.correct]).any() or not 0 < facts["alpha"] < 1:
         return None
     counts = statistics.successes_of(np.nan_to_num(bounds), n, facts["alpha"])
-    said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], radii, statistics.SURE)
+    said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], [*radii, radius], SURE)
     right = certification.correct.astype(float)
-    shares = (said.certified * right).mean(axis=1)
-    return {
-        "restated": m,
-        "counts": "exact" if certification.exact_bounds else "from rounded radii",
-        "images": certification.images,
-        "acr": float((said.radius * right).mean()),
-        "sure": float((said.sure * right).mean()),
-        **dict(zip(keys, map(float, shares), strict=True)),
-    }
+    certified = said.certified * right
+    exact = "exact" if certification.exact_bounds else "from rounded radii"
+    values = PerImage(said.radius * right, certified[-1], said.sure * right)
+    return _Restated(exact, values, certified[:-1].mean(axis=1))
