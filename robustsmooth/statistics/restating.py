@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, ndtri
+from scipy.special import bdtrik, gammaln, ndtri
 
 from robustsmooth.statistics.bounds import clopper_pearson_lower
 
@@ -37,17 +37,11 @@ def successes_of(bound: ArrayLike, n: int, alpha: float) -> NDArray[np.int64]:
         alpha: Level of the bounds.
 
     Returns:
-        Counts in [0, n]; 0 where the bound is 0.
+        Counts in [0, n]; 0 where the bound is 0 or NaN.
     """
-    known = np.asarray(bound, float)
-    low, high = np.zeros(known.shape, np.int64), np.full(known.shape, n, np.int64)
-    while np.any(low < high):  # the largest count whose bound is at most the given one
-        middle = (low + high + 1) // 2
-        fits = clopper_pearson_lower(middle, n, alpha) <= known + 1e-12
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
-    above = np.minimum(low + 1, n)
-    nearer = clopper_pearson_lower(above, n, alpha) - known < known - clopper_pearson_lower(low, n, alpha)
-    return np.where(nearer, above, low)
+    # The bound is the p at which k or more successes have probability alpha: at most k - 1 have 1 - alpha.
+    counts = bdtrik(1 - alpha, n, np.asarray(bound, float)) + 1
+    return np.rint(np.clip(np.nan_to_num(counts), 0, n)).astype(np.int64)
 
 
 def restate(
@@ -74,19 +68,21 @@ def restate(
     bounds = clopper_pearson_lower(drawn, m, alpha)
     radius = np.where(bounds > 0.5, sigma * ndtri(bounds), 0.0)
     # The smallest counts whose radius, or bound, is at least the given one.
-    first = np.searchsorted(radius, np.maximum(np.asarray(radii, float), np.nextafter(0, 1))).tolist()
-    first_sure = int(np.searchsorted(bounds, max(sure_at, np.nextafter(0.5, 1))))
+    first = np.append(
+        np.searchsorted(radius, np.maximum(np.asarray(radii, float), np.nextafter(0, 1))),
+        np.searchsorted(bounds, max(sure_at, np.nextafter(0.5, 1))),
+    )
+    log_factorials = gammaln(np.arange(n + 1) + 1.0)
     distinct, place = np.unique(counts, return_inverse=True)
     expected = np.zeros(len(distinct))
-    certified, sure = np.zeros((len(first), len(distinct))), np.zeros(len(distinct))
+    reached = np.zeros((len(first), len(distinct)))
     for at, k in enumerate(distinct):
         low, high = _support(int(k), n, m)
-        chances = _hypergeometric(drawn[low : high + 1], int(k), n, m)
+        chances = _hypergeometric(drawn[low : high + 1], int(k), n, m, log_factorials)
         expected[at] = chances @ radius[low : high + 1]
         tail = np.append(np.cumsum(chances[::-1])[::-1], 0.0)
-        certified[:, at] = [tail[np.clip(start - low, 0, len(chances))] for start in first]
-        sure[at] = tail[np.clip(first_sure - low, 0, len(chances))]
-    return Restated(expected[place], certified[:, place], sure[place])
+        reached[:, at] = tail[np.clip(first - low, 0, len(chances))]
+    return Restated(expected[place], reached[:-1, place], reached[-1, place])
 
 
 def _support(k: int, n: int, m: int) -> tuple[int, int]:
@@ -96,12 +92,14 @@ def _support(k: int, n: int, m: int) -> tuple[int, int]:
     return max(0, m - (n - k), int(centre) - width), min(m, k, int(np.ceil(centre)) + width)
 
 
-def _hypergeometric(x: NDArray[np.int64], k: int, n: int, m: int) -> NDArray[np.float64]:
+def _hypergeometric(
+    x: NDArray[np.int64], k: int, n: int, m: int, log_factorials: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """P(X = x) for X successes in m draws without replacement from n with k successes."""
 
-    def choose(total: ArrayLike, part: ArrayLike) -> NDArray[np.float64]:
-        whole, taken = np.asarray(total, float), np.asarray(part, float)
-        return gammaln(whole + 1) - gammaln(taken + 1) - gammaln(whole - taken + 1)
+    def choose(total: int, part: NDArray[np.int64]) -> NDArray[np.float64]:
+        return log_factorials[total] - log_factorials[part] - log_factorials[total - part]
 
-    chances = np.exp(choose(k, x) + choose(n - k, m - x) - choose(n, m))
+    logs = choose(k, x) + choose(n - k, m - x)
+    chances = np.exp(logs - logs.max())
     return chances / chances.sum()

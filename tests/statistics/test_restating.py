@@ -62,6 +62,15 @@ def test_counts_are_read_back_from_their_bounds(n, alpha):
     assert successes_of(clopper_pearson_lower(counts, n, alpha), n, alpha).tolist() == counts.tolist()
 
 
+def test_the_nearest_count_is_found_for_rounded_bounds():
+    every = clopper_pearson_lower(np.arange(1001), 1000, 0.001)
+    counts = np.arange(500, 1000)
+    for neighbour in (counts - 1, counts + 1):
+        rounded = 0.7 * every[counts] + 0.3 * every[neighbour]
+        assert successes_of(rounded, 1000, 0.001).tolist() == counts.tolist()
+    assert successes_of([every[-1] + 1e-4, 1.0, 0.0, np.nan], 1000, 0.001).tolist() == [1000, 1000, 0, 0]
+
+
 def test_restating_at_more_votes_is_refused():
     with pytest.raises(ValueError, match="there are no more votes than n"):
         restate([10], 100, 1000, 0.001, 0.25, [0.0])
