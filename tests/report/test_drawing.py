@@ -10,7 +10,7 @@ from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
 
-from .conftest import write_certification, write_log, write_training
+from .conftest import write_attack, write_certification, write_log, write_training
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -132,3 +132,96 @@ def test_agreement_under_several_seeds_is_one_line_of_means(tmp_path):
     drawings = {drawing.name: drawing for drawing in draw_figures(evaluations)}
     (line,) = drawings["agreement"].figure().axes[0].get_lines()
     assert line.get_ydata().tolist() == [80.0]  # 18 and 14 of 20
+
+
+AGREEMENT = ["idx", "sigma", "label", "vote", "single"]
+
+
+def drawn(folder):
+    evaluations = read_evaluations(label_runs(find_runs(str(folder))))
+    return {drawing.name: drawing for drawing in draw_figures(evaluations)}
+
+
+def different_looks(drawing):
+    lines = drawing.figure().axes[0].get_lines()
+    looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines]
+    assert len(set(looks)) == len(looks)
+    return [line.get_label() for line in lines]
+
+
+def test_votes_at_other_levels_and_passes_that_are_never_right_have_no_figure(tmp_path):
+    """Nothing could be drawn in it."""
+    for method, sigma in (("heat", 0.25), ("gaussian", 0.5)):
+        trained = write_training(tmp_path / "levels" / method, method, sigma)
+        rows = [[i, sigma, i % 10, i % 10, i % 10] for i in range(20)]
+        write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+        trained = write_training(tmp_path / "wrong" / method, method)
+        rows = [[i, 0.25, 0, 1, 1] for i in range(20)]
+        write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+    assert "agreement" in drawn(tmp_path / "levels")
+    assert "agreement_others" not in drawn(tmp_path / "levels")
+    assert not {"agreement", "agreement_others"} & drawn(tmp_path / "wrong").keys()
+
+
+def test_measurements_and_attacks_of_networks_that_have_no_line_have_no_figure(tmp_path):
+    """Seven others are better."""
+    for at in range(9):
+        trained = write_training(tmp_path / f"m{at}", f"m{at}")
+        (trained / "metrics.csv").unlink()
+        if at < 7:
+            write_certification(trained / "certify", trained, images=20, seed=at)
+            continue
+        write_certification(trained / "certify", trained, images=20, strength=-1.0)
+        write_attack(trained / "attack", trained)
+        (trained / "metrics.csv").write_text("epoch,val/top1\n0,0.5\n")
+        rows = [[i, 0.25, 0, 0, 0] for i in range(20)]
+        write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+        header, rows = (
+            ["idx", "voting", "samples", "sigma", "correct"],
+            [[i, "hard", 1, 0.1, 1] for i in range(9)],
+        )
+        write_measurement(trained / "inference", trained, "smoothed_inference", header, rows)
+    figures = drawn(tmp_path)
+    assert "certified_accuracy" in figures
+    empty = {"training", "agreement", "agreement_others", "inference_voting", "attack_curves"}
+    assert not (empty | {"empirical_certified"}) & figures.keys()
+
+
+def test_no_two_lines_of_agreement_look_the_same(tmp_path):
+    """Several seeds are one line of means; more votes than markers are left out, which the note says."""
+    for seed in range(2):
+        for method, wrong in (("heat", 2 + 4 * seed), ("gaussian", 0)):
+            trained = write_training(tmp_path / "seeds" / f"{method}{seed}", method, seed=seed)
+            rows = [[i, 0.25, i % 10, (i + (i < wrong)) % 10, i % 10] for i in range(20)]
+            write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+    for at in range(9):
+        trained = write_training(tmp_path / "many" / f"m{at}", f"m{at}")
+        write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+    seeds, many = (drawn(tmp_path / name)["agreement_others"] for name in ("seeds", "many"))
+    labels = [
+        f"pass of {one}, vote of {other}" for one in ("gaussian", "heat") for other in ("gaussian", "heat")
+    ]
+    assert different_looks(seeds) == labels
+    shares = [line.get_ydata().tolist() for line in seeds.figure().axes[0].get_lines()]
+    assert shares == [[100.0], [80.0], [100.0], [80.0]]  # 18 and 14 of 20
+    assert "the mean" in seeds.note
+    labels = different_looks(many)
+    assert "pass of m0, vote of m7" in labels
+    assert "pass of m0, vote of m8" not in labels
+    assert "pass of m0, vote of m8" in many.note
+
+
+def test_a_certificate_keeps_its_line_beside_many_attacks_and_all_of_them_are_marked(tmp_path):
+    trained = write_training(tmp_path / "heat", "heat")
+    write_certification(trained / "z_certify", trained)
+    names = ("apgd", "cw", "ddn", "fgsm", "pgd")
+    for name in names:
+        settings = write_attack(trained / name, trained) / "attack.settings.json"
+        settings.write_text(settings.read_text().replace("pgd_l2", name))
+        choices = {"hydra": {"runtime": {"choices": {"attack": name}}}}
+        (trained / name / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(choices))
+    figures = drawn(tmp_path)
+    assert set(looks(figures["certified_accuracy"])) == {"heat"}
+    labels = looks(figures["empirical_certified"])
+    assert "heat" in labels
+    assert all(any(f"under attack: {name}" in label for label in labels) for name in names)

@@ -27,9 +27,7 @@ from robustsmooth.report.figures.drawing import (
 )
 from robustsmooth.report.figures.envelopes import envelope, envelope_per_sigma
 from robustsmooth.report.figures.measured import (
-    PROGRESS,
     agreement,
-    agreement_with_others,
     inference_over_samples,
     inference_over_votings,
     training_curves,
@@ -73,25 +71,16 @@ def draw_figures(
         drawings.append(beside_published(ours, published_results(published), styles))
     budgets = [attack for attack in withstood(evaluations) if attack.norm == "l2"]
     drawings += _envelopes(evaluations, budgets, styles)
-    certified = usual(evaluations.certifications)
-    attacked = {budget.run.facts["classifier"] for budget in budgets}
-    if any(certification.run.facts["classifier"] in attacked for certification in certified):
-        drawings.append(empirical_and_certified(budgets, certified, styles))
+    drawings.append(empirical_and_certified(budgets, usual(evaluations.certifications), styles))
     drawings.append(attack_curves(evaluations.attacks, styles))
-    trainings = [training for training in evaluations.trainings if PROGRESS in training.metrics]
-    if trainings:
-        drawings.append(training_curves(trainings, styles))
+    drawings.append(training_curves(evaluations.trainings, styles))
     rows = list(agreement_rows(evaluations.measurements, level, method))
     passes = [measurement for measurement in evaluations.measurements if measurement.kind == "agreement"]
-    if rows:
-        drawings.append(agreement(rows, passes, styles))
-    if len(passes) > 1:
-        drawings.append(agreement_with_others(rows, passes, styles))
+    drawings += [agreement(rows, passes, styles, own) for own in (True, False)]
     sweeps = [
         measurement for measurement in evaluations.measurements if measurement.kind == "smoothed_inference"
     ]
-    if sweeps:
-        drawings.append(inference_over_votings(sweeps, styles))
+    drawings.append(inference_over_votings(sweeps, styles))
     for sweep in sweeps[:MOST_LINES]:
         votings = list(sweep.rows["voting"].unique())
         drawings.append(inference_over_samples(sweep, "hard" if "hard" in votings else votings[0]))
@@ -113,7 +102,10 @@ def _repeated(evaluations: Evaluations) -> dict[str, str]:
 
 
 def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
-    """All runs: the baseline, those with the largest ACR, those that withstood most, then the others."""
+    """All runs: the baseline, those with the largest ACR, those that withstood most, then the others.
+
+    Of one network, certifications come first: many attacks leave no line to the later ones.
+    """
     best: dict[str, tuple[float, float]] = {}
     for certification in evaluations.certifications:
         name = str(certification.run.facts["classifier"])
@@ -127,8 +119,11 @@ def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
         if baseline in names_of(certification):
             best[str(certification.run.facts["classifier"])] = (math.inf, 0.0)
     nothing = (-1.0, 0.0)
+    certified = [certification.run for certification in evaluations.certifications]
     return sorted(
-        evaluations.runs, key=lambda run: best.get(str(run.facts["classifier"]), nothing), reverse=True
+        [*certified, *evaluations.runs],
+        key=lambda run: best.get(str(run.facts["classifier"]), nothing),
+        reverse=True,
     )
 
 

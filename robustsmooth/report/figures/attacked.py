@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 def empirical_and_certified(
     attacks: Sequence[Withstood], certifications: Sequence[Certification], styles: Styles
-) -> Drawing:
+) -> Drawing | None:
     """Accuracy under attack at each budget beside certified accuracy (SmoothAdv Figure 3).
 
-    Attacks are drawn with the certificates of the attacked classifier, in its colour.
+    Attacks are drawn with the certificates of the attacked classifier, in its colour. None if no classifier
+    has both and a colour.
     """
     under_attack = {item.run.facts["classifier"] for item in attacks}
     beside = [
@@ -31,8 +32,10 @@ def empirical_and_certified(
         if certification.run.facts["classifier"] in under_attack
     ]
     drawn, grey = by_acr(styles, beside)
-    marked = [(item, style) for item in attacks if (style := styles.of(item.run)) is not None]
-    names = sorted({item.attack for item, _ in marked})
+    if not drawn:
+        return None
+    marked = [item for item in attacks if styles.colour(item.run)]
+    names = sorted({item.attack for item in marked})
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
@@ -41,11 +44,10 @@ def empirical_and_certified(
         for line in drawn:
             mean = line.values(lambda item: curve(item, grid)).mean(0)
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
-        curves: dict[tuple[str, str, Any, bytes], list[tuple[float, float]]] = {}
-        for group in repetitions(item for item, _ in marked):
+        curves: dict[tuple[str, str | None, Any, bytes], list[tuple[float, float]]] = {}
+        for group in repetitions(marked):
             first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
-            colour = (styles.of(first.run) or {})["color"]
-            key = (first.attack, colour, first.run.facts.get("sigma"), first.image_set)
+            key = (first.attack, styles.colour(first.run), first.run.facts.get("sigma"), first.image_set)
             curves.setdefault(key, []).append((first.epsilon, accuracy))
         for (name, colour, _, _), points in curves.items():
             x, y = zip(*sorted(points), strict=True)
@@ -61,14 +63,14 @@ def empirical_and_certified(
     missing = [line.label for line in grey]
     known = {item.run.facts["classifier"] for item in beside}
     uncertified = [item.run for item in attacks if item.run.facts["classifier"] not in known]
-    missing += [run.label for run in uncertified if styles.of(run) is None]
+    missing += [run.label for run in uncertified if styles.colour(run) is None]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
 
 def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:
     """Share of images attacked within a distance (HeatSmoothing Figures 2, 6); each run's largest budget.
 
-    None if there is no curve: if every perturbation has the length of the budget, the table is enough.
+    None if there is no line; if every perturbation has the length of the budget, the table is enough.
     """
     largest: dict[str, Attack] = {}
     for attack in attacks:
@@ -77,9 +79,9 @@ def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:
             largest[attack.run.label] = attack
     norm = "l2" if any(attack.norm == "l2" for attack in largest.values()) else "linf"
     curves = [attack for attack in largest.values() if attack.norm == norm and _has_curve(attack)]
-    if not curves:
-        return None
     drawn, grey = styles.lines(curves)
+    if not drawn:
+        return None
 
     def draw(axes: Axes) -> None:
         reach = max((_reach(item) for line in drawn for item in line.members), default=0.0)

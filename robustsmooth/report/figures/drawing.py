@@ -176,6 +176,11 @@ class Styles:
         name = self._repeated.get(own, own)
         return name, run.label.replace(own, name, 1)
 
+    def colour(self, run: Run) -> str | None:
+        """The colour of a run's classifier; None if there is none left."""
+        position = self._classifiers[self._names(run)[0]]
+        return PALETTE[position] if position < MOST_LINES else None
+
     def of(self, run: Run) -> dict[str, Any] | None:
         """Colour and dashes of a run; None if there are none left."""
         classifier, label = self._names(run)

@@ -13,6 +13,7 @@ from robustsmooth.report.figures.drawing import (
     MARKERS,
     MOST_LINES,
     Drawing,
+    Line,
     Styles,
     left_out,
     percent_axes,
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PROGRESS = "val/top1"
-ENDS = ["agreement_low", "agreement_high"]
+SHARES = ["agreement", "agreement_low", "agreement_high"]
 
 
-def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing:
-    """Validation accuracy per epoch; for training runs that have it."""
-    drawn, grey = styles.lines(trainings)
+def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing | None:
+    """Validation accuracy per epoch, for training runs that have it; None if there is no line."""
+    drawn, grey = styles.lines([training for training in trainings if PROGRESS in training.metrics])
+    if not drawn:
+        return None
 
     def draw(axes: Axes) -> None:
         for line in drawn:
@@ -38,81 +41,66 @@ def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing:
             axes.plot(np.arange(1, epochs + 1), 100 * mean, label=line.label, **(line.style or {}))
         percent_axes(axes, "Epoch", "Validation accuracy (%)")
 
-    missing = left_out([line.label for line in grey])
-    return Drawing("training", "Training", "On clean validation images." + missing, draw)
-
-
-AGREEMENT = (
-    "Over the images that the single pass classifies correctly. Bands: confidence intervals over images."
-)
+    note = "On clean validation images." + _over_seeds(drawn) + left_out([line.label for line in grey])
+    return Drawing("training", "Training", note, draw)
 
 
 def agreement(
-    rows: Iterable[Mapping[str, Any]], measurements: Sequence[Measurement], styles: Styles
-) -> Drawing:
-    """Agreement of the single pass with its own vote (HeatSmoothing Figure 3a); means over seeds.
+    rows: Iterable[Mapping[str, Any]], measurements: Sequence[Measurement], styles: Styles, own: bool
+) -> Drawing | None:
+    """Agreement of the single pass with its own vote (HeatSmoothing Figure 3a) or another's (Figure 3b).
+
+    A line has the colour and dashes of the network of the single pass; the marker tells whose vote it is.
+    None if there is no line.
 
     Args:
         rows: Those of the table.
         measurements: Where they come from.
         styles: Of the runs.
+        own: Whether the vote is the network's own.
     """
-    points = _points(row for row in rows if row["own"]).set_index(["single", "sigma"]).sort_index()
     drawn, grey = styles.lines(measurements)
-
-    def draw(axes: Axes) -> None:
-        for line in drawn:
-            labels = [member.run.label for member in line.members]
-            shares = 100 * points.loc[labels].groupby("sigma")[["agreement", *ENDS]].mean()
-            style = line.style or {}
-            axes.plot(shares.index, shares["agreement"], label=line.label, marker="o", markersize=4, **style)
-            if len(labels) == 1:
-                _band(axes, shares, style)
-        percent_axes(axes, "Noise level σ of the vote (pixel units)", "Equal answers (%)")
-
-    note = AGREEMENT + " Under several seeds: the mean." * any(len(line.members) > 1 for line in drawn)
-    note += left_out([line.label for line in grey])
-    return Drawing("agreement", "Agreement with the network's own vote", note, draw)
-
-
-def agreement_with_others(
-    rows: Iterable[Mapping[str, Any]], measurements: Iterable[Measurement], styles: Styles
-) -> Drawing:
-    """Agreement of the single pass with another network's vote (HeatSmoothing Figure 3b).
-
-    A line has the colour and dashes of the network of the single pass; the marker tells whose vote it is.
-    """
-    runs = {item.run.label: item.run for item in measurements}
-    points = _points(row for row in rows if not row["own"])
-    votes = list(points["vote"].unique())
-    pairs = {
-        pair: shares.set_index("sigma") for pair, shares in points.groupby(["single", "vote"], sort=False)
-    }
-    names = {(single, vote): f"pass of {single}, vote of {vote}" for single, vote in pairs}
-    drawn = {pair: style for pair in pairs if (style := styles.of(runs[pair[0]]))}
-
-    def draw(axes: Axes) -> None:
-        for pair, style in drawn.items():
-            shares = 100 * pairs[pair][["agreement", *ENDS]].sort_index()
-            marker = MARKERS[votes.index(pair[1]) % len(MARKERS)]
-            axes.plot(
-                shares.index, shares["agreement"], label=names[pair], marker=marker, markersize=4, **style
+    lines = [*drawn, *grey]
+    place = {member.run.label: at for at, line in enumerate(lines) for member in line.members}
+    points = pd.DataFrame(
+        [
+            {**row, "pass": place[row["single"]], "of": place[row["vote"]]}
+            for row in rows
+            if row["own"] == own and row["images"]
+        ],
+        columns=["pass", "of", "sigma", *SHARES],
+    )
+    votes = list(points["of"].unique())
+    curves, missing = [], []
+    for (single, vote), group in points.groupby(["pass", "of"]):
+        first, second = lines[single], lines[vote]
+        label = first.label if own else f"pass of {first.label}, vote of {second.label}"
+        marker = 0 if own else votes.index(vote)
+        if first.style and marker < len(MARKERS):
+            curves.append(
+                (group, {"label": label, "marker": MARKERS[marker], "markersize": 4, **first.style})
             )
-            _band(axes, shares, style)
+        else:
+            missing.append(label)
+    if not curves:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for group, look in curves:
+            shares = 100 * group.groupby("sigma")[SHARES].mean()
+            axes.plot(shares.index, shares["agreement"], **look)
+            if len(shares) == len(group):  # of one pair of networks, not a mean over seeds
+                low, high = shares["agreement_low"], shares["agreement_high"]
+                axes.fill_between(shares.index, low, high, color=look["color"], alpha=0.12, linewidth=0)
         percent_axes(axes, "Noise level σ of the vote (pixel units)", "Equal answers (%)")
 
-    note = AGREEMENT + left_out([names[pair] for pair in pairs if pair not in drawn])
+    note = (
+        "Over the images that the single pass classifies correctly. Bands: confidence intervals over images."
+    )
+    note += _over_seeds(drawn) + left_out(missing)
+    if own:
+        return Drawing("agreement", "Agreement with the network's own vote", note, draw)
     return Drawing("agreement_others", "Agreement with another network's vote", note, draw)
-
-
-def _points(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A table of shares; without images there is no interval."""
-    return pd.DataFrame(rows, columns=["single", "vote", "sigma", "agreement", *ENDS])
-
-
-def _band(axes: Axes, shares: pd.DataFrame, style: Mapping[str, Any]) -> None:
-    low, high = (shares[end] for end in ENDS)
-    axes.fill_between(shares.index, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
 def inference_over_samples(measurement: Measurement, voting: str) -> Drawing:
@@ -139,10 +127,15 @@ def inference_over_samples(measurement: Measurement, voting: str) -> Drawing:
 
 def inference_over_votings(
     measurements: Sequence[Measurement], styles: Styles, most_samples: int = 8
-) -> Drawing:
-    """Accuracy against injected noise for the voting rules, with at most 8 samples (CPNI Figure 2)."""
-    votings = sorted({voting for item in measurements for voting in item.rows["voting"].unique()})
+) -> Drawing | None:
+    """Accuracy against injected noise for the voting rules, with at most 8 samples (CPNI Figure 2).
+
+    None if there is no line.
+    """
     drawn, grey = styles.lines(measurements)
+    if not drawn:
+        return None
+    votings = sorted({voting for item in measurements for voting in item.rows["voting"].unique()})
 
     def draw(axes: Axes) -> None:
         for line in drawn:
@@ -154,8 +147,14 @@ def inference_over_votings(
                 axes.plot(accuracy.index, 100 * accuracy, marker=marker, **how)
         _noise_axes(axes)
 
-    note = f"At most {most_samples} votes per image." + left_out([line.label for line in grey])
+    note = f"At most {most_samples} votes per image." + _over_seeds(drawn)
+    note += left_out([line.label for line in grey])
     return Drawing("inference_voting", "Voting rules over injected noise", note, draw)
+
+
+def _over_seeds(lines: Sequence[Line[Any]]) -> str:
+    """A sentence about lines that are means over seeds; empty if there are none."""
+    return " Under several seeds: the mean." if any(len(line.members) > 1 for line in lines) else ""
 
 
 def _few_samples(rows: pd.DataFrame, most: int) -> pd.DataFrame:
