@@ -9,6 +9,8 @@ MOST_ROWS = 20
 MOST_PROBLEMS = 10
 NARROWEST = 24
 """The width to which the first column may be folded, so that numbers are not."""
+NARROWEST_OF_PAIRS = 10
+"""The same for the names of two methods that are compared."""
 LAST = ("seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "top1")
 """Columns that are left out first if there is no space, in this order."""
 
@@ -28,7 +30,7 @@ def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:
         )
     for table in tables:
         used = columns_that_fit(table, console.width)
-        console.print(_rich(table, used))
+        console.print(_rich(table, used, console.width))
         left_out = [f"{len(table.rows) - MOST_ROWS} more rows"] if len(table.rows) > MOST_ROWS else []
         left_out += [f"{count} more columns"] if (count := len(table.used) - len(used)) else []
         if left_out:
@@ -43,6 +45,8 @@ def columns_that_fit(table: Table, width: int) -> list[Column]:
     needed = {column.key: _width(column, rows) for column in used}
     if used:
         needed[used[0].key] = min(needed[used[0].key], NARROWEST)
+    for key in {"first", "second"} & needed.keys():
+        needed[key] = min(needed[key], NARROWEST_OF_PAIRS)
     drop = [column for key in LAST for column in used[1:] if column.key == key]
     drop += [column for column in reversed(used[1:]) if column not in drop]
     while drop and sum(needed[column.key] + 3 for column in used) + 1 > width:
@@ -57,20 +61,25 @@ def _width(column: Column, rows: Sequence[Mapping[str, Any]]) -> int:
     return max(map(len, [*words, *(column.line(row) for row in rows)]))
 
 
-def _rich(table: Table, used: Sequence[Column]) -> Any:
+def _rich(table: Table, used: Sequence[Column], width: int) -> Any:
+    """The table for a terminal; where there is not enough space, texts are folded and numbers are not."""
     from rich.markup import escape
     from rich.table import Table as RichTable
     from rich.text import Text
 
     title, note = escape(table.title), escape(table.note) or None
+    rows = table.rows[:MOST_ROWS]
+    needed = {column.key: _width(column, rows) for column in used}
+    narrow = sum(needed.values()) + 3 * len(used) + 1 > width
     drawn = RichTable(title=title, caption=note, title_justify="left", caption_justify="left")
     for column in used:
         tag = KIND_TITLES[column.kind]
         heading = Text.assemble(column.title, (f"\n{tag}" if tag else "", "dim"))
         number = column.style != "text"
         drawn.add_column(heading, justify="right" if number else "left", overflow="fold",
-                         min_width=_width(column, table.rows[:MOST_ROWS]) if number else None)  # fmt: skip
-    for row in table.rows[:MOST_ROWS]:
+                         min_width=needed[column.key] if number else None,
+                         width=needed[column.key] if number and narrow else None)  # fmt: skip
+    for row in rows:
         drawn.add_row(
             *(Text(column.line(row), "bold" if table.is_best(column, row) else "") for column in used)
         )

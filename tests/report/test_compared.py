@@ -13,7 +13,7 @@ from robustsmooth.report.comparable import doubled_seeds
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels
 from robustsmooth.report.tables.common import asked_radii, over_seeds
-from robustsmooth.report.terminal import columns_that_fit
+from robustsmooth.report.terminal import columns_that_fit, show
 
 from .conftest import CERTIFY, certify_rows, write_attack, write_certification, write_log, write_training
 
@@ -627,7 +627,8 @@ def test_a_randomised_bound_is_not_restated(tmp_path):
     write_certification(trained / "few", trained, n=200)
     settings = folder / "certify.settings.json"
     settings.write_text(settings.read_text().replace("{", '{"randomized": true, ', 1))
-    assert [row["n"] for row in tables_of(str(tmp_path))["restated"].rows] == [200]
+    assert [row["n"] for row in tables_of(str(tmp_path), restate=200)["restated"].rows] == [200]
+    assert "restated" not in tables_of(str(tmp_path))  # all votes that can be restated are equal
 
 
 def test_an_adaptive_certificate_is_neither_restated_nor_compared_with_another(tmp_path):
@@ -875,3 +876,66 @@ def test_a_network_is_not_compared_with_itself_at_another_number_of_votes(tmp_pa
     (row,) = tables["restated_comparison"].rows
     assert (row["first"].split()[0], row["second"].split()[0]) == ("heat", "gaussian")
     assert "1000" in row["second"], row
+
+
+def test_a_network_certified_again_is_compared_once(tmp_path):
+    """For one seed only, or not to the end: the others are compared with it, and it never with itself."""
+    for method in ("heat", "gaussian"):
+        for seed in range(3):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "few", trained, n=200, seed=seed)
+            if seed == 0:
+                write_certification(trained / "many", trained, n=1000, seed=seed)
+            if seed == 1:
+                write_certification(trained / "unfinished", trained, n=1000, images=30, seed=seed)
+    for baseline in (None, "gaussian"):
+        (row,) = tables_of(str(tmp_path), baseline=baseline)["restated_comparison"].rows
+        assert {row["first"].split()[0], row["second"].split()[0]} == {"heat", "gaussian"}
+        assert (row["seeds"], row["images"]) == ("3 and 3", 60)
+
+
+def test_it_is_said_which_restated_results_have_several_baselines(tmp_path):
+    for method, seed, n in (("heat", 0, 200), ("heat", 1, 1000), ("gaussian", 0, 1000)):
+        trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+        write_certification(trained / "certify", trained, n=n)
+    tables = tables_of(str(tmp_path), baseline="heat")
+    assert "restated_comparison" not in tables
+    assert "Not compared with 'heat' on digits at α=0.001: gaussian" in tables["restated"].note
+    assert "give a label" in tables["restated"].note
+
+
+def test_differences_with_the_same_number_of_votes_fit_into_a_terminal(tmp_path, capsys, monkeypatch):
+    """With the difference of the ACR there is that at p_A; long names are folded for them."""
+    for method, n in (("gaussian_augmentation", 200), ("heat", 1000)):
+        for seed in range(2):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, n=n, seed=seed)
+    table = tables_of(str(tmp_path), baseline="heat")["restated_comparison"]
+    for width in range(20, 200, 5):
+        shown = {column.key for column in columns_that_fit(table, width)}
+        assert ("acr_difference" in shown) == ("sure_difference" in shown) == (width >= 80), width
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr("rich.console.Console.width", 80)
+    show([table], [], "out")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "│ gaussian" in line)
+    assert len(line) == 80
+    (row,) = table.rows
+    for column in table.columns:
+        if column.key in ("acr_difference", "sure_difference"):
+            assert f" {column.line(row)} │" in line
+
+
+@pytest.mark.parametrize("baseline", [None, "gaussian"])
+def test_notes_have_single_spaces(tmp_path, baseline):
+    for method, n in (("heat", 1000), ("gaussian", 1000), ("macer", 200)):
+        for seed in range(2 if n == 1000 else 1):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, n=n, seed=seed)
+    trained = write_training(tmp_path / "cifar10", "heat", data="cifar10")
+    write_certification(trained / "certify", trained)
+    trained = write_training(tmp_path / "other", "gaussian", data="cifar10")
+    write_certification(trained / "certify", trained)
+    tables = tables_of(str(tmp_path), baseline=baseline)
+    assert {"comparison", "seed_comparison", "restated_comparison"} <= tables.keys()
+    for table in tables.values():
+        assert table.note == " ".join(table.note.split()), table.name

@@ -19,7 +19,7 @@ def test_a_terminal_shows_whole_words_and_numbers_in_fewer_columns(width):
     assert used[0].key == "run"
     assert len(columns_that_fit(table, 1000)) == len(table.used)
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(_rich(table, used))
+    console.print(_rich(table, used, width))
     text = console.export_text()
     assert "…" not in text
     assert "..." not in text

@@ -106,7 +106,7 @@ def comparison_table(
     return Table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
-        f"{100 * level:g} % t intervals of the mean differences over images. {chosen(baseline)} "
+        f"{100 * level:g} % t intervals of the mean differences over images.{chosen(baseline)} "
         "p is not corrected for the number of pairs. Only classifiers certified with the same procedure, "
         "n and α on the same images are paired.",
     )  # fmt: skip
@@ -130,12 +130,17 @@ def _ranked(
     groups: Sequence[list[Certification]], acr: Callable[[Certification], float]
 ) -> list[list[Certification]]:
     """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
-    sets = on_the_same_images(group[0] for group in groups)
-    place = {same[0].image_set: at for at, same in enumerate(sets)}
+    place = places_of_images(groups)
     return sorted(
         groups,
         key=lambda group: (place[group[0].image_set], -float(np.mean(list(map(acr, group))))),
     )
+
+
+def places_of_images(groups: Sequence[list[Certification]]) -> dict[str, int]:
+    """The rank of each set of images: first that of most methods."""
+    sets = on_the_same_images(group[0] for group in groups)
+    return {same[0].image_set: at for at, same in enumerate(sets)}
 
 
 def _named(groups: Sequence[list[Certification]], baseline: str) -> list[list[Certification]]:
@@ -161,27 +166,29 @@ def without_baseline(certifications: Iterable[Certification], baseline: str) -> 
     messages = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
     for fair, members in fair_groups(known).items():
-        groups = repetitions(members)
-        named = _named(groups, baseline)
-        lonely = [
-            group_name(group)
-            for group in groups
-            if group not in named and len(_at_its_level(named, group)) != 1
-        ]
-        if lonely:
-            names = [group_name(group) for group in named]
-            reason = f"it may be {', '.join(names)}: give a label" if names else "it is not among them"
-            more = f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""
-            messages.append(
-                f"not compared with {baseline!r} on {fair.data} at n={fair.n}, alpha={fair.alpha}: "
-                f"{', '.join(lonely[:6])}{more}; {reason}"
-            )
+        if lonely := not_paired(repetitions(members), baseline):
+            where = f"{fair.data} at n={fair.n}, alpha={fair.alpha}"
+            messages.append(f"not compared with {baseline!r} on {where}: {lonely}")
     return messages
 
 
+def not_paired(groups: Sequence[list[Certification]], baseline: str) -> str:
+    """Which methods have no baseline, or more than one, and why; empty if each has one."""
+    named = _named(groups, baseline)
+    lonely = [
+        group_name(group) for group in groups if group not in named and len(_at_its_level(named, group)) != 1
+    ]
+    if not lonely:
+        return ""
+    names = [group_name(group) for group in named]
+    reason = f"it may be {', '.join(names)}: give a label" if names else "it is not among them"
+    more = f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""
+    return f"{', '.join(lonely[:6])}{more}; {reason}"
+
+
 def chosen(baseline: str | None) -> str:
-    """A sentence about the choice of the first method of the pairs, if there is no baseline."""
-    said = "The first was chosen for its ACR, among those on the images that most runs have."
+    """A sentence about the choice of the first method of the pairs; empty if there is a baseline."""
+    said = " The first was chosen for its ACR, among those on the images that most runs have."
     return "" if baseline else said
 
 
@@ -272,7 +279,7 @@ def seed_comparison_table(
         "Differences between methods, over images and seeds",
         difference_columns(radius),
         rows,
-        f"Paired on the images. {OVER_SEEDS} {chosen(baseline)}",
+        f"Paired on the images. {OVER_SEEDS}{chosen(baseline)}",
         f"Small print: {100 * level:g} % intervals.",
     )
 
@@ -291,19 +298,19 @@ def middle(radii: Sequence[float]) -> float:
 def difference_columns(radius: float) -> list[Column]:
     """The columns for the rows of `difference`."""
     compared = (
-        ("acr_difference", "ACR difference", "+.3f"),
-        ("sure_difference", SURE_DIFFERENCE, "percent"),
-        ("at_difference", f"Difference at r={radius:g} (%)", "percent"),
+        ("acr_difference", "ACR difference", "+.3f", ""),
+        ("sure_difference", SURE_DIFFERENCE, "percent", "acr_difference"),
+        ("at_difference", f"Difference at r={radius:g} (%)", "percent", ""),
     )
     return [
         Column("first", "First"),
         Column("second", "Second"),
+        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True, beside=beside)
+          for k, title, style, beside in compared),
+        Column("seeds", "Seeds"),
         DATA,
         BY,
-        Column("seeds", "Seeds"),
         Column("images", "Common images", style="d"),
-        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True)
-          for k, title, style in compared),
         Column("over", "Interval over"),
     ]  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Certifications with different numbers of votes, made comparable."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +27,10 @@ from robustsmooth.report.tables.compared import (
     difference,
     difference_columns,
     middle,
+    not_paired,
     pairs,
     per_image,
+    places_of_images,
 )
 from robustsmooth.statistics import SURE
 
@@ -71,24 +72,27 @@ def restated_tables(
     rows: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     left_out: list[str] = []
+    lonely: list[str] = []
     radius = middle(radii)
     for (data, alpha), members in _groups(certifications).items():
         possible = {int(member.run.facts["n"]) for member in members if _is_fixed(member)}
-        if not possible or (votes is None and len({member.run.facts["n"] for member in members}) < 2):
+        if len(possible) < (2 if votes is None else 1):
             continue
         m = votes if votes is not None else min(possible)
-        said = {item.path: found for item in members if (found := _at(item, m, radii, radius))}
+        said = {item: found for item in members if (found := _at(item, m, radii, radius))}
         groups = repetitions(members)
-        for group in groups:
-            if any(item.path not in said for item in group):
-                left_out.append(f"{group_name(group)} (n={group[0].run.facts['n']})")
-                continue
+        known = [group for group in groups if all(item in said for item in group)]
+        left_out += [f"{group_name(one)} (n={one[0].run.facts['n']})" for one in groups if one not in known]
+        for group in known:
             facts = {"run": group_name(group), "data_set": data, "seeds": len(group), "restated": m}
             facts |= {"images": group[0].images, "among": f"{data} {alpha} {group[0].image_set}"}
-            cells = over_seeds([said[item.path].cells(radii) for item in group])
+            cells = over_seeds([said[item].cells(radii) for item in group])
             rows.append({**known_facts(group[0].run), **facts, **cells})
-        compared = _differences(groups, said, baseline, level)
-        differences += [{"data_set": data, "restated": m, **row} for row in compared]
+        compared = _once_each([group for group in known if group[0].run.facts.get("data")])
+        paired = _differences(compared, said, baseline, level)
+        differences += [{"data_set": data, "restated": m, **row} for row in paired]
+        if baseline is not None and (names := not_paired(compared, baseline)):
+            lonely.append(f" Not compared with {baseline!r} on {data} at α={alpha:g}: {names}.")
     columns = [
         RUN,
         DATA,
@@ -107,16 +111,16 @@ def restated_tables(
     if left_out:
         more = f" and {len(left_out) - 6} more" if len(left_out) > 6 else ""
         note += f" Not restated, for lack of votes or counts: {', '.join(left_out[:6])}{more}."
-    restated = Table("restated", "With the same number of votes", columns, rows, note)
-    paired = Table(
+    restated = Table("restated", "With the same number of votes", columns, rows, note + "".join(lonely))
+    comparison = Table(
         "restated_comparison",
         "Differences with the same number of votes",
         [*difference_columns(radius), Column("restated", "Restated at", style="d")],
         differences,
-        f"Of the restated results, paired on the images. {chosen(baseline)} {OVER_SEEDS}",
+        f"Of the restated results, paired on the images.{chosen(baseline)} {OVER_SEEDS}",
         f"Small print: {100 * level:g} % intervals.",
     )
-    return restated, paired
+    return restated, comparison
 
 
 def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], list[Certification]]:
@@ -129,19 +133,31 @@ def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], li
     return groups
 
 
+def _once_each(groups: Sequence[list[Certification]]) -> list[list[Certification]]:
+    """One certification of each network at each noise level: no network is compared with itself.
+
+    That on the images that most methods have, under the most seeds, with the most votes.
+    """
+    place = places_of_images(groups)
+    kept: list[list[Certification]] = []
+    taken: set[tuple[Any, Any]] = set()
+    for group in sorted(groups, key=lambda one: (place[one[0].image_set], -len(one), -one[0].run.facts["n"])):
+        networks = {(item.run.facts["classifier"], item.run.facts["sigma"]) for item in group}
+        if not networks & taken:
+            kept.append(group)
+            taken |= networks
+    return kept
+
+
 def _differences(
-    groups: Iterable[list[Certification]], said: Mapping[Path, _Restated], baseline: str | None, level: float
+    groups: Sequence[list[Certification]],
+    said: Mapping[Certification, _Restated],
+    baseline: str | None,
+    level: float,
 ) -> Iterator[dict[str, Any]]:
-    """The methods on known data in pairs; of certifications of one network, that with the most votes."""
-    most: dict[Any, list[Certification]] = {}
-    for group in groups:
-        facts = group[0].run.facts
-        if facts.get("data") and all(item.path in said for item in group):
-            key = ([item.run.facts["classifier"] for item in group], facts["sigma"], group[0].image_set)
-            most[str(key)] = max(most.get(str(key), group), group, key=lambda one: one[0].run.facts["n"])
-    chosen_pairs = pairs(list(most.values()), baseline, lambda item: said[item.path].acr) if most else []
-    for first, second in chosen_pairs:
-        row = difference(first, second, lambda item: said[item.path].per_image, level)
+    """The methods in pairs."""
+    for first, second in pairs(groups, baseline, lambda item: said[item].acr):
+        row = difference(first, second, lambda item: said[item].per_image, level)
         if row:
             yield row
 
@@ -162,7 +178,7 @@ def _at(certification: Certification, m: int, radii: Sequence[float], radius: fl
     bounds = certification.p_a_counted
     if m > n or bounds is None or np.isnan(bounds[certification.correct]).any() or not 0 < facts["alpha"] < 1:
         return None
-    counts = statistics.successes_of(np.nan_to_num(bounds), n, facts["alpha"])
+    counts = statistics.successes_of(bounds, n, facts["alpha"])
     said = statistics.restate(counts, n, m, facts["alpha"], facts["sigma"], [*radii, radius], SURE)
     right = certification.correct.astype(float)
     certified = said.certified * right
