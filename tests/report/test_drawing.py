@@ -209,6 +209,8 @@ def test_no_two_lines_of_agreement_look_the_same(tmp_path):
     assert "pass of m0, vote of m7" in labels
     assert "pass of m0, vote of m8" not in labels
     assert "pass of m0, vote of m8" in many.note
+    assert "Of 72 pairs of networks the first 12." in many.note
+    assert "pairs" not in seeds.note
 
 
 def test_a_certificate_keeps_its_line_beside_many_attacks_and_all_of_them_are_marked(tmp_path):

@@ -19,6 +19,7 @@ from robustsmooth.report.figures.drawing import (
     percent_axes,
 )
 from robustsmooth.report.table import file_name
+from robustsmooth.report.tables.measured import pairs_left_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +101,7 @@ def agreement(
     note += _over_seeds(drawn) + left_out(missing)
     if own:
         return Drawing("agreement", "Agreement with the network's own vote", note, draw)
+    note += pairs_left_out(measurements)
     return Drawing("agreement_others", "Agreement with another network's vote", note, draw)
 
 

@@ -45,8 +45,15 @@ def agreement_rows(
             yield row
 
 
+def pairs_left_out(measurements: Iterable[Measurement]) -> str:
+    """A sentence about the pairs of networks that `agreement_rows` leaves out; empty if it has all."""
+    passes = sum(measurement.kind == "agreement" for measurement in measurements)
+    pairs = passes * (passes - 1)
+    return f" Of {pairs} pairs of networks the first {MOST_PAIRS}." if pairs > MOST_PAIRS else ""
+
+
 def agreement_table(
-    measurements: Iterable[Measurement], level: float = 0.95, method: Method = "clopper_pearson"
+    measurements: Sequence[Measurement], level: float = 0.95, method: Method = "clopper_pearson"
 ) -> Table:
     """Agreement of the single pass with the stochastic vote, per noise level (HeatSmoothing Figure 3a, b)."""
     columns = [
@@ -62,7 +69,7 @@ def agreement_table(
         columns,
         list(agreement_rows(measurements, level, method)),
         "Share of equal answers over the images that the single pass classifies correctly; an abstention of "
-        "the vote counts as disagreement.",
+        f"the vote counts as disagreement.{pairs_left_out(measurements)}",
     )
 
 
