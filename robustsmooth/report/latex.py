@@ -1,7 +1,7 @@
 """Tables for papers: LaTeX with booktabs, wide ones in panels, long ones over several pages.
 
 The packages are booktabs, array and longtable. A table keeps within the text width of a standard article;
-columns that do not fit follow below, with the first column repeated.
+columns that do not fit follow below, after the columns that tell the rows apart.
 """
 
 from collections.abc import Sequence
@@ -37,22 +37,38 @@ def as_latex(table: Table) -> str:
 
 
 def _panels(table: Table) -> list[list[Column]]:
-    """The columns in groups that fit the text, each with the first column in front."""
+    """The columns in groups that fit the text, each with those in front that tell the rows apart."""
     used = table.used
     if not used:
         return []
-    first, panels = used[0], [[used[0]]]
+    names, units = used[:1], _units(used[1:])
+    if len(units) > 1 and len(units[0]) == 1 and _needs_both(table, used[0], used[1]):
+        both = used[:2]
+        if all(_width(table, [*both, *unit]) <= TEXT_WIDTH for unit in units[1:]):
+            names, units = both, units[1:]
+    panels = [[*names]]
+    for unit in units:
+        if _width(table, [*panels[-1], *unit]) > TEXT_WIDTH and len(panels[-1]) > len(names):
+            panels.append([*names])
+        panels[-1] += unit
+    return panels
+
+
+def _units(columns: Sequence[Column]) -> list[list[Column]]:
+    """Columns that stay together: an ACR and its p_A."""
     units: list[list[Column]] = []
-    for column in used[1:]:
+    for column in columns:
         if units and column.beside == units[-1][-1].key:
             units[-1].append(column)
         else:
             units.append([column])
-    for unit in units:
-        if _width(table, [*panels[-1], *unit]) > TEXT_WIDTH and len(panels[-1]) > 1:
-            panels.append([first])
-        panels[-1] += unit
-    return panels
+    return units
+
+
+def _needs_both(table: Table, first: Column, second: Column) -> bool:
+    """Whether rows are equal in the first column and all differ with the second, as pairs of methods do."""
+    names = [first.line(row) for row in table.rows]
+    return len({*names}) < len(names) == len({(first.line(row), second.line(row)) for row in table.rows})
 
 
 def _characters(table: Table, column: Column) -> int:

@@ -618,7 +618,7 @@ def test_certifications_with_unequal_votes_are_restated_before_they_are_compared
     assert {row["restated"] for row in at_100} == {100}
     few = tables_of(str(tmp_path), radii=[0.0], restate=500)["restated"]
     assert [row["n"] for row in few.rows] == [1000]
-    assert "(n=200)" in few.note
+    assert "Not restated, for lack of votes or counts: gaussian n=200." in few.note  # the votes once
 
 
 def test_a_randomised_bound_is_not_restated(tmp_path):

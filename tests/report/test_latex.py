@@ -8,6 +8,7 @@ import pytest
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
 from robustsmooth.report.latex import TEXT_WIDTH, _panels, _width, as_latex
+from robustsmooth.report.table import Column, Table
 
 from .conftest import wide_table
 
@@ -48,6 +49,27 @@ def test_every_table_compiles_and_fits_the_page(runs, tmp_path, rows):
     assert done.returncode == 0, log[-2000:]
     assert "Float too large" not in log
     assert [float(item) for item in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(item) > 1] == []
+
+
+def test_every_panel_of_a_table_of_pairs_names_both_methods():
+    def pairs(first, second):
+        columns = [Column("first", "First"), Column("second", "Second")]
+        columns += [Column(f"value{at}", f"Value {at}", "measurement", ".3f") for at in range(12)]
+        values = {f"value{at}": 0.1 * at for at in range(12)}
+        rows = [{"first": one, "second": other, **values} for one, other in zip(first, second, strict=True)]
+        return _panels(Table("comparison", "Pairs", columns, rows))
+
+    for first, second, repeated in (
+        (["heat"] * 3, ["macer", "sodm", "natural"], ["first", "second"]),
+        (["macer", "sodm", "natural"], ["heat"] * 3, ["first"]),  # one baseline: the first tells them apart
+        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], ["first", "second"]),
+        (["heat"] * 2, ["macer"] * 2, ["first"]),  # nothing tells them apart
+    ):
+        panels = pairs(first, second)
+        assert len(panels) > 1
+        for panel in panels[1:]:
+            names = [column.key for column in panel if not column.key.startswith("value")]
+            assert names == repeated
 
 
 def test_a_panel_is_never_wider_than_the_text():

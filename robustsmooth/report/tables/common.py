@@ -56,6 +56,11 @@ def was_tested(certification: Certification, radius: float) -> bool:
     return radius in ([asked["radius"]] if "radius" in asked else asked_radii([certification]))
 
 
+def middle(radii: Sequence[float]) -> float:
+    """The radius at which accuracies are compared."""
+    return radii[len(radii) // 2] if radii else 0.0
+
+
 def radius_key(radius: float) -> str:
     """The name of certified accuracy at a radius in a table's files, such as ``certified_acc@0.5``."""
     return f"certified_acc@{radius:g}"

@@ -1,28 +1,18 @@
 """Tables that compare classifiers: pairs on the same images, repetitions under several seeds."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import (
-    among,
-    common_images,
-    fair_groups,
-    group_name,
-    names_of,
-    on_the_same_images,
-    repetitions,
-    usual,
-)
+from robustsmooth.report.comparable import among, common_images, fair_groups, repetitions, usual
 from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.pairing import difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     BY,
     DATA,
     P_A,
+    middle,
     over_seeds,
     radius_columns,
     radius_key,
@@ -112,55 +102,6 @@ def comparison_table(
     )  # fmt: skip
 
 
-def pairs(
-    groups: Sequence[list[Certification]],
-    baseline: str | None,
-    acr: Callable[[Certification], float] = lambda item: item.acr,
-) -> list[tuple[list[Certification], list[Certification]]]:
-    """The best method and each other one; or each other one and its baseline."""
-    ranked = _ranked(groups, acr)
-    if baseline is None:
-        return [(ranked[0], other) for other in ranked[1:]]
-    named = _named(groups, baseline)
-    others = [group for group in ranked if group not in named]
-    return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
-
-
-def _ranked(
-    groups: Sequence[list[Certification]], acr: Callable[[Certification], float]
-) -> list[list[Certification]]:
-    """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
-    place = places_of_images(groups)
-    return sorted(
-        groups,
-        key=lambda group: (place[group[0].image_set], -float(np.mean(list(map(acr, group))))),
-    )
-
-
-def places_of_images(groups: Sequence[list[Certification]]) -> dict[str, int]:
-    """The rank of each set of images: first that of most methods."""
-    sets = on_the_same_images(group[0] for group in groups)
-    return {same[0].image_set: at for at, same in enumerate(sets)}
-
-
-def _named(groups: Sequence[list[Certification]], baseline: str) -> list[list[Certification]]:
-    """Those with this label; if there are none, those with this row or method."""
-    named = [group for group in groups if baseline in names_of(group[0])]
-    return [group for group in named if names_of(group[0])[0] == baseline] or named
-
-
-def _at_its_level(
-    named: Sequence[list[Certification]], other: list[Certification]
-) -> list[list[Certification]]:
-    """Of several baselines, those at the noise level of the other classifier."""
-    level = other[0].run.facts.get("sigma")
-    return (
-        [group for group in named if group[0].run.facts.get("sigma") == level]
-        if len(named) > 1
-        else list(named)
-    )
-
-
 def without_baseline(certifications: Iterable[Certification], baseline: str) -> list[str]:
     """Messages about classifiers that are not compared, since their baseline is missing or not unique."""
     messages = []
@@ -170,20 +111,6 @@ def without_baseline(certifications: Iterable[Certification], baseline: str) -> 
             where = f"{fair.data} at n={fair.n}, alpha={fair.alpha}"
             messages.append(f"not compared with {baseline!r} on {where}: {lonely}")
     return messages
-
-
-def not_paired(groups: Sequence[list[Certification]], baseline: str) -> str:
-    """Which methods have no baseline, or more than one, and why; empty if each has one."""
-    named = _named(groups, baseline)
-    lonely = [
-        group_name(group) for group in groups if group not in named and len(_at_its_level(named, group)) != 1
-    ]
-    if not lonely:
-        return ""
-    names = [group_name(group) for group in named]
-    reason = f"it may be {', '.join(names)}: give a label" if names else "it is not among them"
-    more = f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""
-    return f"{', '.join(lonely[:6])}{more}; {reason}"
 
 
 def chosen(baseline: str | None) -> str:
@@ -215,8 +142,8 @@ def _pair(first: Certification, second: Certification, radius: float, level: flo
     }
     if first.p_a_counted is not None and second.p_a_counted is not None:
         one, other = first.p_a_counted[at_first] >= SURE, second.p_a_counted[at_second] >= SURE
-        difference = statistics.paired_acr(one, other, level)
-        row |= dict(zip(("sure_difference", "sure_low", "sure_high"), difference, strict=True))
+        ends = statistics.paired_acr(one, other, level)
+        row |= dict(zip(("sure_difference", "sure_low", "sure_high"), ends, strict=True))
     return row
 
 
@@ -290,11 +217,6 @@ OVER_SEEDS = (
 )
 
 
-def middle(radii: Sequence[float]) -> float:
-    """The radius at which accuracies are compared."""
-    return radii[len(radii) // 2] if radii else 0.0
-
-
 def difference_columns(radius: float) -> list[Column]:
     """The columns for the rows of `difference`."""
     compared = (
@@ -313,56 +235,6 @@ def difference_columns(radius: float) -> list[Column]:
         Column("images", "Common images", style="d"),
         Column("over", "Interval over"),
     ]  # fmt: skip
-
-
-class PerImage(NamedTuple):
-    """The values of a run on each image whose means are compared: ``(N,)`` each.
-
-    Attributes:
-        acr: Radius times correct.
-        at: Whether it is certified at a radius, or with which probability.
-        sure: Whether it is correct with a lower bound of p_A of at least `SURE`; None if unknown.
-    """
-
-    acr: NDArray[Any]
-    at: NDArray[Any]
-    sure: NDArray[Any] | None
-
-
-def per_image(item: Certification, radius: float) -> PerImage:
-    """The values of a certification, as it is."""
-    sure = None if item.p_a_counted is None else item.p_a_counted >= SURE
-    return PerImage(item.counted, item.correct & (item.radius >= radius), sure)
-
-
-def difference(
-    first: Sequence[Certification],
-    second: Sequence[Certification],
-    values_of: Callable[[Certification], PerImage],
-    level: float,
-) -> dict[str, Any] | None:
-    """Two methods, each a run per seed, on the images that all these runs share; None if too few."""
-    every = [item.indices for item in (*first, *second)]
-    found, counts = np.unique(np.concatenate(every), return_counts=True)
-    shared = found[counts == len(every)]
-    if len(shared) < 2:
-        return None
-    row = {"first": group_name(first), "second": group_name(second), "images": len(shared)}
-    values = [[(values_of(item), _places(item, shared)) for item in group] for group in (first, second)]
-    for name in PerImage._fields:
-        both = [[(getattr(each, name), at) for each, at in group] for group in values]
-        if all(each is not None for group in both for each, _ in group):
-            one, other = (np.array([each[at] for each, at in group], float) for group in both)
-            ends, key = statistics.difference_over_seeds(one, other, level), f"{name}_difference"
-            row |= {key: ends.mean, f"{key}_low": ends.low, f"{key}_high": ends.high}
-            row["over"] = "images and seeds" if ends.over_seeds else "images alone"
-    return {**row, "seeds": f"{len(first)} and {len(second)}"}
-
-
-def _places(certification: Certification, images: np.ndarray) -> np.ndarray:
-    """The positions of these images, sorted, in a certification."""
-    order = np.argsort(certification.indices)
-    return order[np.searchsorted(certification.indices, images, sorter=order)]
 
 
 def _values(certification: Certification, radii: Sequence[float]) -> dict[str, float | None]:

@@ -9,29 +9,20 @@ from numpy.typing import NDArray
 from robustsmooth import statistics
 from robustsmooth.report.comparable import fair, fair_groups, group_name, repetitions
 from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.pairing import PerImage, difference, not_paired, pairs, per_image, places_of_images
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     DATA,
     P_A,
     RUN,
     known_facts,
+    middle,
     over_seeds,
     radius_columns,
     radius_key,
     with_spread,
 )
-from robustsmooth.report.tables.compared import (
-    OVER_SEEDS,
-    PerImage,
-    chosen,
-    difference,
-    difference_columns,
-    middle,
-    not_paired,
-    pairs,
-    per_image,
-    places_of_images,
-)
+from robustsmooth.report.tables.compared import OVER_SEEDS, chosen, difference_columns
 from robustsmooth.statistics import SURE
 
 
@@ -82,7 +73,7 @@ def restated_tables(
         said = {item: found for item in members if (found := _at(item, m, radii, radius))}
         groups = repetitions(members)
         known = [group for group in groups if all(item in said for item in group)]
-        left_out += [f"{group_name(one)} (n={one[0].run.facts['n']})" for one in groups if one not in known]
+        left_out += [_with_votes(one) for one in groups if one not in known]
         for group in known:
             facts = {"run": group_name(group), "data_set": data, "seeds": len(group), "restated": m}
             facts |= {"images": group[0].images, "among": f"{data} {alpha} {group[0].image_set}"}
@@ -121,6 +112,12 @@ def restated_tables(
         f"Small print: {100 * level:g} % intervals.",
     )
     return restated, comparison
+
+
+def _with_votes(group: Sequence[Certification]) -> str:
+    """The name of a method, with its number of votes once."""
+    name, votes = group_name(group), f"n={group[0].run.facts['n']}"
+    return name if votes in name.split() else f"{name} ({votes})"
 
 
 def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], list[Certification]]:

@@ -1,0 +1,125 @@
+"""Methods in pairs: which ones are compared, and their difference on the images that they share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustsmooth import statistics
+from robustsmooth.report.comparable import group_name, names_of, on_the_same_images
+from robustsmooth.report.evaluations import Certification
+from robustsmooth.statistics import SURE
+
+
+def pairs(
+    groups: Sequence[list[Certification]],
+    baseline: str | None,
+    acr: Callable[[Certification], float] = lambda item: item.acr,
+) -> list[tuple[list[Certification], list[Certification]]]:
+    """The best method and each other one; or each other one and its baseline."""
+    ranked = _ranked(groups, acr)
+    if baseline is None:
+        return [(ranked[0], other) for other in ranked[1:]]
+    named = _named(groups, baseline)
+    others = [group for group in ranked if group not in named]
+    return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
+
+
+def places_of_images(groups: Sequence[list[Certification]]) -> dict[str, int]:
+    """The rank of each set of images: first that of most methods."""
+    sets = on_the_same_images(group[0] for group in groups)
+    return {same[0].image_set: at for at, same in enumerate(sets)}
+
+
+def not_paired(groups: Sequence[list[Certification]], baseline: str) -> str:
+    """Which methods have no baseline, or more than one, and why; empty if each has one."""
+    named = _named(groups, baseline)
+    lonely = [
+        group_name(group) for group in groups if group not in named and len(_at_its_level(named, group)) != 1
+    ]
+    if not lonely:
+        return ""
+    names = [group_name(group) for group in named]
+    reason = f"it may be {', '.join(names)}: give a label" if names else "it is not among them"
+    more = f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""
+    return f"{', '.join(lonely[:6])}{more}; {reason}"
+
+
+class PerImage(NamedTuple):
+    """The values of a run on each image whose means are compared: ``(N,)`` each.
+
+    Attributes:
+        acr: Radius times correct.
+        at: Whether it is certified at a radius, or with which probability.
+        sure: Whether it is correct with a lower bound of p_A of at least `SURE`; None if unknown.
+    """
+
+    acr: NDArray[Any]
+    at: NDArray[Any]
+    sure: NDArray[Any] | None
+
+
+def per_image(item: Certification, radius: float) -> PerImage:
+    """The values of a certification, as it is."""
+    sure = None if item.p_a_counted is None else item.p_a_counted >= SURE
+    return PerImage(item.counted, item.correct & (item.radius >= radius), sure)
+
+
+def difference(
+    first: Sequence[Certification],
+    second: Sequence[Certification],
+    values_of: Callable[[Certification], PerImage],
+    level: float,
+) -> dict[str, Any] | None:
+    """Two methods, each a run per seed, on the images that all these runs share; None if too few."""
+    every = [item.indices for item in (*first, *second)]
+    found, counts = np.unique(np.concatenate(every), return_counts=True)
+    shared = found[counts == len(every)]
+    if len(shared) < 2:
+        return None
+    row = {"first": group_name(first), "second": group_name(second), "images": len(shared)}
+    values = [[(values_of(item), _places(item, shared)) for item in group] for group in (first, second)]
+    for name in PerImage._fields:
+        both = [[(getattr(each, name), at) for each, at in group] for group in values]
+        if all(each is not None for group in both for each, _ in group):
+            one, other = (np.array([each[at] for each, at in group], float) for group in both)
+            ends, key = statistics.difference_over_seeds(one, other, level), f"{name}_difference"
+            row |= {key: ends.mean, f"{key}_low": ends.low, f"{key}_high": ends.high}
+            row["over"] = "images and seeds" if ends.over_seeds else "images alone"
+    return {**row, "seeds": f"{len(first)} and {len(second)}"}
+
+
+def _ranked(
+    groups: Sequence[list[Certification]], acr: Callable[[Certification], float]
+) -> list[list[Certification]]:
+    """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
+    place = places_of_images(groups)
+    return sorted(
+        groups,
+        key=lambda group: (place[group[0].image_set], -float(np.mean(list(map(acr, group))))),
+    )
+
+
+def _named(groups: Sequence[list[Certification]], baseline: str) -> list[list[Certification]]:
+    """Those with this label; if there are none, those with this row or method."""
+    named = [group for group in groups if baseline in names_of(group[0])]
+    return [group for group in named if names_of(group[0])[0] == baseline] or named
+
+
+def _at_its_level(
+    named: Sequence[list[Certification]], other: list[Certification]
+) -> list[list[Certification]]:
+    """Of several baselines, those at the noise level of the other classifier."""
+    level = other[0].run.facts.get("sigma")
+    return (
+        [group for group in named if group[0].run.facts.get("sigma") == level]
+        if len(named) > 1
+        else list(named)
+    )
+
+
+def _places(certification: Certification, images: np.ndarray) -> np.ndarray:
+    """The positions of these images, sorted, in a certification."""
+    order = np.argsort(certification.indices)
+    return order[np.searchsorted(certification.indices, images, sorter=order)]
