@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from robustsmooth.commands import conf_dir
+from robustsmooth.commands.settings import check_settings
 from tests.papers import (
     PAPERS,
     composed,
@@ -79,6 +80,12 @@ def test_noise_on_weights_and_on_outputs_can_be_built():
     build("nemcovsky2019/table1", "full")
 
 
+@pytest.mark.parametrize("name", ["sodm/table4", "sodm/table5"])
+def test_the_settings_of_an_experiment_are_accepted(name):
+    """Table 4 has rows of settings, whose keys contain dots. The slow test above checks all others."""
+    check_settings(job_config(name, "smoke", jobs(name, "smoke")["sodm"][0]), "train")
+
+
 def test_the_scales_are_found():
     found = list(scales())
     assert {("digits/all_methods", "full"), ("cifar10/equal_steps", "short")} <= set(found)
@@ -101,6 +108,7 @@ def build(name, scale):
             )
         for job in groups.values():
             cfg = job_config(name, scale, job)
+            check_settings(cfg, "train")
             OmegaConf.update(cfg, "data.num_classes", cfg.data.num_classes or 10)
             now = (
                 stage(first, row),

@@ -202,3 +202,14 @@ def test_nonsense_in_a_newer_method_is_refused(method, tmp_path):
         and not is_meaningful(key.replace("method.attack.", "attack."), name)
     ]
     assert not accepted, "\n".join(accepted)
+
+
+def test_a_fraction_under_a_key_with_a_dot_becomes_a_number_in_its_place():
+    noise = {"_target_": "robustsmooth.smoothing.GaussianNoise", "sigma": "1/4"}
+    cfg = composed("train").copy()
+    OmegaConf.set_struct(cfg, False)
+    cfg["rows"] = {"attack.epsilon": 1.0, "a.b": {"noise": noise}, "list": [{"c.d": noise}]}
+    OmegaConf.set_struct(cfg, True)
+    check_settings(cfg, "train")
+    read = {**noise, "sigma": 0.25}
+    assert cfg.rows == {"attack.epsilon": 1.0, "a.b": {"noise": read}, "list": [{"c.d": read}]}

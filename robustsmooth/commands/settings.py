@@ -161,7 +161,8 @@ def _check_overrides() -> None:
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+            part = f"[{name}]" if "." in str(name) else f".{name}" if key else str(name)
+            yield from _leaves(value, key + part)
     elif isinstance(node, list):
         for place, value in enumerate(node):
             yield from _leaves(value, f"{key}[{place}]")
