@@ -9,11 +9,19 @@ from typing import Any
 
 import robustsmooth
 from robustsmooth.report import tables
-from robustsmooth.report.comparable import by_guarantee, doubled_seeds, names_of, usual
+from robustsmooth.report.comparable import (
+    by_guarantee,
+    doubled_seeds,
+    fair_groups,
+    names_of,
+    repetitions,
+    usual,
+)
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import write_page
+from robustsmooth.report.pairing import EVERY, MOST
 from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import find_runs
 from robustsmooth.report.table import Table
@@ -50,17 +58,23 @@ def build_tables(
         published: A data set whose published results are compared with ours, such as ``cifar10``.
         baseline: Label, without its seed, row or method of the classifier that the others are compared with,
             such as ``gaussian``; of several, the one at the same noise level. If None or not among the runs,
-            the best one is compared with the others.
+            the best one is compared with the others; with ``all`` every pair is compared.
     """
     certified = evaluations.certifications
-    if baseline is not None and baseline not in (known := _names(certified)):
+    most = max((len(repetitions(members)) for members in fair_groups(certified).values()), default=0)
+    if baseline == EVERY and most > MOST:
+        evaluations.problems.append(
+            f"all pairs of {most} classifiers would be too many rows, the best one is compared with the "
+            f"others instead: report on at most {MOST}"
+        )
+        baseline = None
+    if baseline not in (None, EVERY, *(known := _names(certified))):
         evaluations.problems.append(
             f"no certified run is called {baseline!r}, the best one is compared instead; known are "
             + ", ".join(known)
         )
         baseline = None
-    if baseline is not None:
-        evaluations.problems += tables.without_baseline(certified, baseline)
+    evaluations.problems += tables.without_baseline(certified, baseline)
     chosen = list(radii) if radii is not None else tables.default_radii(usual(certified) or certified)
     restated = tables.restated_tables(certified, chosen, restate, baseline, level)
     if restate is not None and not restated[0].rows:

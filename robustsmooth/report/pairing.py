@@ -1,6 +1,7 @@
 """Methods in pairs: which ones are compared, and their difference on the images that they share."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +12,21 @@ from robustsmooth.report.comparable import group_name, names_of, on_the_same_ima
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.statistics import SURE
 
+EVERY = "all"
+"""As a baseline: each method is compared with each other one."""
+MOST = 40
+"""Methods of which every pair is compared; of more there would be too many rows."""
+
 
 def pairs(
     groups: Sequence[list[Certification]],
     baseline: str | None,
     acr: Callable[[Certification], float] = lambda item: item.acr,
 ) -> list[tuple[list[Certification], list[Certification]]]:
-    """The best method and each other one; or each other one and its baseline."""
+    """The best method and each other one; or each other one and its baseline; or every pair."""
     ranked = _ranked(groups, acr)
+    if baseline == EVERY:
+        return list(combinations(ranked, 2))
     if baseline is None:
         return [(ranked[0], other) for other in ranked[1:]]
     named = _named(groups, baseline)
@@ -32,8 +40,10 @@ def places_of_images(groups: Sequence[list[Certification]]) -> dict[str, int]:
     return {same[0].image_set: at for at, same in enumerate(sets)}
 
 
-def not_paired(groups: Sequence[list[Certification]], baseline: str) -> str:
-    """Which methods have no baseline, or more than one, and why; empty if each has one."""
+def not_paired(groups: Sequence[list[Certification]], baseline: str | None) -> str:
+    """Which methods have no baseline, or more than one, and why; empty if each has one or needs none."""
+    if baseline in (None, EVERY):
+        return ""
     named = _named(groups, baseline)
     lonely = [
         group_name(group) for group in groups if group not in named and len(_at_its_level(named, group)) != 1
@@ -85,9 +95,23 @@ def difference(
         if all(each is not None for group in both for each, _ in group):
             one, other = (np.array([each[at] for each, at in group], float) for group in both)
             ends, key = statistics.difference_over_seeds(one, other, level), f"{name}_difference"
-            row |= {key: ends.mean, f"{key}_low": ends.low, f"{key}_high": ends.high}
+            row |= {
+                key: ends.mean,
+                f"{key}_low": ends.low,
+                f"{key}_high": ends.high,
+                f"{name}_p": ends.p_value,
+            }
             row["over"] = "images and seeds" if ends.over_seeds else "images alone"
     return {**row, "seeds": f"{len(first)} and {len(second)}"}
+
+
+def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the pairs that are compared alike, with p-values corrected for the number of pairs."""
+    for key in ("acr_p", "p_value"):
+        known = [row for row in rows if key in row]
+        for row, value in zip(known, statistics.holm([row[key] for row in known]).tolist(), strict=True):
+            row[f"{key}_holm"] = value
+    return list(rows)
 
 
 def _ranked(
@@ -101,7 +125,7 @@ def _ranked(
     )
 
 
-def _named(groups: Sequence[list[Certification]], baseline: str) -> list[list[Certification]]:
+def _named(groups: Sequence[list[Certification]], baseline: str | None) -> list[list[Certification]]:
     """Those with this label; if there are none, those with this row or method."""
     named = [group for group in groups if baseline in names_of(group[0])]
     return [group for group in named if names_of(group[0])[0] == baseline] or named

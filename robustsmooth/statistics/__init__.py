@@ -41,7 +41,7 @@ from robustsmooth.statistics.images import (
 )
 from robustsmooth.statistics.radii import l2_radius, linf_radius, reachable_radius, short, table_radii
 from robustsmooth.statistics.restating import Restated, restate, successes_of
-from robustsmooth.statistics.seeds import Difference, difference_over_seeds, mean_and_std
+from robustsmooth.statistics.seeds import Difference, difference_over_seeds, holm, mean_and_std
 from robustsmooth.statistics.sequential import (
     SequentialPlan,
     Spending,
@@ -83,6 +83,7 @@ __all__ = [
     "distance_statistics",
     "envelope",
     "exceedance",
+    "holm",
     "interval",
     "is_correct",
     "l2_radius",

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 
 def mean_and_std(values: ArrayLike) -> tuple[float, float]:
@@ -14,12 +14,17 @@ def mean_and_std(values: ArrayLike) -> tuple[float, float]:
 
 
 class Difference(NamedTuple):
-    """A difference of means, its confidence interval, and whether the interval includes seeds."""
+    """A difference of means, its confidence interval, and whether that includes seeds.
+
+    The p-value is that of the two-sided t test of "no difference" with the same variance and degrees of
+    freedom: it is below 1 - level where the interval does not contain 0.
+    """
 
     mean: float
     low: float
     high: float
     over_seeds: bool
+    p_value: float
 
 
 def difference_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Difference:
@@ -46,7 +51,7 @@ def difference_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.
         level: Confidence level in (0, 1).
 
     Returns:
-        Mean of the first minus mean of the second, and the ends of its interval.
+        Mean of the first minus mean of the second, the ends of its interval and the p-value.
 
     Raises:
         ValueError: If the two do not have the same images, at least two.
@@ -64,10 +69,36 @@ def difference_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.
     variance = sum(part for part, _ in parts)
     mean = float(images.mean())
     if variance == 0:
-        return Difference(mean, mean, mean, over_seeds)
+        return Difference(mean, mean, mean, over_seeds, float(mean == 0))
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    half = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance))
-    return Difference(mean, mean - half, mean + half, over_seeds)
+    error = float(np.sqrt(variance))
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
+    return Difference(
+        mean, mean - half, mean + half, over_seeds, 2 * float(stdtr(freedom, -abs(mean) / error))
+    )
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P-values corrected for their number, so that one error among all has at most its stated probability.
+
+    The k-th smallest of m is multiplied by m - k + 1, and is at least the corrected one before it (Holm
+    1979). No assumption about how the tests depend on each other.
+
+    Args:
+        p_values: ``(M,)``, in [0, 1].
+
+    Returns:
+        ``(M,)`` corrected ones in the same order, at most 1.
+
+    Examples:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, float)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return corrected
 
 
 def _variance_of_mean(values: NDArray[np.float64]) -> float:

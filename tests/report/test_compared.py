@@ -939,3 +939,35 @@ def test_notes_have_single_spaces(tmp_path, baseline):
     assert {"comparison", "seed_comparison", "restated_comparison"} <= tables.keys()
     for table in tables.values():
         assert table.note == " ".join(table.note.split()), table.name
+
+
+def test_every_pair_is_compared_with_p_values_corrected_for_their_number(tmp_path):
+    for method, strength in (("gaussian", 1.0), ("heat", 1.3), ("macer", 1.6)):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained, strength=strength)
+    rows = tables_of(str(tmp_path), baseline="all")["comparison"].rows
+    named = [{row["first"].split()[0], row["second"].split()[0]} for row in rows]
+    assert sorted(map(sorted, named)) == [["gaussian", "heat"], ["gaussian", "macer"], ["heat", "macer"]]
+    assert all(row["acr_difference"] >= 0 for row in rows)  # the better one first
+    for key in ("acr_p", "p_value"):
+        raw, said = ([row[name] for row in rows] for name in (key, f"{key}_holm"))
+        smallest = min(range(3), key=raw.__getitem__)
+        assert said[smallest] == pytest.approx(min(1, 3 * raw[smallest]))
+        assert all(one >= other for one, other in zip(said, raw, strict=True))
+        assert len({*raw}) == 3
+        assert max(said) <= 1
+    certified = {item.run.facts["method"]: item.counted for item in read(str(tmp_path)).certifications}
+    names = [(row["first"].split()[0], row["second"].split()[0]) for row in rows]
+    for row, (first, second) in zip(rows, names, strict=True):
+        assert row["acr_p"] == pytest.approx(stats.ttest_rel(certified[first], certified[second]).pvalue)
+
+
+def test_too_many_pairs_are_refused_and_the_best_is_compared(tmp_path, monkeypatch):
+    for method in ("gaussian", "heat", "macer"):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained)
+    monkeypatch.setattr("robustsmooth.report.build.MOST", 2)
+    evaluations = read(str(tmp_path))
+    tables = {table.name: table for table in build_tables(evaluations, baseline="all")}
+    assert len(tables["comparison"].rows) == 2
+    assert "all pairs of 3 classifiers would be too many rows" in evaluations.problems[-1]

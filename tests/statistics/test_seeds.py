@@ -1,10 +1,12 @@
 """Intervals over images and seeds have their stated coverage; one seed says nothing about other seeds."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from robustsmooth.statistics import difference_over_seeds, mean_and_std, paired_acr
+from robustsmooth.statistics import difference_over_seeds, holm, mean_and_std, paired_acr
 
 
 def test_mean_and_std_over_seeds():
@@ -57,3 +59,26 @@ def test_equal_values_give_an_interval_of_width_zero_and_unequal_images_no_diffe
     assert difference_over_seeds(np.ones((2, 4)), np.zeros((2, 4)))[:3] == (1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="the same images, at least 2, got 4 and 5"):
         difference_over_seeds(np.ones((2, 4)), np.ones((2, 5)))
+
+
+def test_the_p_value_is_that_of_the_paired_t_test_and_agrees_with_the_interval():
+    random = np.random.default_rng(1)
+    one, other = random.random(40), random.random(40)
+    assert difference_over_seeds(one, other).p_value == pytest.approx(stats.ttest_rel(one, other).pvalue)
+    one, other = random.random((4, 40)) + 0.1, random.random((3, 40))
+    found = difference_over_seeds(one, other)
+    edge = difference_over_seeds(one, other, 1 - found.p_value)  # at this level an end of the interval is 0
+    assert min(edge.low, edge.high, key=abs) == pytest.approx(0, abs=1e-9)
+    assert difference_over_seeds(np.ones(4), np.ones(4)).p_value == 1
+    assert difference_over_seeds(np.ones(4), np.zeros(4)).p_value == 0
+
+
+def test_holms_correction_is_the_closed_test_with_bonferronis():
+    """A hypothesis is rejected if each set with it is, by the set's smallest p-value times its size."""
+    random = np.random.default_rng(2)
+    for count in (1, 2, 5):
+        p = random.random(count) ** 3
+        sets = [chosen for size in range(1, count + 1) for chosen in combinations(range(count), size)]
+        expected = [max(min(1, len(s) * p[list(s)].min()) for s in sets if at in s) for at in range(count)]
+        assert holm(p) == pytest.approx(expected)
+    assert holm([]).size == 0

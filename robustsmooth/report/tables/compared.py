@@ -6,7 +6,7 @@ from typing import Any
 from robustsmooth import statistics
 from robustsmooth.report.comparable import among, common_images, fair_groups, repetitions, usual
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.pairing import difference, not_paired, pairs, per_image
+from robustsmooth.report.pairing import corrected, difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     BY,
@@ -65,7 +65,7 @@ def comparison_table(
         radii: Those of the certified accuracy table; McNemar's test is made at the middle one.
         baseline: Label, row or method of the classifier that the others are compared with; of several, the
             one at the same noise level. If None, the one with the largest ACR on the images that most
-            classifiers have is compared with the others.
+            classifiers have is compared with the others; if ``all``, each with each other one.
         level: Confidence level of the intervals.
     """
     radius = middle(radii)
@@ -76,9 +76,8 @@ def comparison_table(
         groups = repetitions(members)
         if any(len(group) > 1 for group in groups):
             continue
-        for first, second in pairs(groups, baseline):
-            row = _pair(first[0], second[0], radius, level)
-            rows += [{**fair.facts, **row}] if row else []
+        found = (_pair(first[0], second[0], radius, level) for first, second in pairs(groups, baseline))
+        rows += [{**fair.facts, **row} for row in corrected([row for row in found if row])]
     columns = [
         Column("first", "First"),
         Column("second", "Second"),
@@ -88,21 +87,23 @@ def comparison_table(
         Column("only_first", f"Only first at r={radius:g}", "certificate", "d"),
         Column("only_second", f"Only second at r={radius:g}", "certificate", "d"),
         Column("p_value", "McNemar p", "measurement", ".2g"),
+        Column("p_value_holm", "McNemar p, corrected", "measurement", ".2g"),
         Column("acr_difference", "ACR difference", "certificate", "+.3f", "acr_low", "acr_high",
                with_interval=True),
         Column("sure_difference", SURE_DIFFERENCE, "certificate", "percent", "sure_low", "sure_high",
                with_interval=True, beside="acr_difference"),
+        ACR_P,
     ]  # fmt: skip
     return Table(
         "comparison", "Paired comparison on the same images", columns, rows,
         "Exact two-sided McNemar test on the images that are certified at the radius by one classifier only; "
         f"{100 * level:g} % t intervals of the mean differences over images.{chosen(baseline)} "
-        "p is not corrected for the number of pairs. Only classifiers certified with the same procedure, "
+        f"{CORRECTED} Only classifiers certified with the same procedure, "
         "n and α on the same images are paired.",
     )  # fmt: skip
 
 
-def without_baseline(certifications: Iterable[Certification], baseline: str) -> list[str]:
+def without_baseline(certifications: Iterable[Certification], baseline: str | None) -> list[str]:
     """Messages about classifiers that are not compared, since their baseline is missing or not unique."""
     messages = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
@@ -128,7 +129,7 @@ def _pair(first: Certification, second: Certification, radius: float, level: flo
         (first.correct & (first.radius >= radius))[at_first],
         (second.correct & (second.radius >= radius))[at_second],
     )
-    mean, low, high = statistics.paired_acr(first.counted[at_first], second.counted[at_second], level)
+    found = statistics.difference_over_seeds(first.counted[at_first], second.counted[at_second], level)
     row = {
         "first": first.run.label,
         "second": second.run.label,
@@ -136,14 +137,15 @@ def _pair(first: Certification, second: Certification, radius: float, level: flo
         "only_first": test.only_first,
         "only_second": test.only_second,
         "p_value": test.p_value,
-        "acr_difference": mean,
-        "acr_low": low,
-        "acr_high": high,
+        "acr_difference": found.mean,
+        "acr_low": found.low,
+        "acr_high": found.high,
+        "acr_p": found.p_value,
     }
     if first.p_a_counted is not None and second.p_a_counted is not None:
         one, other = first.p_a_counted[at_first] >= SURE, second.p_a_counted[at_second] >= SURE
-        ends = statistics.paired_acr(one, other, level)
-        row |= dict(zip(("sure_difference", "sure_low", "sure_high"), ends, strict=True))
+        found = statistics.difference_over_seeds(one, other, level)
+        row |= {"sure_difference": found.mean, "sure_low": found.low, "sure_high": found.high}
     return row
 
 
@@ -198,15 +200,19 @@ def seed_comparison_table(
     known = (certification for certification in certifications if certification.run.facts.get("data"))
     for fair, members in fair_groups(known).items():
         groups = repetitions(members)
-        for first, second in pairs(groups, baseline) if any(len(group) > 1 for group in groups) else ():
-            row = difference(first, second, lambda item: per_image(item, radius), level)
-            rows += [{**fair.facts, **row}] if row else []
+        if all(len(group) == 1 for group in groups):
+            continue
+        found = (
+            difference(first, second, lambda item: per_image(item, radius), level)
+            for first, second in pairs(groups, baseline)
+        )
+        rows += [{**fair.facts, **row} for row in corrected([row for row in found if row])]
     return Table(
         "seed_comparison",
         "Differences between methods, over images and seeds",
         difference_columns(radius),
         rows,
-        f"Paired on the images. {OVER_SEEDS}{chosen(baseline)}",
+        f"Paired on the images. {OVER_SEEDS}{chosen(baseline)} {CORRECTED}",
         f"Small print: {100 * level:g} % intervals.",
     )
 
@@ -215,6 +221,11 @@ OVER_SEEDS = (
     "The variance adds that over images and that over each method's seeds (two-way clusters, Cameron, "
     "Gelbach and Miller 2011; conservative), with Satterthwaite's degrees of freedom."
 )
+
+
+CORRECTED = "Corrected p-values are those of all pairs that are compared alike, after Holm (1979)."
+
+ACR_P = Column("acr_p_holm", "p of the ACR difference, corrected", "measurement", ".2g")
 
 
 def difference_columns(radius: float) -> list[Column]:
@@ -229,6 +240,7 @@ def difference_columns(radius: float) -> list[Column]:
         Column("second", "Second"),
         *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True, beside=beside)
           for k, title, style, beside in compared),
+        ACR_P,
         Column("seeds", "Seeds"),
         DATA,
         BY,

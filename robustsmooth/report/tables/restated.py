@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from robustsmooth import statistics
 from robustsmooth.report.comparable import fair, fair_groups, group_name, repetitions
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.pairing import PerImage, difference, not_paired, pairs, per_image, places_of_images
+from robustsmooth.report.pairing import (
+    PerImage,
+    corrected,
+    difference,
+    not_paired,
+    pairs,
+    per_image,
+    places_of_images,
+)
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     DATA,
@@ -22,7 +30,7 @@ from robustsmooth.report.tables.common import (
     radius_key,
     with_spread,
 )
-from robustsmooth.report.tables.compared import OVER_SEEDS, chosen, difference_columns
+from robustsmooth.report.tables.compared import CORRECTED, OVER_SEEDS, chosen, difference_columns
 from robustsmooth.statistics import SURE
 
 
@@ -80,9 +88,9 @@ def restated_tables(
             cells = over_seeds([said[item].cells(radii) for item in group])
             rows.append({**known_facts(group[0].run), **facts, **cells})
         compared = _once_each([group for group in known if group[0].run.facts.get("data")])
-        paired = _differences(compared, said, baseline, level)
+        paired = corrected(list(_differences(compared, said, baseline, level)))
         differences += [{"data_set": data, "restated": m, **row} for row in paired]
-        if baseline is not None and (names := not_paired(compared, baseline)):
+        if names := not_paired(compared, baseline):
             lonely.append(f" Not compared with {baseline!r} on {data} at α={alpha:g}: {names}.")
     columns = [
         RUN,
@@ -108,7 +116,7 @@ def restated_tables(
         "Differences with the same number of votes",
         [*difference_columns(radius), Column("restated", "Restated at", style="d")],
         differences,
-        f"Of the restated results, paired on the images.{chosen(baseline)} {OVER_SEEDS}",
+        f"Of the restated results, paired on the images.{chosen(baseline)} {OVER_SEEDS} {CORRECTED}",
         f"Small print: {100 * level:g} % intervals.",
     )
     return restated, comparison
