@@ -181,7 +181,8 @@ class Signature:
 
     Attributes:
         annotations: The type of each named parameter; Any if there is none or it cannot be resolved.
-        required: The parameters without a default.
+        required: The parameters without a default. Those of a base class count if it is of the same package
+            or of this one: to another package's base class, the class may pass them itself.
         is_open: Whether other names are accepted too.
     """
 
@@ -210,7 +211,8 @@ def signature(target: Callable[..., Any]) -> Signature:
                 rest = annotation
             elif item.kind is not item.VAR_POSITIONAL and name not in {"self", *annotations}:
                 annotations[name] = annotation
-                required |= {name} if item.default is item.empty else set()
+                known = layer is layers[0] or _package(layer) in (_package(target), "robustsmooth")
+                required |= {name} if known and item.default is item.empty else set()
         if get_origin(rest) is typing.Unpack:  # ``**settings: Unpack[Settings]``
             hints = typing.get_type_hints(get_args(rest)[0])
             annotations = {**hints, **annotations}
@@ -218,6 +220,10 @@ def signature(target: Callable[..., Any]) -> Signature:
         if rest is None:
             return Signature(annotations, frozenset(required), is_open=False)
     return Signature(annotations, frozenset(required), is_open=True)
+
+
+def _package(owner: Any) -> str:
+    return str(owner.__module__).partition(".")[0]
 
 
 def _annotation(annotation: Any, owner: Any) -> Any:

@@ -103,6 +103,13 @@ def test_signatures_of_base_classes_are_included():
     assert signature(dict).is_open
 
 
+def test_what_another_packages_class_passes_to_its_base_class_is_not_asked_for():
+    """Lightning's logger passes `root_dir` itself."""
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    assert signature(TensorBoardLogger).required == {"save_dir"}
+
+
 def config(**keys):
     return OmegaConf.create({"method": {"_target_": f"{__name__}.Own", "sigma": 0.25, **keys}, "half": "1/2"})
 
