@@ -70,12 +70,13 @@ def test_the_documented_dashboard_shows_keys_that_are_logged(runs):
     pictures = {"empirical/attack/attack_grid"}  # there are no pictures here; see test_loggers
     history = {STEP, *content.curves, *(curve.x_key for curve in content.curves.values())}
     history |= {key for item in evaluations.trainings for key in item.metrics}
-    certified, search, training, attacked, media = panels
+    certified, search, sure, training, attacked, media = panels
     assert {certified["xAxis"], *certified["metrics"], training["xAxis"], *training["metrics"]} <= history
     assert search["xAxis"] == "config:method.value.sigma"
     assert "sigma" in next(run for run in evaluations.runs if run.config.get("method")).config["method"]
     summary = {search["yAxis"].removeprefix("summary:")}
+    summary |= {sure[axis].removeprefix("summary:") for axis in ("xAxis", "yAxis")}
     summary |= {key.removeprefix("summary_metrics.") for key in attacked["metrics"]}
-    assert len(summary) == 2
+    assert len(summary) == 3
     assert summary <= set(content.numbers)
     assert set(media["mediaKeys"]) == pictures
