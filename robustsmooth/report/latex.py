@@ -1,11 +1,12 @@
 """Tables for papers: LaTeX with booktabs, wide ones in panels, long ones over several pages.
 
 The packages are booktabs, array and longtable. A table keeps within the text width of a standard article;
-columns that do not fit follow below, after the columns that tell the rows apart.
+columns that do not fit follow below, after the columns, or numbers, that tell the rows apart.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import replace
+from itertools import groupby, takewhile
 
 from robustsmooth.report.table import KIND_TITLES, Column, Table
 
@@ -18,10 +19,13 @@ WIDEST = 26
 """Characters of a text column; longer texts are folded."""
 FEW = 30
 """Rows that fit into one floating table; longer tables may break between pages."""
+NUMBER = Column("number", "#", style="d")
+"""Tells rows apart in panels, if there is no space for the columns that do."""
 
 
 def as_latex(table: Table) -> str:
     """A LaTeX table, with the intervals of differences only."""
+    table = replace(table, rows=[{**row, NUMBER.key: at} for at, row in enumerate(table.rows, 1)])
     panels = _panels(table)
     floating = sum(len(table.rows) + _lines(panel) + 2 for panel in panels) <= FEW + 6
     caption = rf"\caption{{{_escaped(f'{table.title}. {table.note}'.strip())}}}\label{{tab:{_label(table)}}}"
@@ -39,19 +43,35 @@ def as_latex(table: Table) -> str:
 def _panels(table: Table) -> list[list[Column]]:
     """The columns in groups that fit the text, each with those in front that tell the rows apart."""
     used = table.used
-    if not used:
-        return []
-    names, units = used[:1], _units(used[1:])
-    if len(units) > 1 and len(units[0]) == 1 and _needs_both(table, used[0], used[1]):
-        both = used[:2]
-        if all(_width(table, [*both, *unit]) <= TEXT_WIDTH for unit in units[1:]):
-            names, units = both, units[1:]
+    if _width(table, used) <= TEXT_WIDTH:
+        return [used]
+    names = _names(table)
     panels = [[*names]]
-    for unit in units:
+    for unit in _units([column for column in used if column not in names]):
         if _width(table, [*panels[-1], *unit]) > TEXT_WIDTH and len(panels[-1]) > len(names):
             panels.append([*names])
         panels[-1] += unit
     return panels
+
+
+def _names(table: Table) -> list[Column]:
+    """The columns of every panel: as many in front as tell the rows apart, or else the rows' numbers.
+
+    Numbers stand before the first column, or alone, so that all other columns fit beside them.
+    """
+    used = table.used
+    facts = list(takewhile(lambda column: column.kind == "fact", used))
+    front = [facts[:count] for count in range(1, len(facts) + 1)]
+    enough = [columns for columns in front if _rows_differ(table, columns)][:1]
+    for names in (*enough, [NUMBER, *used[:1]]):
+        others = _units([column for column in used if column not in names])
+        if all(_width(table, [*names, *unit]) <= TEXT_WIDTH for unit in others):
+            return names
+    return [NUMBER]
+
+
+def _rows_differ(table: Table, columns: Sequence[Column]) -> bool:
+    return len({tuple(column.line(row) for column in columns) for row in table.rows}) == len(table.rows)
 
 
 def _units(columns: Sequence[Column]) -> list[list[Column]]:
@@ -63,12 +83,6 @@ def _units(columns: Sequence[Column]) -> list[list[Column]]:
         else:
             units.append([column])
     return units
-
-
-def _needs_both(table: Table, first: Column, second: Column) -> bool:
-    """Whether rows are equal in the first column and all differ with the second, as pairs of methods do."""
-    names = [first.line(row) for row in table.rows]
-    return len({*names}) < len(names) == len({(first.line(row), second.line(row)) for row in table.rows})
 
 
 def _characters(table: Table, column: Column) -> int:

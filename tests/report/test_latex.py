@@ -51,25 +51,36 @@ def test_every_table_compiles_and_fits_the_page(runs, tmp_path, rows):
     assert [float(item) for item in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(item) > 1] == []
 
 
-def test_every_panel_of_a_table_of_pairs_names_both_methods():
-    def pairs(first, second):
-        columns = [Column("first", "First"), Column("second", "Second")]
-        columns += [Column(f"value{at}", f"Value {at}", "measurement", ".3f") for at in range(12)]
-        values = {f"value{at}": 0.1 * at for at in range(12)}
-        rows = [{"first": one, "second": other, **values} for one, other in zip(first, second, strict=True)]
-        return _panels(Table("comparison", "Pairs", columns, rows))
-
-    for first, second, repeated in (
-        (["heat"] * 3, ["macer", "sodm", "natural"], ["first", "second"]),
-        (["macer", "sodm", "natural"], ["heat"] * 3, ["first"]),  # one baseline: the first tells them apart
-        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], ["first", "second"]),
-        (["heat"] * 2, ["macer"] * 2, ["first"]),  # nothing tells them apart
-    ):
-        panels = pairs(first, second)
-        assert len(panels) > 1
-        for panel in panels[1:]:
-            names = [column.key for column in panel if not column.key.startswith("value")]
-            assert names == repeated
+@pytest.mark.parametrize(
+    ("first", "second", "digits", "repeated"),
+    [
+        (["heat"] * 3, ["macer", "sodm", "natural"], 3, ["First", "Second"]),
+        (["macer", "sodm", "natural"], ["heat"] * 3, 3, ["First"]),  # one baseline: the first is enough
+        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 3, ["First", "Second"]),
+        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 20, ["#", "First"]),  # not both fit
+        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 43, ["#"]),  # not even one
+        (["heat"] * 2, ["macer"] * 2, 3, ["#", "First"]),  # no name tells the rows apart
+    ],
+)
+def test_every_panel_tells_the_rows_apart(first, second, digits, repeated):
+    """By names if all values fit beside them, otherwise by numbers; results never count as names."""
+    columns = [Column("first", "First"), Column("second", "Second")]
+    columns += [Column(f"value{at}", f"Value {at}", "measurement", f".{digits}f") for at in range(12)]
+    rows = [
+        {"first": one, "second": other, **{f"value{at}": 0.1 * at + row for at in range(12)}}
+        for row, (one, other) in enumerate(zip(first, second, strict=True))
+    ]
+    table = Table("comparison", "Pairs", columns, rows)
+    panels = _panels(table)
+    assert len(panels) > 1
+    for panel in panels:
+        assert _width(table, panel) <= TEXT_WIDTH
+        titles = [column.title for column in panel if not column.key.startswith("value")]
+        assert titles[: len(repeated)] == repeated
+    assert titles == repeated
+    for at in range(1, len(rows) + 1):
+        numbered = re.findall(rf"^ *{at} & ", as_latex(table), re.MULTILINE)
+        assert len(numbered) == ("#" in repeated) * len(panels)
 
 
 def test_a_panel_is_never_wider_than_the_text():
