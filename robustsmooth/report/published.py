@@ -49,6 +49,11 @@ class Published:
         return self.images >= self.expected
 
     @property
+    def name(self) -> str:
+        """Its name among our runs: method and noise level, marked as published."""
+        return f"published: {self.facts['method']} {self.facts['sigma']:g}"
+
+    @property
     def label(self) -> str:
         """Method, noise level, network and source."""
         return f"{self.facts['method']} {self.facts['sigma']:g}, {self.facts['model']} ({self.source})"

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, sweep, write_report
 from robustsmooth.report.figures import draw_figures
+from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import as_html
 from robustsmooth.report.published import published_results
 
@@ -51,8 +52,9 @@ def test_published_rows_are_marked_and_incomplete_logs_flagged(tmp_path):
     )
     mine = [row for row in table.rows if row["source"] == "here"]
     assert [(row["run"], row["images"]) for row in mine] == [("gaussian", 60)]
-    flagged = [row["complete"] for row in table.rows if "incomplete" in row["complete"]]
-    assert flagged == ["427 of 500, incomplete"] * 2  # at sigma 0.25
+    flagged = [(row["run"], row["complete"]) for row in table.rows if row["run"].endswith(", incomplete")]
+    names = ("smoothadv", "gaussian")  # at sigma 0.25
+    assert flagged == [(f"published: {name} 0.25, incomplete", "427 of 500") for name in names]
     assert not any(table.is_best(column, row) for column in table.columns for row in table.rows)
     assert 0.4765 in {row["acr"] for row in table.rows}
 
@@ -127,7 +129,25 @@ def test_an_unfinished_run_is_flagged_beside_published_ones(tmp_path):
     evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
     tables = {table.name: table for table in build_tables(evaluations, published="cifar10")}
     (mine,) = (row for row in tables["published"].rows if row["source"] == "here")
-    assert mine["complete"] == "60, unfinished"
+    assert (mine["run"], mine["complete"]) == ("gaussian, unfinished", "60")
+
+
+@pytest.mark.parametrize("data", ["cifar10", "imagenet"])
+def test_every_panel_in_latex_marks_what_is_published_or_incomplete(tmp_path, data):
+    """An ACR without these marks would seem to be ours, and comparable."""
+    evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path, data, sigma=0.12))))
+    tables = {table.name: table for table in build_tables(evaluations, published=data)}
+    table = tables["published"]
+    panels = as_latex(table).split(r"\begin{longtable}")[1:]
+    assert len(panels) > 1
+    with_acr = [panel for panel in panels if "{ACR}" in panel]
+    for panel in panels:
+        assert panel.count("published: ") == len(table.rows) - 1
+        assert panel.count(", incomplete &") == sum(row["complete"].startswith("427") for row in table.rows)
+        rows = [line for line in panel.splitlines() if " & " in line and line[0] != "\\"]
+        assert len({*rows}) == len(rows) == len(table.rows)
+    assert len(with_acr) == 1
+    assert all(title in with_acr[0] for title in ("{Network}", "{n}", "{Images}"))
 
 
 def test_only_our_runs_on_the_test_images_of_that_data_set_are_compared(tmp_path):

@@ -46,9 +46,8 @@ def beside_published(
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
         for paper, marker in zip(shown, MARKERS, strict=False):
             known = paper.accuracy > 0
-            name = f"published: {paper.facts['method']} {paper.facts['sigma']:g}"
             label = shortened(
-                name if paper.complete else f"{name}, {paper.images} of {paper.expected} images"
+                paper.name if paper.complete else f"{paper.name}, {paper.images} of {paper.expected} images"
             )
             axes.plot(
                 paper.radii[known],

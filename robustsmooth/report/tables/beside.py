@@ -36,6 +36,7 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     """Certified accuracy and ACR of our runs and of published ones, at the radii that are published.
 
     Published results are those at our noise levels, or all if there are none. Within a level ours are first.
+    The name of a row says whether it is published or incomplete, since other columns may be elsewhere.
 
     Args:
         certifications: Of the data set of the published ones.
@@ -49,19 +50,18 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         rows.append(
             over_seeds([{**row, "sure": sure_share(item)} for row, item in zip(cells, group, strict=True)])
         )
-        unfinished = "" if all(item.finished for item in group) else ", unfinished"
-        rows[-1] |= {"complete": f"{images}{unfinished}", "seeds": len(group)}
+        rows[-1] |= {"complete": f"{images}", "seeds": len(group)}
+        rows[-1]["run"] += "" if all(item.finished for item in group) else ", unfinished"
     levels = {certification.run.facts.get("sigma") for certification in certifications}
     for paper in [paper for paper in published if paper.facts["sigma"] in levels] or published:
-        name = f"{paper.facts['method']} {paper.facts['sigma']:g}"
+        name = paper.name if paper.complete else f"{paper.name}, incomplete"
         rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
-        of = "" if paper.complete else f" of {paper.expected}, incomplete"
+        of = "" if paper.complete else f" of {paper.expected}"
         rows[-1] |= {"complete": f"{paper.images}{of}", "log": paper.log}
     rows.sort(key=_order)
     known = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
     columns = [
         Column("run", "Run"),
-        Column("source", "Published by"),
         Column("model", "Network"),
         Column("n", "n", style="d"),
         Column("complete", "Images"),
@@ -71,6 +71,7 @@ def published_table(certifications: Sequence[Certification], published: Sequence
             replace(column, best=None, only_files=radius not in SHOWN)
             for radius, column in zip(known, radius_columns(known, "certificate"), strict=True)
         ),
+        Column("source", "Published by"),
         Column("log", "Log", only_files=True),
     ]
     return Table(
