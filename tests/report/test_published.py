@@ -122,6 +122,17 @@ def test_the_figure_prefers_published_results_of_our_network(tmp_path):
     assert set(marks) == {"published: smoothadv 0.25", "published: sun2025 0.25"}
 
 
+def test_the_figure_names_the_networks_of_two_published_results_with_one_name(tmp_path):
+    """Without a network of ours, those of both are shown; the one result at sigma 1.0 needs no network."""
+    runs = [ours(tmp_path / f"{sigma}", sigma=sigma) for sigma in (0.5, 1.0)]
+    evaluations = read_evaluations(label_runs(find_runs(runs)))
+    drawings = {item.name: item for item in draw_figures(evaluations, published="cifar10")}
+    labels = [str(line.get_label()) for line in drawings["published"].figure().axes[0].get_lines()]
+    assert {f"published: gaussian 0.5, cifar_resnet{depth}" for depth in (20, 110)} <= {*labels}
+    assert "published: gaussian 1" in labels
+    assert len({*labels}) == len(labels)
+
+
 def test_an_unfinished_run_is_flagged_beside_published_ones(tmp_path):
     trained = write_training(tmp_path / "a", data="cifar10")
     folder = write_certification(trained / "certify", trained)

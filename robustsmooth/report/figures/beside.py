@@ -46,9 +46,6 @@ def beside_published(
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
         for paper, marker in zip(shown, MARKERS, strict=False):
             known = paper.accuracy > 0
-            label = shortened(
-                paper.name if paper.complete else f"{paper.name}, {paper.images} of {paper.expected} images"
-            )
             axes.plot(
                 paper.radii[known],
                 100 * paper.accuracy[known],
@@ -57,7 +54,7 @@ def beside_published(
                 linewidth=0.9,
                 marker=marker,
                 markersize=4,
-                label=label,
+                label=_label(paper, shown),
             )
         percent_axes(axes, RADIUS, "Certified accuracy (% of all images)")
 
@@ -69,6 +66,14 @@ def beside_published(
     note += left_out([line.label for line in grey])
     title = "Beside published results" + _unequal(ours, shown)
     return Drawing("published", title, note, draw)
+
+
+def _label(paper: Published, shown: Sequence[Published]) -> str:
+    """Its name in the legend, with the network if the name is there twice, and with missing images."""
+    alike = [other.name for other in shown].count(paper.name)
+    words = [paper.name, *([str(paper.facts["model"])] if alike > 1 else [])]
+    words += [] if paper.complete else [f"{paper.images} of {paper.expected} images"]
+    return shortened(", ".join(words))
 
 
 def _best(published: Sequence[Published], *names: str) -> dict[tuple, Published]:
