@@ -13,6 +13,7 @@ from robustsmooth.report.comparable import (
     by_guarantee,
     doubled_seeds,
     fair_groups,
+    incomplete,
     names_of,
     repetitions,
     usual,
@@ -177,6 +178,7 @@ def write_report(
     _check_names(show or ())
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
+    evaluations.problems += incomplete(evaluations.certifications)
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
     evaluations.problems += doubled_seeds(usual(evaluations.certifications))

@@ -137,6 +137,45 @@ def on_the_same_images(members: Iterable[Certification]) -> list[list[Certificat
     return sorted(groups.values(), key=lambda group: (-len(group), -group[0].images))
 
 
+def more_complete(certifications: Iterable[Certification]) -> dict[Certification, Certification]:
+    """Finished certifications that lack images, each with the largest comparable one that has all of theirs.
+
+    A certification whose settings ask for some of the images lacks none of the others: it is compared with
+    those that ask for the same ones.
+    """
+    found: dict[Certification, Certification] = {}
+    for members in fair_groups(certifications).values():
+        groups: dict[tuple[str, Any], list[Certification]] = {}
+        for member in members:
+            asked = member.run.facts.get("images")
+            groups.setdefault((member.image_set, asked and str(asked)), []).append(member)
+        largest = sorted(groups.items(), key=lambda item: -item[1][0].images)
+        for (_, asked), fewer in largest:
+            for (_, theirs), more in largest:
+                if asked in (None, theirs) and _is_part(fewer[0], more[0]):
+                    found |= {item: more[0] for item in fewer if item.finished}
+                    break
+    return found
+
+
+def _is_part(first: Certification, second: Certification) -> bool:
+    """Whether the images of the first one are some of those of the second one, but not all."""
+    return first.images < second.images and bool(np.isin(first.indices, second.indices).all())
+
+
+def incomplete(certifications: Iterable[Certification]) -> list[str]:
+    """Messages about certifications that lack images of a comparable one."""
+    groups: dict[tuple[str, Certification], list[Certification]] = {}
+    for item, more in more_complete(certifications).items():
+        groups.setdefault((item.image_set, more), []).append(item)
+    return [
+        f"{alike[0].run.label}{f' and {len(alike) - 1} others' if len(alike) > 1 else ''}: incomplete, with "
+        f"{alike[0].images} of the {more.images} images of {more.run.label}; if fewer were asked for, say so "
+        "beside the path, as in runs={path: ..., images: every 20}"
+        for (_, more), alike in groups.items()
+    ]
+
+
 def among(certification: Certification, group: Fair) -> str:
     """A table marks the best of the rows with the same text: of one group, on the same images."""
     return f"{group} {certification.image_set}"

@@ -203,14 +203,7 @@ def _facts_of_training(config: Mapping[str, Any], facts: Mapping[str, Any]) -> d
 def _facts_of_evaluation(
     config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    subset = mapping(mapping(config.get("data")).get("subset"))
-    if subset.get("split") == "val":
-        facts["split"] = "validation"
-    words = [f"every {subset['every']}"] if subset.get("every") not in (None, 1) else []
-    words += [f"first {subset['max']}"] if subset.get("max") is not None else []
-    words += ["chosen"] if subset.get("indices") is not None else []
-    facts |= {"images": " ".join(words)} if words else {}
+    facts = _facts_of_images(config)
     measure = mapping(config.get("measure"))
     if config.get("attack") or measure.get("attack"):
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or folder.name
@@ -219,6 +212,19 @@ def _facts_of_evaluation(
     elif measure:
         facts["attack"] = "none"
     return facts
+
+
+def _facts_of_images(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Which images were asked for, from a config or from the settings of an evaluation."""
+    facts: dict[str, Any] = {}
+    subset = mapping(mapping(config.get("data")).get("subset"))
+    if subset.get("split") == "val":
+        facts["split"] = "validation"
+    words = [f"every {subset['every']}"] if subset.get("every") not in (None, 1) else []
+    words += [f"first {subset['max']}"] if subset.get("max") is not None else []
+    indices = subset.get("indices")
+    words += [] if indices is None else [f"{len(indices) if isinstance(indices, list) else indices} chosen"]
+    return facts | ({"images": " ".join(words)} if words else {})
 
 
 def training_folder(checkpoint: str, cwd: str) -> Path | None:
@@ -235,6 +241,7 @@ def settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings)}
     names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "mode", "randomized")
     facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
+    facts |= _facts_of_images(settings)
     for group, name in (("target", "target"), ("procedure", "certificate")):
         if "name" in mapping(settings.get(group)):
             facts[name] = settings[group]["name"]

@@ -1,6 +1,7 @@
 """Which results may be compared, and what one table contains about one classifier."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import yaml
 from scipy import stats
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
-from robustsmooth.report.comparable import doubled_seeds
+from robustsmooth.report.comparable import doubled_seeds, incomplete
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels
 from robustsmooth.report.tables.common import asked_radii, over_seeds
@@ -778,6 +779,60 @@ def test_lost_rows_are_named(tmp_path):
         "50 of 60 images; certify the others again"
     ]
     assert not evaluations.certifications[0].finished
+
+
+def test_a_log_that_lacks_images_of_comparable_ones_is_named(tmp_path):
+    """The first 43 of 50 images, as after a crash; but not with other votes, data or images in part."""
+
+    def lacking(**facts):
+        entries = [foreign(tmp_path / name, "cifar10", 50, seed=at) | {"n": 1000, "name": name}
+                   for at, name in enumerate("ab")]  # fmt: skip
+        part = foreign(tmp_path / "part", "cifar10", 43, seed=2) | {"n": 1000, "name": "part"} | facts
+        evaluations = read([*entries, part])
+        tables = {table.name: table for table in build_tables(evaluations, published="cifar10")}
+        rows = [row for row in tables["published"].rows if row["source"] == "here"]
+        return incomplete(evaluations.certifications), {row["run"]: row["complete"] for row in rows}
+
+    (message,), rows = lacking()
+    assert message.startswith("part: incomplete, with 43 of the 50 images of a; if fewer were asked for")
+    assert rows == {"a": "50", "b": "50", "part, incomplete": "43 of 50"}
+    for facts in ({"n": 100}, {"alpha": 0.01}, {"images": "first 43"}):
+        messages, rows = lacking(**facts)
+        assert messages == []
+        assert sorted(rows.values()) == ["43", "50", "50"], facts
+
+
+@pytest.mark.parametrize("hydra", [True, False])
+def test_a_run_that_was_asked_for_fewer_images_is_not_incomplete(tmp_path, hydra):
+    """The settings beside the log say so, also where the config is gone."""
+
+    def write(name, images, **subset):
+        trained = write_training(tmp_path / name, name, data="cifar10")
+        folder = write_certification(trained / "certify", trained, images=images, seed=len(name))
+        if hydra:
+            path = folder / ".hydra" / "config.yaml"
+            path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": {"subset": subset}}))
+        else:
+            shutil.rmtree(folder / ".hydra")
+            path = folder / "certify.settings.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"data": {"subset": subset}}))
+        return str(folder)
+
+    folders = [write("heat", 50, every=20), write("macer", 43, indices=list(range(43)))]
+    assert incomplete(read(folders).certifications) == []
+    folders.append(write("sodm", 43, every=20))
+    (message,) = incomplete(read(folders).certifications)
+    assert message.startswith("sodm: incomplete" if hydra else "certify")
+    folders.append(write("natural", 40, indices=list(range(40))))  # others than macer's
+    assert len(incomplete(read(folders).certifications)) == 1
+
+
+def test_the_report_lists_incomplete_logs_under_problems(tmp_path, capsys):
+    entries = [foreign(tmp_path / f"{images}", "digits", images) for images in (60, 40)]
+    write_report(entries, tmp_path / "out", formats=["terminal"])
+    assert "cohen (40): incomplete, with 40 of the 60 images of cohen (60)" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_it_is_said_that_the_number_of_votes_is_not_known(tmp_path, capsys):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robustsmooth.report.comparable import group_name, repetitions, usual
+from robustsmooth.report.comparable import group_name, more_complete, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.published import Published
 from robustsmooth.report.table import Column, Table
@@ -44,20 +44,22 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     """
     radii = published[0].radii
     rows: list[dict[str, Any]] = []
+    fuller = more_complete(certifications)
     for group in repetitions(certifications):
         name, facts, images = group_name(group), known_facts(group[0].run), group[0].images
         cells = [_row(name, "here", facts, images, item.acr, item.accuracy(radii)) for item in group]
         rows.append(
             over_seeds([{**row, "sure": sure_share(item)} for row, item in zip(cells, group, strict=True)])
         )
-        rows[-1] |= {"complete": f"{images}", "seeds": len(group)}
-        rows[-1]["run"] += "" if all(item.finished for item in group) else ", unfinished"
+        expected = max(fuller.get(item, item).images for item in group)
+        rows[-1] |= {"complete": _of(images, expected), "seeds": len(group)}
+        unfinished = not all(item.finished for item in group)
+        rows[-1]["run"] += ", unfinished" if unfinished else ", incomplete" if images < expected else ""
     levels = {certification.run.facts.get("sigma") for certification in certifications}
     for paper in [paper for paper in published if paper.facts["sigma"] in levels] or published:
         name = paper.name if paper.complete else f"{paper.name}, incomplete"
         rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
-        of = "" if paper.complete else f" of {paper.expected}"
-        rows[-1] |= {"complete": f"{paper.images}{of}", "log": paper.log}
+        rows[-1] |= {"complete": _of(paper.images, paper.expected), "log": paper.log}
     rows.sort(key=_order)
     known = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
     columns = [
@@ -81,6 +83,10 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         "epochs, images and n differ: read the columns. The p_A of published logs is not known here. The"
         " CSV file has every radius and names each log.",
     )  # fmt: skip
+
+
+def _of(images: int, expected: int) -> str:
+    return f"{images} of {expected}" if images < expected else str(images)
 
 
 def _row(
