@@ -11,8 +11,11 @@ NARROWEST = 24
 """The width to which the first column may be folded, so that numbers are not."""
 NARROWEST_OF_PAIRS = 10
 """The same for the names of two methods that are compared."""
-LAST = ("seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "top1")
-"""Columns that are left out first if there is no space, in this order."""
+LAST = (
+    "seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "top1", "model",
+    "complete", "certificate", "counts", "restated", "median_radius", "clean",
+)  # fmt: skip
+"""Columns that are left out first if there is no space, in this order; then those on the right."""
 
 
 def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:

@@ -9,7 +9,7 @@ from robustsmooth.report import build_tables, find_runs, label_runs, read_evalua
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.terminal import MOST_ROWS, _rich, columns_that_fit, show
 
-from .conftest import wide_table
+from .conftest import wide_table, write_certification, write_training
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -34,6 +34,34 @@ def test_an_80_column_terminal_keeps_the_numbers_that_matter(runs, capsys, monke
     kept = {column.key for column in columns_that_fit(overview, 80)}
     assert {"classifier", "acr"} <= kept
     assert "seconds" not in kept
+
+
+def wide_tables(tmp_path):
+    """Tables of runs with long names, several seeds and several numbers of votes, and of published ones."""
+    for n in (1000, 2000):
+        for seed in (0, 1):
+            name = f"a_method_with_a_long_name_{n}"
+            trained = write_training(tmp_path / f"{name}_{seed}", name, data="cifar10", seed=seed)
+            write_certification(trained / "certify", trained, n=n, seed=seed)
+    return build_tables(read_evaluations(label_runs(find_runs(str(tmp_path)))), published="cifar10")
+
+
+def test_facts_give_way_to_results_in_an_80_column_terminal(tmp_path):
+    kept = {
+        table.name: {column.key for column in columns_that_fit(table, 80)} for table in wide_tables(tmp_path)
+    }
+    for name in ("overview", "certified_accuracy", "radii", "published", "seeds", "restated"):
+        assert {"acr", "sure"} <= kept[name], name
+
+
+def test_no_terminal_is_so_narrow_that_an_acr_stands_without_p_a(tmp_path):
+    tables = wide_tables(tmp_path)
+    assert sum(any(column.beside for column in table.columns) for table in tables) >= 6
+    for width in range(20, 240, 5):
+        for table in tables:
+            kept = {column.key for column in columns_that_fit(table, width)}
+            for column in (column for column in table.columns if column.beside):
+                assert (column.key in kept) == (column.beside in kept), (table.name, width)
 
 
 def test_the_terminal_prints_a_few_rows_and_problems_and_says_where_the_rest_is(capsys):
