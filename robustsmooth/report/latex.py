@@ -28,7 +28,7 @@ def as_latex(table: Table) -> str:
     table = replace(table, rows=[{**row, NUMBER.key: at} for at, row in enumerate(table.rows, 1)])
     panels = _panels(table)
     floating = sum(len(table.rows) + _lines(panel) + 2 for panel in panels) <= FEW + 6
-    caption = rf"\caption{{{_escaped(f'{table.title}. {table.note}'.strip())}}}\label{{tab:{_label(table)}}}"
+    caption = rf"\caption{{{_escaped(f'{table.title}. {table.notes}'.strip())}}}\label{{tab:{_label(table)}}}"
     small = rf"\footnotesize\setlength{{\tabcolsep}}{{{SEPARATION:g}pt}}"
     if floating:
         inner = "\n  \\par\\medskip\n".join(_tabular(table, panel) for panel in panels)

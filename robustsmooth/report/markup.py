@@ -28,7 +28,7 @@ def as_markdown(table: Table) -> str:
             text = f"**{text}**" if table.is_best(column, row) else text
             cells.append(" ".join(filter(None, [text, _bracket(column.interval(row))])))
         lines.append("| " + " | ".join(cells) + " |")
-    note = " ".join(filter(None, [table.note, table.intervals]))
+    note = " ".join(filter(None, [table.notes, table.intervals]))
     return "\n".join([*lines, "", *([note, ""] if note else [])])
 
 

@@ -40,6 +40,7 @@ class Column:
         if_several: Whether it is left out if all rows have the same value.
         with_interval: Whether the interval is printed wherever the value is: that of a difference.
         beside: Key of a column that is never shown without this one, even if no value of this one is known.
+        unknown: Why a value of this one may be missing beside one of that column: a part of a sentence.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Column:
     if_several: bool = False
     with_interval: bool = False
     beside: str = ""
+    unknown: str = ""
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
         """The value as it is printed, without its interval; a dash if there is none."""
@@ -125,6 +127,18 @@ class Table:
                     self._best[name, column.key] = max(values) if column.best == "max" else min(values)
 
     @property
+    def notes(self) -> str:
+        """How to read the table: its note, and what a dash beside an ACR means, if there is one."""
+        shown = {column.key: column for column in self.used}
+        reasons = {
+            column.unknown
+            for column in shown.values()
+            if column.beside in shown and any(_alone(shown[column.beside], column, row) for row in self.rows)
+        }
+        dashes = [f"–: {reason}; do not read the ACR alone." for reason in sorted(reasons)]
+        return " ".join(filter(None, [self.note, *dashes]))
+
+    @property
     def used(self) -> list[Column]:
         """The columns in which some row has a value, and several ones where only that is worth a column."""
         return [column for column in self._known if not column.only_files]
@@ -155,6 +169,11 @@ class Table:
                 if key == column.key or any(row.get(key) is not None for row in self.rows):
                     names[key] = prefix + key
         return pd.DataFrame([{names[key]: row.get(key) for key in names} for row in self.rows])
+
+
+def _alone(first: Column, second: Column, row: Mapping[str, Any]) -> bool:
+    """Whether a row has a value in the first column and none in the second."""
+    return first.text(row) != "–" == second.text(row)
 
 
 def file_name(*parts: str) -> str:

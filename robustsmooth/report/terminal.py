@@ -70,7 +70,7 @@ def _rich(table: Table, used: Sequence[Column], width: int) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    title, note = escape(table.title), escape(table.note) or None
+    title, note = escape(table.title), escape(table.notes) or None
     rows = table.rows[:MOST_ROWS]
     needed = {column.key: _width(column, rows) for column in used}
     narrow = sum(needed.values()) + 3 * len(used) + 1 > width

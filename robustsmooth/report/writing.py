@@ -29,7 +29,7 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         table.frame().to_csv(folder / f"{table.name}.csv", index=False)
-        content = {"title": table.title, "note": table.note, "rows": plain_rows(table)}
+        content = {"title": table.title, "note": table.notes, "rows": plain_rows(table)}
         texts = {
             "json": json.dumps(content, indent=2) + "\n",
             "md": as_markdown(table),

@@ -12,7 +12,8 @@ from scipy import stats
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
 from robustsmooth.report.comparable import doubled_seeds, incomplete
 from robustsmooth.report.figures import draw_figures
-from robustsmooth.report.latex import _panels
+from robustsmooth.report.latex import _panels, as_latex
+from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit, show
 
@@ -765,6 +766,39 @@ def test_bounds_that_are_missing_are_not_restated(tmp_path):
     certified[6] = "nan"
     log.write_text("".join("\t".join(line) + "\n" for line in lines))
     assert "restated" not in tables_of(str(tmp_path), restate=100)
+
+
+DASH = "; do not read the ACR alone."
+
+
+def test_a_table_says_why_p_a_is_a_dash_beside_an_acr(tmp_path):
+    """Of foreign logs without sigma, and only of those; in each file that has notes."""
+    entries = [foreign(tmp_path / name, "cifar10", seed=at) for at, name in enumerate("abc")]
+    known = tables_of([{**entry, "n": 1000} for entry in entries], published="cifar10")
+    assert [name for name, table in known.items() if DASH in table.notes] == ["published"]
+    for entry in entries:
+        entry.pop("sigma")
+    tables = tables_of(entries, published="cifar10")
+    names = {name for name, table in tables.items() if DASH in table.notes}
+    assert names == {"certified_accuracy", "radii", "published", "best", "comparison"}
+    table = tables["radii"]
+    assert f"–: p_A is not known, since the log has neither bounds nor l2 radii with a known σ{DASH}" in (
+        table.notes
+    )
+    assert DASH in as_markdown(table)
+    assert DASH in as_latex(table)
+    write_report(entries, tmp_path / "out", formats=["html", "tables", "terminal"])
+    assert (tmp_path / "out" / "report.html").read_text().count(DASH) == 4
+    assert DASH in json.loads((tmp_path / "out" / "tables" / "radii.json").read_text())["note"]
+
+
+def test_the_table_of_trainings_says_why_p_a_is_a_dash_beside_an_acr(tmp_path):
+    for name, columns, values in (("a", "val/acr,val/p_a@0.90", "0.3,0.5"), ("b", "val/acr", "0.4")):
+        trained = write_training(tmp_path / name)
+        (trained / "metrics.csv").write_text(f"epoch,{columns}\n0,{values}\n")
+    table = tables_of(str(tmp_path))["training"]
+    assert table.notes == f"{table.note} –: p_A is not known, since the training did not log it{DASH}"
+    assert DASH not in tables_of(str(tmp_path / "a"))["training"].notes
 
 
 def test_lost_rows_are_named(tmp_path):

@@ -62,13 +62,14 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         rows[-1] |= {"complete": _of(paper.images, paper.expected), "log": paper.log}
     rows.sort(key=_order)
     known = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
+    unknown = "p_A is not known for published logs, nor for ours without bounds and σ"
     columns = [
         Column("run", "Run"),
         Column("model", "Network"),
         Column("n", "n", style="d"),
         Column("complete", "Images"),
         *([Column("seeds", "Seeds", style="d")] if any(row.get("seeds", 1) > 1 for row in rows) else []),
-        *with_spread([Column("acr", "ACR", "certificate", ".3f"), P_A]),
+        *with_spread([Column("acr", "ACR", "certificate", ".3f"), replace(P_A, unknown=unknown)]),
         *with_spread(
             replace(column, best=None, only_files=radius not in SHOWN)
             for radius, column in zip(known, radius_columns(known, "certificate"), strict=True)
@@ -80,8 +81,7 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         "published", "Beside published results", columns, rows,
         "Published: recomputed from the logs that the authors made public (n = 100 000, α = 0.001), on "
         "the rows that they have; an incomplete log is not comparable to a complete one. Networks, "
-        "epochs, images and n differ: read the columns. The p_A of published logs is not known here. The"
-        " CSV file has every radius and names each log.",
+        "epochs, images and n differ: read the columns. The CSV file has every radius and names each log.",
     )  # fmt: skip
 
 

@@ -15,7 +15,10 @@ from robustsmooth.statistics import SURE, table_radii
 RUN = Column("run", "Run")
 DATA = Column("data_set", "Data", if_several=True)
 BY = Column("procedure", "Certified by", if_several=True)
-P_A = Column("sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent", beside="acr")
+P_A = Column(
+    "sure", f"p_A ≥ {SURE:g} (%)", "certificate", "percent", beside="acr",
+    unknown="p_A is not known, since the log has neither bounds nor l2 radii with a known σ",
+)  # fmt: skip
 """Shown with every ACR, which alone rewards certainty on a few easy images."""
 IMAGES = Column("images", "Images", style="d", if_several=True)
 

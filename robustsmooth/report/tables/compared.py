@@ -22,6 +22,7 @@ from robustsmooth.report.tables.common import (
 from robustsmooth.statistics import SURE
 
 SURE_DIFFERENCE = f"Difference at p_A ≥ {SURE:g} (%)"
+UNKNOWN_DIFFERENCE = "p_A of one of the two is not known"
 
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
@@ -91,7 +92,7 @@ def comparison_table(
         Column("acr_difference", "ACR difference", "certificate", "+.3f", "acr_low", "acr_high",
                with_interval=True),
         Column("sure_difference", SURE_DIFFERENCE, "certificate", "percent", "sure_low", "sure_high",
-               with_interval=True, beside="acr_difference"),
+               with_interval=True, beside="acr_difference", unknown=UNKNOWN_DIFFERENCE),
         ACR_P,
     ]  # fmt: skip
     return Table(
@@ -238,7 +239,8 @@ def difference_columns(radius: float) -> list[Column]:
     return [
         Column("first", "First"),
         Column("second", "Second"),
-        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True, beside=beside)
+        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True, beside=beside,
+                 unknown=UNKNOWN_DIFFERENCE)
           for k, title, style, beside in compared),
         ACR_P,
         Column("seeds", "Seeds"),

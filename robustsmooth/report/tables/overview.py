@@ -252,6 +252,7 @@ def training_table(evaluations: Evaluations) -> Table:
         Column("val/top1", "Validation accuracy (%)", "measurement", "percent", best="max"),
         Column("val/noisy_top1", "Validation accuracy under noise (%)", "measurement", "percent", best="max"),
         Column("val/acr", "Validation ACR", "measurement", ".3f", best="max"),
-        replace(P_A, key=keys[-1], title=f"Validation {P_A.title}", kind="measurement", beside="val/acr"),
-    ]
+        replace(P_A, key=keys[-1], title=f"Validation {P_A.title}", kind="measurement", beside="val/acr",
+                unknown="p_A is not known, since the training did not log it"),
+    ]  # fmt: skip
     return Table("training", "Training", columns, rows, "Seconds of training alone, without validation.")
