@@ -21,6 +21,11 @@ KIND_TITLES = {
 }
 """How a column's heading names the guarantee of its numbers."""
 
+BOLD = (
+    "Bold: the best of comparable rows; comparable certifications have the same images, n, α and procedure."
+)
+"""Part of the notes of a table with bold values, of which one column may have several."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -128,7 +133,7 @@ class Table:
 
     @property
     def notes(self) -> str:
-        """How to read the table: its note, and what a dash beside an ACR means, if there is one."""
+        """How to read the table: its note, and what its bold values, and dashes beside an ACR, mean."""
         shown = {column.key: column for column in self.used}
         reasons = {
             column.unknown
@@ -136,7 +141,8 @@ class Table:
             if column.beside in shown and any(_alone(shown[column.beside], column, row) for row in self.rows)
         }
         dashes = [f"–: {reason}; do not read the ACR alone." for reason in sorted(reasons)]
-        return " ".join(filter(None, [self.note, *dashes]))
+        bold = BOLD if any(key in shown for _, key in self._best) else ""
+        return " ".join(filter(None, [self.note, bold, *dashes]))
 
     @property
     def used(self) -> list[Column]:

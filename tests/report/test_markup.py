@@ -7,8 +7,9 @@ from importlib import resources
 
 import pytest
 
+from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import FIRST_ROWS, as_html, as_markdown
-from robustsmooth.report.table import Column, Table
+from robustsmooth.report.table import BOLD, Column, Table
 
 from .conftest import wide_table
 
@@ -55,6 +56,22 @@ def test_the_filter_finds_rows_by_what_names_them_and_not_by_their_results():
     """
     done = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True)
     assert dict(zip(found, json.loads(done.stdout), strict=True)) == found
+
+
+@pytest.mark.parametrize("write", [as_markdown, as_latex])
+def test_a_table_with_bold_values_says_what_they_mean(write):
+    """Two of one column, each the best of its data set; none if all are equal."""
+
+    def table(values):
+        columns = [Column("run", "Run"), Column("acr", "ACR", "certificate", ".3f", best="max")]
+        rows = [{"run": at, "acr": value, "data_set": at // 2} for at, value in enumerate(values)]
+        return Table("t", "T", columns, rows, "A note.")
+
+    several, none = table([0.1, 0.2, 0.3, 0.4]), table([0.1, 0.1, 0.3, 0.3])
+    assert as_html(several).count("<b>") == 2
+    assert several.notes == f"A note. {BOLD}"
+    assert "Bold: the best of comparable rows" in write(several)
+    assert "Bold" not in write(none)
 
 
 def test_headings_say_which_columns_are_facts():
