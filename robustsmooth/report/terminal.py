@@ -13,7 +13,8 @@ NARROWEST_OF_PAIRS = 10
 """The same for the names of two methods that are compared."""
 LAST = (
     "seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "top1", "model",
-    "complete", "certificate", "counts", "restated", "median_radius", "clean",
+    "complete", "certificate", "counts", "restated", "median_radius", "clean", "p_value", "only_first",
+    "only_second", "p_value_holm",
 )  # fmt: skip
 """Columns that are left out first if there is no space, in this order; then those on the right."""
 
