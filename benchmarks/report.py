@@ -1,7 +1,7 @@
 """The time and the size of a page about as many logs as have been published in this field.
 
-Writes logs in the published format (2 632 by default; a ninth has 10 000 images, the others 500) and
-reports on them: ``python benchmarks/report.py --folder outputs/logs``. The aim is a page in under 20 seconds.
+Writes 2 632 logs in the published format, with as many images as the public ones have, and reports on them:
+``python benchmarks/report.py --folder outputs/logs``. The aim is a page in under 20 seconds.
 """
 
 import argparse
@@ -12,19 +12,33 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
 METHODS = ("cohen", "smoothadv", "macer", "consistency", "smoothmix", "catrs", "stability", "sun")
+SIZES = (
+    ("cifar10", 500, 20, 1382),
+    ("cifar10", 100, 100, 528),
+    ("mnist", 10_000, 1, 309),
+    ("cifar10", 10_000, 1, 167),
+    ("cifar10-c", 500, 100, 105),
+    ("imagenet", 500, 100, 48),
+    ("imagenet", 427, 100, 36),
+    ("fmnist", 10_000, 1, 21),
+    ("cifar10", 250, 20, 18),
+    ("cifar100", 10_000, 1, 14),
+    ("imagenet", 513, 2500, 2),
+    ("cifar10", 9, 1, 2),
+)
+"""Of the public logs: the data set, how many images, the step between their numbers, and how many such logs."""
 PATTERN = (
-    r"(?P<data>cifar10|imagenet|mnist)/(?P<model>[^/]+)/(?P<method>[a-z]+)/setting_(?P<setting>\d+)/"
+    r"logs/(?P<data>[^/]+)/(?P<model>[^/]+)/(?P<method>[a-z]+)/setting_(?P<setting>\d+)/"
     r"noise_(?P<train_sigma>[0-9.]+)/test/sigma_(?P<sigma>[0-9.]+)"
 )
 
 
-def write_logs(folder: Path, count: int, whole: int = 10_000, part: int = 500) -> None:
+def write_logs(folder: Path) -> None:
     """Logs of classifiers whose top class has Phi(normal) of the votes, radii rounded to three digits."""
     random, votes, alpha = np.random.default_rng(0), 100_000, 0.001
-    for number in range(count):
+    sizes = [(data, step * np.arange(images)) for data, images, step, logs in SIZES for _ in range(logs)]
+    for number, (data, index) in enumerate(sizes):
         method, sigma = METHODS[number % 8], (0.12, 0.25, 0.5, 1.0)[number // 8 % 4]
-        data = ("cifar10", "cifar10", "cifar10", "imagenet", "mnist")[number % 5]
-        index = np.arange(whole) if number % 9 == 0 else 20 * np.arange(part)
         label = (7 * index + len(data)) % 10
         counts = random.binomial(votes, ndtr(random.normal(1 + 0.1 * (number % 8), 1, len(index))))
         bound = betaincinv(np.maximum(counts, 1), votes - np.maximum(counts, 1) + 1, alpha)
@@ -47,11 +61,10 @@ def write_logs(folder: Path, count: int, whole: int = 10_000, part: int = 500) -
 def main() -> None:
     """Write the logs if they do not exist, and time the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=int, default=2632)
     parser.add_argument("--folder", type=Path, default=Path("outputs/benchmark-logs"))
     arguments = parser.parse_args()
     if not arguments.folder.exists():
-        write_logs(arguments.folder / "logs", arguments.logs)
+        write_logs(arguments.folder / "logs")
     from robustsmooth.report import write_report
 
     entry = {
@@ -64,9 +77,8 @@ def main() -> None:
     write_report(entry, arguments.folder / "report", formats=["html"])
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     size = (arguments.folder / "report" / "report.html").stat().st_size / 1e6
-    print(
-        f"{arguments.logs} logs: {wall:.1f} s ({processor:.1f} s of processor time), a page of {size:.1f} MB"
-    )
+    logs = sum(count for *_, count in SIZES)
+    print(f"{logs} logs: {wall:.1f} s ({processor:.1f} s of processor time), a page of {size:.1f} MB")
 
 
 if __name__ == "__main__":
