@@ -26,7 +26,7 @@ SIZES = (
     ("imagenet", 513, 2500, 2),
     ("cifar10", 9, 1, 2),
 )
-"""Of the public logs: the data set, how many images, the step between their numbers, and how many such logs."""
+"""Of the public logs: the data set, how many images, the step between their numbers, how many such logs."""
 PATTERN = (
     r"logs/(?P<data>[^/]+)/(?P<model>[^/]+)/(?P<method>[a-z]+)/setting_(?P<setting>\d+)/"
     r"noise_(?P<train_sigma>[0-9.]+)/test/sigma_(?P<sigma>[0-9.]+)"

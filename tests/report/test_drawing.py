@@ -54,6 +54,25 @@ def test_a_long_title_stays_within_the_figure():
     assert box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.parametrize("lines", [0, 1, 16])
+@pytest.mark.parametrize("label", ["short", "a label that takes a whole row of it"])
+def test_nothing_in_a_figure_is_cut_off_or_covers_another_thing(lines, label):
+    def draw(axes):
+        for number in range(lines):
+            axes.plot([0, 1], [0, 100], label=f"{label} {number}")
+        percent_axes(axes, "Radius", "Accuracy (% of all images)")
+
+    figure = Drawing("a", "Upper envelope over all runs: cifar10, n=100000, alpha=0.001", "", draw).figure()
+    figure.draw_without_rendering()
+    (axes,), legends = figure.axes, [legend.get_window_extent() for legend in figure.legends]
+    around = [axes.xaxis.label, axes.yaxis.label, axes._left_title]
+    for box in (*(text.get_window_extent() for text in around), *legends):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.y1 <= figure.bbox.y1
+    assert all(legend.y1 <= axes.xaxis.label.get_window_extent().y0 for legend in legends)
+
+
 def test_as_many_lines_as_colours_times_dashes_are_different():
     styles = [tuple(line_style(position).values()) for position in range(len(PALETTE) * len(DASHES))]
     assert len({*styles}) == len(styles)

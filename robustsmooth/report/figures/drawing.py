@@ -38,7 +38,7 @@ MOST_GREY = 300
 """More grey lines would only fill the picture."""
 
 STYLE: dict[Any, Any] = {
-    "figure.figsize": (5.6, 3.9), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
+    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8,
     "svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False, "font.family": "sans-serif",
@@ -68,16 +68,23 @@ class Drawing:
         from matplotlib.figure import Figure
 
         with mpl.rc_context(STYLE):
-            figure = Figure(layout="constrained")
+            figure = Figure()
             axes = figure.subplots()
-            axes.set_title(textwrap.fill(self.title, 48))  # what fits above the axes
+            title = textwrap.fill(self.title, 48)  # what fits above the axes
+            axes.set_title(title)
             self.draw(axes)
             handles, _ = axes.get_legend_handles_labels()
+            long = any(len(str(handle.get_label())) > 28 for handle in handles)
+            rows = len(handles) if long else math.ceil(len(handles) / 2)
             if handles:
-                columns = 1 if max(len(str(handle.get_label())) for handle in handles) > 28 else 2
-                figure.legend(loc="outside lower left", ncols=columns)
-                rows = math.ceil(len(handles) / columns)
-                figure.set_size_inches(STYLE["figure.figsize"][0], 3.5 + 0.21 * rows)
+                figure.legend(loc="lower left", ncols=1 if long else 2)
+            # Margins in inches: matplotlib's own layouts draw every figure twice.
+            width, top, bottom = 5.6, 0.15 + 0.2 * len(title.splitlines()), 0.55 + 0.2 * rows
+            height = 2.8 + top + bottom
+            figure.set_size_inches(width, height)
+            figure.subplots_adjust(
+                left=0.7 / width, right=1 - 0.1 / width, bottom=bottom / height, top=1 - top / height
+            )
             return figure
 
     def svg(self) -> str:
