@@ -411,6 +411,31 @@ def test_a_method_whose_runs_have_no_colour_gets_an_unused_one_in_the_envelopes(
         assert len({line.get_color() for line in drawn}) == lines
 
 
+def test_a_line_belongs_to_one_classifier_where_one_is_certified_twice(tmp_path):
+    for at in range(8):
+        sigma = (0.25, 0.5)[at % 2]
+        trained = write_training(tmp_path / f"{at}", f"method{at // 2}", sigma)
+        write_attack(trained / "attack", trained, sigma=sigma, seed=at)
+        for n in (1000, 10_000) if at == 1 else (1000,):
+            write_certification(trained / f"n_{n}", trained, sigma, n=n, strength=2.0 - 0.1 * at, seed=at)
+    figures = {
+        drawing.name: {
+            str(line.get_label()): (line.get_color(), line.get_linestyle())
+            for line in drawing.figure().axes[0].get_lines()
+        }
+        for drawing in draw_figures(read(str(tmp_path)))
+    }
+    certified = figures["certified_accuracy"]
+    (per_sigma,) = (
+        lines for name, lines in figures.items() if name.startswith("envelope_per_sigma") and len(lines) == 8
+    )
+    (grey,) = {*per_sigma.values()} - {*certified.values()}
+    assert [*per_sigma.values()].count(grey) == 1
+    for name in ("attack_curves", "training"):
+        assert len(figures[name]) == 7
+        assert all(look == certified[f"{label} n=1000"] for label, look in figures[name].items()), name
+
+
 def test_a_training_without_noise_has_the_line_of_its_certification(tmp_path):
     """Its label has no sigma, that of its certification has one."""
     for method, sigma in (("natural", 0.0), ("gaussian", 0.25)):

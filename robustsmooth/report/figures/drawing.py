@@ -161,7 +161,7 @@ class Styles:
 
     Args:
         ranked: All runs, the best first. The first seven classifiers get colours; further evaluations of one
-            (at another number of votes, say) get its colour and other dashes.
+            of the same kind (certified with another number of votes, say) get its colour and other dashes.
         repeated: The name of the method of each classifier that was trained under several seeds: these share
             a colour.
     """
@@ -169,19 +169,23 @@ class Styles:
     def __init__(self, ranked: Iterable[Run], repeated: Mapping[str, str] | None = None) -> None:
         self._repeated = repeated or {}
         self._classifiers: dict[str, int] = {}
-        self._variants: dict[str, list[str]] = {}
-        for run in ranked:
+        self._variants: dict[str, dict[tuple[str, ...], int]] = {}
+        runs = list(ranked)
+        for run in runs:
             classifier, variant = self._names(run)
             self._classifiers.setdefault(classifier, len(self._classifiers))
-            variants = self._variants.setdefault(classifier, [])
-            if run.logs and variant not in variants:  # a training has the line of its first evaluation
-                variants.append(variant)
+            known = self._variants.setdefault(classifier, {})
+            if run.logs and variant not in known:  # a training has the line of its first evaluations
+                taken = [number for other, number in known.items() if {*other[1:]} & {*run.logs}]
+                known[variant] = next(number for number in itertools.count() if number not in taken)
+        self._taken = [self.of(run) for run in runs]
+        self._lent: dict[Any, dict[str, Any]] = {}
 
-    def _names(self, run: Run) -> tuple[str, str]:
-        """The classifier and the label, both without the seed if there are several."""
+    def _names(self, run: Run) -> tuple[str, tuple[str, ...]]:
+        """The classifier, and the label with the kinds of logs; without the seed if there are several."""
         own = str(run.facts.get("classifier", run.label))
         name = self._repeated.get(own, own)
-        return name, run.label.replace(own, name, 1)
+        return name, (run.label.replace(own, name, 1), *run.logs)
 
     def colour(self, run: Run) -> str | None:
         """The colour of a run's classifier; None if there is none left."""
@@ -190,24 +194,36 @@ class Styles:
 
     def of(self, run: Run) -> dict[str, Any] | None:
         """Colour and dashes of a run; None if there are none left."""
-        classifier, label = self._names(run)
-        position, variants = self._classifiers[classifier], self._variants[classifier]
-        variant = variants.index(label) if label in variants else 0
-        if position >= MOST_LINES or variant >= len(DASHES):
+        classifier, variant = self._names(run)
+        position, number = self._classifiers[classifier], self._variants[classifier].get(variant, 0)
+        if position >= MOST_LINES or number >= len(DASHES):
             return None
-        return line_style(position + variant * len(PALETTE))
+        return line_style(position + number * len(PALETTE))
 
     def of_each(self, groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
-        """The style of each group's best run; one that no other group has if that run has none."""
+        """The style of each group's best run; if it has none, one that no other run of the report has.
+
+        If all are taken, it is one that no other group has.
+        """
         best = {
-            name: self.of(min(runs, key=lambda run: self._classifiers[self._names(run)[0]]))
+            name: min(runs, key=lambda run: self._classifiers[self._names(run)[0]])
             for name, runs in groups.items()
         }
-        taken = [style for style in best.values() if style]
-        colours = {style["color"] for style in taken}
-        others = [style for style in map(line_style, range(len(PALETTE) * len(DASHES))) if style not in taken]
-        free = iter(sorted(others, key=lambda style: style["color"] in colours))
-        return {name: style or next(free) for name, style in best.items()}
+        looks = {name: style for name, run in best.items() if (style := self.of(run))}
+        for name, run in best.items():
+            if name not in looks:
+                looks[name] = self._lend(run, list(looks.values()))
+        return {name: looks[name] for name in groups}
+
+    def _lend(self, run: Run, here: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A style for a run without one, the same in every figure; not one of the figure's others."""
+        own, colours = self._names(run), {style["color"] for style in here}
+        if own not in self._lent or self._lent[own] in here:
+            every = map(line_style, range(len(PALETTE) * len(DASHES)))
+            free = [style for style in every if style not in here]
+            self._lent[own] = min(free, key=lambda style: (style in self._taken, style["color"] in colours))
+            self._taken.append(self._lent[own])
+        return self._lent[own]
 
     def lines(self, items: Iterable[Repeated]) -> tuple[list[Line[Repeated]], list[Line[Repeated]]]:
         """The lines of a figure, runs under several seeds as one: those with a style, and the others."""
