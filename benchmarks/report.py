@@ -6,6 +6,7 @@ Writes 2 632 logs in the published format, with as many images as the public one
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,11 @@ PATTERN = (
 )
 
 
-def write_logs(folder: Path) -> None:
+def write_logs(folder: Path, sizes: Sequence[tuple[str, int, int, int]] = SIZES) -> None:
     """Logs of classifiers whose top class has Phi(normal) of the votes, radii rounded to three digits."""
     random, votes, alpha = np.random.default_rng(0), 100_000, 0.001
-    sizes = [(data, step * np.arange(images)) for data, images, step, logs in SIZES for _ in range(logs)]
-    for number, (data, index) in enumerate(sizes):
+    every = [(data, step * np.arange(images)) for data, images, step, logs in sizes for _ in range(logs)]
+    for number, (data, index) in enumerate(every):
         method, sigma = METHODS[number % 8], (0.12, 0.25, 0.5, 1.0)[number // 8 % 4]
         label = (7 * index + len(data)) % 10
         counts = random.binomial(votes, ndtr(random.normal(1 + 0.1 * (number % 8), 1, len(index))))

@@ -33,6 +33,8 @@ REST_OF_CLASSIFIERS = (
     "train_seed",
     "source",
 )
+OF_NAMED = ("name", "method", "train_sigma", *OF_CLASSIFIERS)
+"""Facts that foreign logs of one classifier share."""
 OF_EVALUATIONS = ("split", "n", "alpha", "certificate", "attack", "target")
 REST_OF_EVALUATIONS = ("images", "mode", "norm", "epsilon", "steps", "num_noise", "seed")
 MOST_WORDS = 60
@@ -68,10 +70,15 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _classifier_key(run: Run) -> Any:
-    """The identity of a classifier: a checkpoint of a training run; the name of foreign logs, or one log."""
+    """The identity of a classifier: a checkpoint of a training run, or one foreign log.
+
+    Foreign logs with one name are of one classifier if their other facts do not tell their networks apart.
+    """
     if run.checkpoint is not None:
         return run.checkpoint, run.facts.get("checkpoint")
-    return (run.facts["name"], None) if "name" in run.facts else (run.path, None)
+    if "name" not in run.facts:
+        return run.path, None
+    return tuple(run.facts.get(name) for name in OF_NAMED)
 
 
 def _representative(runs: Sequence[Run]) -> Run:

@@ -3,12 +3,20 @@
 from benchmarks.report import PATTERN, write_logs
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
 
+from .conftest import CERTIFY, certify_rows, write_log
+
 
 def test_many_foreign_logs_make_one_page_with_short_labels_the_best_first(tmp_path):
     def tables_of(entries):
         return {table.name: table for table in build_tables(read_evaluations(label_runs(find_runs(entries))))}
 
-    write_logs(tmp_path / "logs", 80, whole=100, part=40)
+    sizes = [
+        ("cifar10", 100, 1, 16),
+        ("cifar10", 40, 20, 32),
+        ("imagenet", 40, 20, 16),
+        ("mnist", 40, 20, 16),
+    ]
+    write_logs(tmp_path / "logs", sizes)
     table = tables_of(str(tmp_path / "logs"))["certified_accuracy"]
     assert max(len(row["run"]) for row in table.rows) <= 40
     assert len({row["run"] for row in table.rows}) == 80
@@ -31,3 +39,15 @@ def test_many_foreign_logs_make_one_page_with_short_labels_the_best_first(tmp_pa
         assert accuracy == max(
             row[column] for row in rows if (row["data_set"], row["images"]) == (data, images)
         )
+
+
+def test_logs_with_one_name_are_of_several_classifiers_if_their_facts_say_so(tmp_path):
+    for at, place in enumerate(("cohen/sigma_0.25", "cohen/sigma_0.5", "macer/sigma_0.25")):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        write_log(path, CERTIFY[:6], [row[:6] for row in certify_rows(seed=at)])
+    pattern = r"(?P<method>[a-z]+)/sigma_(?P<sigma>[0-9.]+)$"
+    entry = {"path": f"{tmp_path}/**/sigma_*", "pattern": pattern, "name": "resnet"}
+    first, second, other = label_runs(find_runs(entry))
+    assert first.facts["classifier"] == second.facts["classifier"] != other.facts["classifier"]
+    assert len({run.label for run in (first, second, other)}) == 3
