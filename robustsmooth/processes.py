@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Set
@@ -48,11 +49,22 @@ def _stop(signum: int, frame: FrameType | None) -> None:
         os._exit(128 + signum)
 
 
+def _unraisable(told: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again if it arrived in a destructor, where Python drops its exception."""
+    global _stopped_at
+    if isinstance(told.exc_value, Stopped):
+        _stopped_at = None
+        threading.Timer(0.1, os.kill, (os.getpid(), int(str(told.exc_value.code)) - 128)).start()
+    else:
+        sys.__unraisablehook__(told)
+
+
 def handle_signals() -> None:
     """Make SIGINT and SIGTERM raise `Stopped` in the main thread."""
     global _stopped_at
     _stopped_at = None
     if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = _unraisable
         for item in _SIGNALS:
             signal.signal(item, _stop)
         if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
@@ -63,10 +75,12 @@ def handle_signals() -> None:
 def stoppable() -> Iterator[None]:
     """`handle_signals` inside a ``with`` block; the earlier handlers are restored."""
     before = {item: signal.getsignal(item) for item in (*_SIGNALS, signal.SIGUSR1)}
+    hook = sys.unraisablehook
     handle_signals()
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         if threading.current_thread() is threading.main_thread():
             for item, handler in before.items():
                 signal.signal(item, handler)

@@ -158,3 +158,25 @@ def test_freed_memory_is_kept_for_the_next_layer():
     assert faults("keep") < 100
     assert faults("leave") > 1000
     assert faults("keep", MALLOC_TRIM_THRESHOLD_="0") > 1000  # the user's choice
+
+
+IN_A_DESTRUCTOR = """
+import signal, time
+from robustsmooth.processes import stoppable
+
+class Loader:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.01)
+
+with stoppable():
+    loader = Loader()
+    del loader
+    time.sleep(20)
+"""
+
+
+def test_a_signal_that_arrives_in_a_destructor_stops_the_process_too():
+    """Python drops an exception that is raised there; torch's loaders wait for their workers in one."""
+    done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (143, "")
