@@ -164,7 +164,11 @@ def test_it_waits_for_more_images_until_it_must_finish(network, images):
     ],
 )
 def test_records_do_not_depend_on_how_images_arrive(network, images, procedure):
-    """All at once, one by one while the engine runs, or in separate runs."""
+    """All at once, one by one while the engine runs, or in separate runs.
+
+    Equal but for rounding: the L-bound's radius is a network's output, which may differ in its last digits
+    with the place in the batch.
+    """
     indices, labels = torch.arange(9), torch.arange(9) % 6
 
     def records(portions):
@@ -174,16 +178,29 @@ def test_records_do_not_depend_on_how_images_arrive(network, images, procedure):
             engine.submit(images[portion], indices[portion], labels[portion])
             done += engine.run()
         done += engine.run(flush=True)
-        return {finished.index: (finished.label, repr(finished.record)) for finished in done}
+        return {finished.index: (finished.label, finished.record) for finished in done}
+
+    def same(found):
+        assert found.keys() == everything.keys()
+        for at, (label, record) in found.items():
+            assert label == everything[at][0]
+            for name, value in vars(record).items():
+                expected = getattr(everything[at][1], name)
+                close = (
+                    pytest.approx(expected, rel=1e-5, nan_ok=True)
+                    if isinstance(expected, float)
+                    else expected
+                )
+                assert value == close, f"{name} of image {at}"
 
     everything = records([slice(None)])
     assert len(everything) == 9
-    assert records([slice(at, at + 1) for at in range(9)]) == everything
-    assert records([slice(4), slice(4, 9)]) == everything
+    same(records([slice(at, at + 1) for at in range(9)]))
+    same(records([slice(4), slice(4, 9)]))
     alone = {}
     for at in range(9):
         alone |= records([slice(at, at + 1)])
-    assert alone == everything
+    same(alone)
 
 
 def test_batch_size_changes_only_votes_that_are_ties_to_rounding(network, images):
