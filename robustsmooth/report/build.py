@@ -62,13 +62,14 @@ def build_tables(
             the best one is compared with the others; with ``all`` every pair is compared.
     """
     certified = evaluations.certifications
-    most = max((len(repetitions(members)) for members in fair_groups(certified).values()), default=0)
-    if baseline == EVERY and most > MOST:
-        evaluations.problems.append(
-            f"all pairs of {most} classifiers would be too many rows, the best one is compared with the "
-            f"others instead: report on at most {MOST}"
-        )
-        baseline = None
+    if baseline == EVERY:
+        most = max((len(repetitions(members)) for members in fair_groups(certified).values()), default=0)
+        if most > MOST:
+            evaluations.problems.append(
+                f"all pairs of {most} classifiers would be too many rows, the best one is compared with the "
+                f"others instead: report on at most {MOST}"
+            )
+            baseline = None
     if baseline not in (None, EVERY, *(known := _names(certified))):
         evaluations.problems.append(
             f"no certified run is called {baseline!r}, the best one is compared instead; known are "

@@ -71,12 +71,12 @@ class Certification:
         content = np.stack([self.indices[order], self.labels[order]]).astype(np.int32).tobytes()
         return hashlib.sha256(content).hexdigest()
 
-    @property
+    @cached_property
     def acr(self) -> float:
         """The average certified radius; NaN if only some radii were tested."""
         return math.nan if self.guarantee.at_some_radii else statistics.acr(self.correct, self.radius)
 
-    @property
+    @cached_property
     def p_a_counted(self) -> NDArray[np.float64] | None:
         """The bounds of the correct images, NaN elsewhere; None if no bounds are known."""
         return None if self.p_a_lower is None else np.where(self.correct, self.p_a_lower, np.nan)
