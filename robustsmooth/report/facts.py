@@ -221,7 +221,7 @@ def _facts_of_images(config: Mapping[str, Any]) -> dict[str, Any]:
     if subset.get("split") == "val":
         facts["split"] = "validation"
     words = [f"every {subset['every']}"] if subset.get("every") not in (None, 1) else []
-    words += [f"first {subset['max']}"] if subset.get("max") is not None else []
+    words += [f"at most {subset['max']}"] if subset.get("max") is not None else []
     indices = subset.get("indices")
     words += [] if indices is None else [f"{len(indices) if isinstance(indices, list) else indices} chosen"]
     return facts | ({"images": " ".join(words)} if words else {})

@@ -11,6 +11,7 @@ from scipy import stats
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
 from robustsmooth.report.comparable import doubled_seeds, incomplete
+from robustsmooth.report.facts import _facts_of_images
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels, as_latex
 from robustsmooth.report.markup import as_markdown
@@ -855,7 +856,7 @@ def test_a_log_that_lacks_images_of_comparable_ones_is_named(tmp_path):
     (message,), rows = lacking()
     assert message.startswith("part: incomplete, with 43 of the 50 images of a; if fewer were asked for")
     assert rows == {"a": "50", "b": "50", "part, incomplete": "43 of 50"}
-    for facts in ({"n": 100}, {"alpha": 0.01}, {"images": "first 43"}):
+    for facts in ({"n": 100}, {"alpha": 0.01}, {"images": "at most 43"}):
         messages, rows = lacking(**facts)
         assert messages == []
         assert sorted(rows.values()) == ["43", "50", "50"], facts
@@ -1085,3 +1086,9 @@ def test_too_many_pairs_are_refused_and_the_best_is_compared(tmp_path, monkeypat
     tables = {table.name: table for table in build_tables(evaluations, baseline="all")}
     assert len(tables["comparison"].rows) == 2
     assert "all pairs of 3 classifiers would be too many rows" in evaluations.problems[-1]
+
+
+def test_a_limit_of_images_is_named_as_one():
+    """They are spread evenly: not the first ones."""
+    subset = {"every": 20, "max": 43}
+    assert _facts_of_images({"data": {"subset": subset}})["images"] == "every 20 at most 43"
