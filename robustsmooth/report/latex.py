@@ -10,12 +10,12 @@ from itertools import groupby, takewhile
 
 from robustsmooth.report.table import KIND_TITLES, Column, Table
 
-TEXT_WIDTH = 340.0
-"""Points; the text of LaTeX's article is 345 wide."""
+TEXT_WIDTH = 345.0
+"""Points, of LaTeX's article."""
 CHARACTER = 4.6
 """Points of a wide character in footnotesize."""
 SEPARATION = 3.0
-WIDEST = 26
+WIDEST = 22
 """Characters of a text column; longer texts are folded."""
 FEW = 30
 """Rows that fit into one floating table; longer tables may break between pages."""

@@ -33,9 +33,8 @@ for (const table of document.querySelectorAll("table[data-rows]")) {
   };
   const value = (row, column) => {
     const text = (row.cells[column].childNodes[0] || {}).textContent || "";
-    const plain = text.replace("∞", "Infinity").replace("–", "");
-    const number = parseFloat(plain);
-    return plain.trim() !== "" && !Number.isNaN(number) && row.cells[column].classList.contains("number") ? number : text;
+    const number = parseFloat(text.replace("∞", "Infinity")); // of a range: its lower end
+    return !Number.isNaN(number) && row.cells[column].classList.contains("number") ? number : text;
   };
   const compare = (column, sign) => (one, other) => {
     const a = value(one, column), b = value(other, column);

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from robustsmooth.statistics import SURE
 
 IMAGES = {"cifar10": 10_000, "imagenet": 50_000}
 """Of the test (ImageNet: validation) split."""
@@ -47,6 +50,16 @@ class Published:
     def complete(self) -> bool:
         """Whether the log has all its images."""
         return self.images >= self.expected
+
+    @property
+    def sure(self) -> tuple[float, float]:
+        """Bounds of the share of images that are correct with a lower bound of p_A of at least `SURE`.
+
+        Such a bound is a radius of at least sigma Phi^-1(SURE) (Cohen et al. 2019, Theorem 1): the share lies
+        between certified accuracy at the known radii above and below.
+        """
+        radius = self.facts["sigma"] * ndtri(SURE)
+        return float(self.accuracy[self.radii >= radius][0]), float(self.accuracy[self.radii <= radius][-1])
 
     @property
     def name(self) -> str:

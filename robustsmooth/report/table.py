@@ -36,7 +36,8 @@ class Column:
         title: Heading, with the unit.
         kind: A fact, a plain measurement, or a number with one kind of guarantee.
         style: ``text``, ``percent`` (shares in [0, 1]), or a format such as ``.3f``.
-        low: Key of the lower end of the confidence interval, if there is one; `high` is the upper end.
+        low: Key of the lower end of the confidence interval, if there is one; `high` is the upper end. In a
+            row without a value they are its bounds.
         high: See `low`.
         best: Whether the largest or the smallest value is printed bold; among comparable rows.
         head: A title over neighbouring columns that share it.
@@ -64,10 +65,10 @@ class Column:
     unknown: str = ""
 
     def text(self, row: Mapping[str, Any], key: str | None = None) -> str:
-        """The value as it is printed, without its interval; a dash if there is none."""
+        """The value as it is printed, without its interval; or its bounds, or a dash if nothing is known."""
         value = row.get(key or self.key)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "–"
+        if _missing(value):
+            return self._ends(row) or "–"
         if self.style == "text" or not isinstance(value, int | float | np.number):
             return f"{value:g}" if isinstance(value, float) else str(value)
         if math.isinf(value):
@@ -88,7 +89,10 @@ class Column:
 
     def interval(self, row: Mapping[str, Any]) -> str:
         """The confidence interval as it is printed; empty if there is none."""
-        if self.low is None or self.high is None or pd.isna(row.get(self.low, math.nan)):
+        return "" if _missing(row.get(self.key)) else self._ends(row)
+
+    def _ends(self, row: Mapping[str, Any]) -> str:
+        if self.low is None or self.high is None or _missing(row.get(self.low)):
             return ""
         low, high = self.text(row, self.low), self.text(row, self.high)
         return f"{low} to {high}" if low[:1] in "+-" or high[:1] in "+-" else f"{low}–{high}"
@@ -175,6 +179,10 @@ class Table:
                 if key == column.key or any(row.get(key) is not None for row in self.rows):
                     names[key] = prefix + key
         return pd.DataFrame([{names[key]: row.get(key) for key in names} for row in self.rows])
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _alone(first: Column, second: Column, row: Mapping[str, Any]) -> bool:

@@ -57,8 +57,8 @@ def test_every_table_compiles_and_fits_the_page(runs, tmp_path, rows):
         (["heat"] * 3, ["macer", "sodm", "natural"], 3, ["First", "Second"]),
         (["macer", "sodm", "natural"], ["heat"] * 3, 3, ["First"]),  # one baseline: the first is enough
         (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 3, ["First", "Second"]),
-        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 20, ["#", "First"]),  # not both fit
-        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 43, ["#"]),  # not even one
+        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 30, ["#", "First"]),  # not both fit
+        (["h" * 26] * 3, ["m" * 40, "s" * 40, "n" * 40], 50, ["#"]),  # not even one
         (["heat"] * 2, ["macer"] * 2, 3, ["#", "First"]),  # no name tells the rows apart
     ],
 )

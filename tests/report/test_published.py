@@ -1,9 +1,12 @@
 """The published results that are part of the package, beside ours."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from scipy.special import ndtr
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, sweep, write_report
 from robustsmooth.report.figures import draw_figures
@@ -199,3 +202,28 @@ def test_a_sweep_puts_published_results_beside_its_own(tmp_path, monkeypatch):
         OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": {}}}})
     )
     assert (given["published"], given["restate"]) == ("cifar10", 1000)
+
+
+def test_p_a_of_a_published_log_lies_between_two_certified_accuracies(tmp_path):
+    """Counted from a log: its radii with 90 % of the probability lie between those at the known radii."""
+    gaussian = published_results("cifar10")[0]  # sigma 0.25: the radii around 0.32 are 0.25 and 0.5
+    assert gaussian.sure == pytest.approx((0.422, 0.612))
+    random = np.random.default_rng(0)
+    for sigma in (0.25, 0.5, 1.0):
+        radius, correct = sigma * np.abs(random.normal(size=400)), random.random(400) < 0.8
+        radii = np.arange(0, 4.25, 0.25)
+        log = replace(gaussian, facts=gaussian.facts | {"sigma": sigma}, radii=radii,
+                      accuracy=np.array([(correct & (radius >= r)).mean() for r in radii]))  # fmt: skip
+        low, high = log.sure
+        assert low <= (correct & (ndtr(radius / sigma) >= 0.9)).mean() <= high
+        assert low < high
+
+    evaluations = read_evaluations(label_runs(find_runs(ours(tmp_path))))
+    table = {item.name: item for item in build_tables(evaluations, published="cifar10")}["published"]
+    column = next(column for column in table.columns if column.key == "sure")
+    theirs = next(row for row in table.rows if row.get("sure_low") == pytest.approx(0.422))
+    assert (column.text(theirs), column.interval(theirs)) == ("42.2–61.2", "")
+    for text in (as_html(table), as_latex(table)):
+        assert "42.2–61.2" in text.replace("--", "–")
+    assert table.frame()["certificate/sure_high"].max() < 0.8
+    assert "do not read the ACR alone" not in table.notes

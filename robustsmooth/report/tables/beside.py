@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from robustsmooth.report.comparable import group_name, more_complete, repetitions, usual
 from robustsmooth.report.evaluations import Certification
@@ -19,6 +20,7 @@ from robustsmooth.report.tables.common import (
     sure_share,
     with_spread,
 )
+from robustsmooth.statistics import SURE
 
 SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 """The radii that fit a page; the files for programs have all."""
@@ -59,17 +61,20 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     for paper in [paper for paper in published if paper.facts["sigma"] in levels] or published:
         name = paper.name if paper.complete else f"{paper.name}, incomplete"
         rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
-        rows[-1] |= {"complete": _of(paper.images, paper.expected), "log": paper.log}
+        low, high = paper.sure
+        rows[-1] |= {"sure_low": low, "sure_high": high, "log": paper.log}
+        rows[-1] |= {"complete": _of(paper.images, paper.expected)}
     rows.sort(key=_order)
     known = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
-    unknown = "p_A is not known for published logs, nor for ours without bounds and σ"
     columns = [
         Column("run", "Run"),
         Column("model", "Network"),
         Column("n", "n", style="d"),
         Column("complete", "Images"),
         *([Column("seeds", "Seeds", style="d")] if any(row.get("seeds", 1) > 1 for row in rows) else []),
-        *with_spread([Column("acr", "ACR", "certificate", ".3f"), replace(P_A, unknown=unknown)]),
+        *with_spread(
+            [Column("acr", "ACR", "certificate", ".3f"), replace(P_A, low="sure_low", high="sure_high")]
+        ),
         *with_spread(
             replace(column, best=None, only_files=radius not in SHOWN)
             for radius, column in zip(known, radius_columns(known, "certificate"), strict=True)
@@ -80,7 +85,8 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     return Table(
         "published", "Beside published results", columns, rows,
         "Published: recomputed from the logs that the authors made public (n = 100 000, α = 0.001), on "
-        "the rows that they have; an incomplete log is not comparable to a complete one. Networks, "
+        "the rows that they have; an incomplete log is not comparable to a complete one. The share with "
+        f"p_A ≥ {SURE:g} is between the accuracies at the known radii around {ndtri(SURE):.2f} σ. Networks, "
         "epochs, images and n differ: read the columns. The CSV file has every radius and names each log.",
     )  # fmt: skip
 
