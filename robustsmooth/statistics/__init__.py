@@ -35,7 +35,6 @@ from robustsmooth.statistics.images import (
     interval,
     is_correct,
     mcnemar,
-    paired_acr,
     radius_statistics,
     sure_share,
 )
@@ -92,7 +91,6 @@ __all__ = [
     "majority_test",
     "mcnemar",
     "mean_and_std",
-    "paired_acr",
     "radius_statistics",
     "randomized_clopper_pearson_lower",
     "reachable_radius",

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, ndtri, stdtrit
+from scipy.special import betainc, ndtri
 
 from robustsmooth.statistics.bounds import clopper_pearson_lower, clopper_pearson_upper, majority_test
 
@@ -208,21 +208,6 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> Paired:
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     p_value = float(majority_test(only_first, only_first + only_second))
     return Paired(int(a.size), only_first, only_second, p_value)
-
-
-def paired_acr(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean difference of two counted radii (``radius * correct``) on the same images, with its t interval.
-
-    Returns:
-        Difference first - second, lower and upper end.
-    """
-    difference = np.asarray(first, float) - np.asarray(second, float)
-    mean = float(difference.mean())
-    if len(difference) < 2:
-        return mean, float("nan"), float("nan")
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    half = float(stdtrit(len(difference) - 1, (1 + level) / 2) * error)
-    return mean, mean - half, mean + half
 
 
 def attack_curve(distance: ArrayLike, success: ArrayLike, distances: ArrayLike) -> Array:

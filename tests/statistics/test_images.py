@@ -109,15 +109,6 @@ def test_mcnemar_needs_the_same_images():
         statistics.mcnemar([1, 0], [1])
 
 
-def test_paired_acr_is_scipys_t_interval():
-    random = np.random.default_rng(0)
-    first, second = random.random(30), random.random(30)
-    mean, low, high = statistics.paired_acr(first, second)
-    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-    assert mean == pytest.approx(first.mean() - second.mean())
-
-
 @pytest.mark.parametrize(("n", "expected"), [(100, 1.50), (1000, 2.46), (10_000, 3.20), (100_000, 3.81)])
 def test_largest_radius_of_published_settings(n, expected):
     assert statistics.reachable_radius(n, 0.001, 1.0) == pytest.approx(expected, abs=0.005)
