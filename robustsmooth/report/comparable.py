@@ -265,17 +265,18 @@ def group_name(group: Sequence[Certification | Attack | Withstood | Measurement 
 
 
 def _settings(member: Certification | Attack | Withstood | Measurement | Training) -> tuple[Any, ...]:
-    """All settings except for seeds, but whether there is one.
+    """All settings except for seeds, but whether there is one."""
+    own = [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
+    return (*_settings_of_run(member.run), *own)
 
-    A foreign log's name counts too, since it is all that is known of its network.
-    """
-    ours = bool(member.run.config)
+
+@lru_cache(maxsize=10_000)
+def _settings_of_run(run: Run) -> tuple[Any, ...]:
+    """A foreign log's name counts too, since it is all that is known of its network."""
+    ours = bool(run.config)
     left_out = ("seed", "train_seed", "classifier", "family", "source", *(["name"] if ours else []))
-    told = [
-        (key, str(_number(fact))) for key, fact in sorted(member.run.facts.items()) if key not in left_out
-    ]
-    told += [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
-    return (*told, signature(member.run.path) if ours else "", _seed(member.run) is None)
+    told = [(key, str(_number(fact))) for key, fact in sorted(run.facts.items()) if key not in left_out]
+    return (*told, signature(run.path) if ours else "", _seed(run) is None)
 
 
 def _number(value: Any) -> Any:

@@ -190,7 +190,8 @@ def _parse_clocks(content: bytes, header: list[str]) -> pd.DataFrame | None:
     if np.isnan(rows["radius"]).any():
         return None
     columns = {name: rows[name] for name in header[:-1]}
-    return pd.DataFrame({**columns, "time": 3600 * rows["hours"] + 60 * rows["minutes"] + rows["seconds"]})
+    columns["time"] = 3600 * rows["hours"] + 60 * rows["minutes"] + rows["seconds"]
+    return pd.DataFrame(columns, copy=False)
 
 
 def _believable(rows: pd.DataFrame, kind: str, path: Path, problems: list[str]) -> pd.DataFrame:
