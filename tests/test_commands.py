@@ -188,6 +188,17 @@ def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
     assert environment()["packages"]["torch"]
 
 
+@pytest.mark.parametrize("started", [["train.py", "-m", "seed=1,2"], ["_submit.py", "/cluster/jobs/4"]])
+def test_the_recorded_command_is_that_of_the_job_under_every_launcher(monkeypatch, started):
+    monkeypatch.setattr("sys.argv", started)
+    job = {"task": ["method=gaussian", "seed=1", "model.width=${size}", "experiment=null"]}
+    hydras = OmegaConf.create({"help": {"app_name": "robustsmooth.train"}, "overrides": job})
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydras)
+    expected = "python -m robustsmooth.train method=gaussian seed=1 'model.width=${size}' experiment=null"
+    assert environment()["command"] == expected
+
+
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
 def test_one_process_of_several_writes_the_config(tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")

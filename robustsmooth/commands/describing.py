@@ -1,6 +1,7 @@
 """The description of a run, written with its results: the resolved config, the versions, the commit."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -98,17 +99,24 @@ def write_description(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of the packages that results depend on, and the commit if this is a checkout."""
+    """Versions of the packages that results depend on, the commit if this is a checkout, and the command."""
     packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "scipy"]
     return {
         "robustsmooth": robustsmooth.__version__,
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
         "packages": {package: metadata.version(package) for package in packages},
-        "command": " ".join(
-            ["python -m", getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0]), *sys.argv[1:]]
-        ),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """The command of this job alone: a launcher starts it with other words, or as one of a sweep."""
+    if not HydraConfig.initialized():
+        return shlex.join(sys.argv)
+    hydras = HydraConfig.get()
+    words: Any = OmegaConf.to_container(hydras.overrides.task, resolve=False)
+    return f"python -m {hydras.help.app_name} {shlex.join(words)}".strip()
 
 
 def _git_commit() -> str | None:

@@ -126,9 +126,17 @@ def _hydra(folder: Path) -> Mapping[str, Any]:
     return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
 
 
-def _started_in(folder: Path) -> str:
-    """The working directory of a run's command: relative paths in its config are meant from there."""
-    return str(mapping(_hydra(folder).get("runtime")).get("cwd", "."))
+def _places(folder: Path, recorded: str) -> list[Path]:
+    """Where a path in a run's config may be now: beside the run if both were moved or copied, or unchanged.
+
+    Relative paths are meant from the working directory of the run's command.
+    """
+    started_in = Path(str(mapping(_hydra(folder).get("runtime")).get("cwd", ".")))
+    path, before = started_in / recorded, started_in / str(_config(folder).get("run_dir", folder))
+    now = folder
+    while before.name and before.name == now.name:
+        before, now = before.parent, now.parent
+    return [now / path.relative_to(before), path] if path.is_relative_to(before) else [path]
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -150,7 +158,7 @@ def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
     facts: dict[str, Any] = {}
     trained: Path | None = folder if isinstance(config.get("method"), Mapping) else None
     if isinstance(checkpoint := config.get("checkpoint"), str):
-        trained = training_folder(checkpoint, _started_in(folder))
+        trained = training_folder(checkpoint, folder)
         if trained != folder:
             facts = _facts_of_evaluated(checkpoint, trained)
     chosen = {group: choices.get(group) for group in GROUPS}
@@ -208,7 +216,7 @@ def _facts_of_evaluation(
     if config.get("attack") or measure.get("attack"):
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or folder.name
         if isinstance(source := mapping(config.get("source")).get("checkpoint"), str):
-            facts["source"] = (training_folder(source, _started_in(folder)) or Path(source)).name
+            facts["source"] = (training_folder(source, folder) or Path(source)).name
     elif measure:
         facts["attack"] = "none"
     return facts
@@ -227,12 +235,17 @@ def _facts_of_images(config: Mapping[str, Any]) -> dict[str, Any]:
     return facts | ({"images": " ".join(words)} if words else {})
 
 
-def training_folder(checkpoint: str, cwd: str) -> Path | None:
-    """The run folder that a checkpoint (a run folder, or a file in it) belongs to, if it still exists."""
-    path = Path(cwd, checkpoint)
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / ".hydra" / "config.yaml").exists():
-            return folder.absolute()
+def training_folder(checkpoint: str, used_by: Path) -> Path | None:
+    """The run folder that a checkpoint (a run folder, or a file in it) belongs to, if it still exists.
+
+    Args:
+        checkpoint: As in a run's config.
+        used_by: The folder of that run.
+    """
+    for path in _places(used_by, checkpoint):
+        for folder in (path, path.parent, path.parent.parent):
+            if (folder / ".hydra" / "config.yaml").exists():
+                return folder.absolute()
     return None
 
 
@@ -284,7 +297,7 @@ def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
 
 def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
     """Instead of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
-    folder = training_folder(checkpoint, _started_in(opened[-1])) if isinstance(checkpoint, str) else None
+    folder = training_folder(checkpoint, opened[-1]) if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None
     name = Path(checkpoint).stem if Path(checkpoint).suffix else "last"

@@ -44,6 +44,7 @@ def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits",
     """The folder of a training."""
     config = {
         "seed": seed,
+        "run_dir": str(folder),
         "method": {"_target_": f"robustsmooth.methods.{method}", "sigma": sigma},
         **config,
     }
@@ -73,6 +74,7 @@ def write_certification(
     """The folder of a certification inside that of a training."""
     (folder / ".hydra").mkdir(parents=True)
     config = {
+        "run_dir": str(folder),
         "checkpoint": str(trained),
         "seed": 0,
         "certificate": {"n": n, "n0": 100, "alpha": alpha},
@@ -96,6 +98,7 @@ def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed
     """The folder of an attack with two budgets."""
     (folder / ".hydra").mkdir(parents=True)
     config = {
+        "run_dir": str(folder),
         "checkpoint": str(trained),
         "seed": 0,
         "attack": {"norm": "l2", "steps": 20},

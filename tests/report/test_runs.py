@@ -1,9 +1,12 @@
 """Finding runs, their facts and their labels."""
 
+import shutil
+
 import pytest
 import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows, write_report
+from robustsmooth.report.comparable import repetitions
 
 from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
 
@@ -121,6 +124,35 @@ def test_a_report_among_loose_logs_hides_none_of_them(tmp_path):
 def test_a_report_in_the_folder_of_a_training_does_not_hide_it(runs):
     write_report(str(runs), runs / "0_gaussian", formats=["html"])
     assert len(find_runs(str(runs))) == 12
+
+
+@pytest.mark.parametrize("old", ["/cluster/sweep", "outputs/sweep"])  # as recorded: absolute, or relative
+@pytest.mark.parametrize("new", ["copy", "other/sweep"])
+def test_a_sweep_that_was_moved_has_the_facts_of_its_trainings(tmp_path, old, new):
+    """Copied from a cluster, without its checkpoints: seeds are averaged, starts are found."""
+    folder = tmp_path / "written"
+    for seed in (0, 1):
+        write_training(folder / f"natural-{seed}", "natural", seed=seed)
+        started = {"checkpoint": f"{folder}/natural-{seed}/checkpoints/last.ckpt"}
+        trained = write_training(folder / f"heat-{seed}", "heat", seed=seed, model=started)
+        write_certification(trained / "certify", trained / "checkpoints" / "last.ckpt", seed=seed)
+    for file in folder.rglob(".hydra/config.yaml"):
+        file.write_text(file.read_text().replace(str(folder), old))
+    (tmp_path / new).parent.mkdir(exist_ok=True)
+    moved = folder.rename(tmp_path / new)
+    certified = [run for run in label_runs(find_runs(str(moved))) if "certify" in run.logs]
+    assert [run.trained for run in certified] == [moved / "heat-0", moved / "heat-1"]
+    assert [(run.facts["method"], run.facts["data"]) for run in certified] == [("heat", "digits")] * 2
+    (group,) = repetitions(read_evaluations(certified).certifications)
+    assert len(group) == 2
+
+
+def test_a_copy_beside_the_original_is_not_mixed_with_it(tmp_path):
+    trained = write_training(tmp_path / "original")
+    write_certification(trained / "certify", trained / "checkpoints" / "last.ckpt")
+    shutil.copytree(trained, tmp_path / "copy")
+    (certified,) = (run for run in find_runs(str(tmp_path / "copy")) if "certify" in run.logs)
+    assert certified.trained == tmp_path / "copy"
 
 
 def test_foreign_logs_get_their_facts_from_the_command_line_and_their_path(tmp_path):
