@@ -70,7 +70,7 @@ def build_tables(
                 f"others instead: report on at most {MOST}"
             )
             baseline = None
-    if baseline not in (None, EVERY, *(known := _names(certified))):
+    if certified and baseline not in (None, EVERY, *(known := _names(certified))):
         evaluations.problems.append(
             f"no certified run is called {baseline!r}, the best one is compared instead; known are "
             + ", ".join(known)

@@ -583,6 +583,9 @@ def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     (problem,) = evaluations.problems
     assert "no certified run is called 'cohen'" in problem
     assert "known are gaussian, heat, macer" in problem
+    evaluations = read([str(write_training(tmp_path / "training"))])
+    build_tables(evaluations, baseline="cohen")
+    assert evaluations.problems == []  # nothing is certified, so nothing is compared
 
 
 def test_the_baseline_has_a_colour_in_the_figures_even_if_it_is_not_among_the_best(tmp_path):
