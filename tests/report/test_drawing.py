@@ -34,6 +34,20 @@ def test_data_sets_with_similar_names_have_files_of_their_own(tmp_path):
     assert titles["certified_accuracy_a_b_3"].endswith(": a-b")
 
 
+@pytest.mark.parametrize(("bound", "start"), [("0.51", 0.5), ("0.3", 0.0)])
+def test_the_distribution_of_p_a_begins_at_one_half_if_no_correct_image_is_below(tmp_path, bound, start):
+    trained = write_training(tmp_path / "gaussian")
+    log = write_certification(trained / "certify", trained) / "certify.tsv"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines, f"900\t0\t0\t0.01\t1\t0.01\t{bound}\t1000"]) + "\n")
+    drawings = draw_figures(read_evaluations(label_runs(find_runs(str(tmp_path)))))
+    (drawing,) = (item for item in drawings if item.name == "lower_bounds")
+    axes = drawing.figure().axes[0]
+    assert axes.get_xlim() == (start, 1)
+    assert axes.get_lines()[0].get_xdata()[0] == start
+    assert ("none is certified" in drawing.note) == (start == 0)
+
+
 def test_a_title_cannot_leave_its_attribute():
     text = Drawing("a", '"><img src=x onerror="alert(1)">', "", lambda axes: None).svg()
     (element,) = [item for item in ElementTree.fromstring(text).iter() if item.get("aria-label")]

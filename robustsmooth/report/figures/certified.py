@@ -101,26 +101,31 @@ def _name(name: str, guarantee: Guarantee, data: str) -> str:
 
 
 def lower_bounds(certifications: Sequence[Certification], styles: Styles, data: str = "") -> Drawing:
-    """The distribution of p_A, the lower bounds of the top class's probability; to be read with every ACR."""
+    """The distribution of p_A, the lower bounds of the top class's probability; to be read with every ACR.
+
+    It begins at 1/2, below which nothing is certified, unless a correct image has a smaller bound.
+    """
     known = [certification for certification in certifications if certification.p_a_lower is not None]
     drawn, grey = by_acr(styles, known)
+    smaller = any((item.p_a_counted < 0.5).any() for item in known if item.p_a_counted is not None)
+    start = 0.0 if smaller else 0.5
 
     def draw(axes: Axes) -> None:
-        grid = np.linspace(0, 1, 400)
+        grid = np.linspace(start, 1, 400)
         grey_lines(axes, grid, (line.values(lambda item: _shares(item, grid)).mean(0) for line in grey))
         for line in drawn:
             mean = line.values(lambda item: _shares(item, grid)).mean(0)
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
-        axes.axvline(0.5, color="0.5", linewidth=0.8)
+        if smaller:
+            axes.axvline(0.5, color="0.5", linewidth=0.8)
         percent_axes(
             axes, "Lower bound p of the top class's probability", "Correct images with a bound ≥ p (%)"
         )
-        axes.set_xlim(0, 1)
+        axes.set_xlim(start, 1)
 
-    note = (
-        "Share of all images that are correct with a bound of at least p. Below 1/2 (grey) none is "
-        "certified. The right end has most weight in the ACR."
-    )
+    note = "Share of all images that are correct with a bound of at least p. "
+    note += "Below 1/2 (grey line) none is certified. " if smaller else ""
+    note += "The right end has most weight in the ACR."
     note += left_out([line.label for line in grey], "in grey")
     title = "Distribution of p_A" + (f": {data}" if data else "")
     return Drawing(_name("lower_bounds", Guarantee(), data), title, note, draw)
