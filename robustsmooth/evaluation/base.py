@@ -21,7 +21,6 @@ from robustsmooth.evaluation.context import (
     answers_of,
     fingerprint,
     gather,
-    image_names,
     image_shape,
     images_here,
     network_of,
@@ -30,6 +29,7 @@ from robustsmooth.evaluation.evaluation_progress import EvaluationProgress
 from robustsmooth.evaluation.records import Extension, RecordLog
 from robustsmooth.files import write_whole
 from robustsmooth.kinds import LogKind
+from robustsmooth.smoothing.addressing import image_names
 from robustsmooth.terminal import Terminal, say
 
 _COMPARED = 64

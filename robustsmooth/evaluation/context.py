@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustsmooth.models import is_random
 from robustsmooth.smoothing import Noise, Numerics, Procedure, Tuning, VoteEngine, generator, tune
@@ -70,19 +70,6 @@ def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device)
 
 
 _MOST_LOGITS = 20
-
-
-def image_names(images: Tensor) -> list[str]:
-    """A name for each image that depends on its pixels only, not on its place in the data.
-
-    Args:
-        images: ``(B, C, H, W)`` float in [0, 1]; differences of 1/65535 count.
-
-    Returns:
-        A hash of each image, 16 characters.
-    """
-    pixels = (images.detach().float() * 65535).round().nan_to_num().to(torch.int32).cpu().contiguous().numpy()
-    return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels]
 
 
 def precision_settings(trainer: pl.Trainer) -> dict[str, Any]:

@@ -41,6 +41,19 @@ def generator(seed: int, purpose: str, *counters: int, device: torch.device | st
     return torch.Generator(device).manual_seed(address(seed, purpose, *counters))
 
 
+def image_names(images: Tensor) -> list[str]:
+    """A name for each image that depends on its pixels only, not on its place in the data.
+
+    Args:
+        images: ``(B, C, H, W)`` float in [0, 1]; differences of 1/65535 count.
+
+    Returns:
+        A hash of each image, 16 characters.
+    """
+    pixels = (images.detach().float() * 65535).round().nan_to_num().to(torch.int32).cpu().contiguous().numpy()
+    return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels]
+
+
 class Randomness(ABC):
     """The source of random numbers for attacks and losses.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustsmooth.smoothing.ballots import answers
 from robustsmooth.smoothing.noise import Noise
@@ -56,6 +56,19 @@ def check_noise(noise: Any) -> None:
         raise TypeError(f"`noise` must be a Noise such as {hint}, got {noise!r}")
 
 
+def check_module(network: Any) -> None:
+    """Refuse what is not a network.
+
+    Raises:
+        TypeError: If `network` is not a `torch.nn.Module`.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            "`network` must be a torch.nn.Module that maps images in [0, 1] to logits, got a "
+            f"{type(network).__name__}; call it in the `forward` of one"
+        )
+
+
 def check_network(
     network: Callable[[Tensor], Tensor], image: Tensor, noise: Noise, source: torch.Generator
 ) -> bool:
@@ -76,7 +89,8 @@ def check_network(
 
     Raises:
         ValueError: If the network does not take such images, does not return logits ``(B, K)``,
-            lets a row depend on other rows, or answers NaN for every noisy image.
+            lets a row depend on other rows, answers NaN for every noisy image, or draws random numbers that
+            `torch.manual_seed` does not determine.
     """
     batch = noise.sample(noise.prepare(image[None])[0], _ROWS, source).clone()
     others = batch.clone()
@@ -84,11 +98,17 @@ def check_network(
     with torch.random.fork_rng([image.device] if image.device.type == "cuda" else []):
         logits = _logits(network, batch)
         same, again = [], network(batch)
-        for images in (batch, others):
+        for images in (batch, batch, others):
             torch.manual_seed(0)
             same.append(network(images)[0])
     scale = float(logits.nan_to_num(0, 0, 0).abs().max())
-    if not torch.allclose(same[0], same[1], rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+    equal = [torch.allclose(same[0], row, rtol=1e-3, atol=1e-3 * scale, equal_nan=True) for row in same]
+    if not equal[1]:
+        raise ValueError(
+            "the network draws random numbers that torch.manual_seed does not determine (NumPy's, or those "
+            "of its own generator), so that its votes cannot be repeated; use torch's default generator"
+        )
+    if not equal[2]:
         raise ValueError(
             "the network's answer to an image depends on the other images of the batch (BatchNorm without "
             "running statistics, say), so that its votes are not independent and certify nothing; make it "
@@ -112,9 +132,15 @@ def _logits(network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"the network does not take images of shape (C, H, W) = {shape}: {reason}") from None
-    if logits.dim() != 2 or len(logits) != len(batch):
         raise ValueError(
-            f"the network must return logits (B, K), got the shape {tuple(logits.shape)} for {_ROWS} images"
+            f"the network does not take float32 images of shape (C, H, W) = {shape}: {reason}"
+        ) from None
+    shape = tuple(logits.shape)
+    if logits.dim() != 2 or len(logits) != len(batch):
+        raise ValueError(f"the network must return logits (B, K), got the shape {shape} for {_ROWS} images")
+    if shape[1] < 2:
+        raise ValueError(
+            f"the network must return logits (B, K) of at least two classes, got the shape {shape} for "
+            f"{_ROWS} images; for one logit z return torch.cat([-z, z], dim=1)"
         )
     return logits

@@ -1,15 +1,18 @@
 """The smoothed classifier: a network, a noise distribution, and votes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustsmooth.smoothing.addressing import address, image_names
 from robustsmooth.smoothing.certificates.base import Begun, Certificate, Certified, Counts, Procedure
 from robustsmooth.smoothing.certificates.prediction import Predict, Predicted, Tally
-from robustsmooth.smoothing.checks import check_images, check_noise
+from robustsmooth.smoothing.checks import check_images, check_module, check_noise
 from robustsmooth.smoothing.engine import VoteEngine
 from robustsmooth.smoothing.noise import Noise
 from robustsmooth.smoothing.numerics import Numerics
@@ -30,7 +33,7 @@ class SmoothedClassifier:
         random_inside: Whether the network itself is random; None to find out.
 
     Raises:
-        TypeError: If `noise` is no `Noise`.
+        TypeError: If `network` is no `torch.nn.Module`, or `noise` no `Noise`.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class SmoothedClassifier:
         numerics: Numerics | None = None,
         random_inside: bool | None = None,
     ) -> None:
+        check_module(network)
         check_noise(noise)
         self.network, self.noise, self.seed = network, noise, seed
         self.numerics, self.random_inside = numerics, random_inside
@@ -60,7 +64,9 @@ class SmoothedClassifier:
         Args:
             procedure: What to run.
             images: ``(B, C, H, W)`` float in [0, 1], on the network's device.
-            indices: ``(B,)`` integers that determine the noise of each image; 0, 1, 2... if not given.
+            indices: ``(B,)`` integers that determine the noise of each image, such as its place in the data
+                set. By default the image itself does: the same image has the same noise in every call, and
+                two images never share theirs, also in a loop over batches.
             labels: ``(B,)`` int64, for procedures that ask about the label.
             begun: By index, the votes of an earlier run to continue from.
 
@@ -73,7 +79,7 @@ class SmoothedClassifier:
                 them (`check_images`, `check_network`), or an index occurs twice.
         """
         check_images(images)
-        names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
+        names = _names(images) if indices is None else torch.as_tensor(indices)
         key = tuple(images.shape[1:]), images.device, procedure.batch_size
         votes = len(images) * procedure.max_votes
         known, searched = self._tunings.get(key, (None, 0))
@@ -148,21 +154,33 @@ class SmoothedClassifier:
             certificate: The certificate.
             indices: See `run`.
             labels: See `run`.
-            previous: Records of an earlier call for the same images, indices, noise and seed. Those that the
-                certificate can extend (`Anytime` with a larger n) are extended, the others returned.
+            previous: Records of an earlier call with the same network, seed and noise, for the same images
+                and indices, and with the same certificate, of which `Anytime` may have a larger n. Those that
+                it can extend are extended, the others returned.
 
         Returns:
             The records, in the order of the images.
 
         Raises:
-            ValueError: If there is not one previous record for each image; see also `run`.
+            ValueError: If there is not one previous record for each image, or one is of another image, index,
+                noise, seed or certificate; see also `run`.
         """
+        check_images(images)
+        names = _names(images) if indices is None else torch.as_tensor(indices)
+        origins = self._origins(certificate, images, names)
         if previous is None:
-            return self.run(certificate, images, indices, labels)
+            records = self.run(certificate, images, names, labels)
+            return [replace(one, origin=origin) for one, origin in zip(records, origins, strict=True)]
         if len(previous) != len(images):
             raise ValueError(f"`previous` must hold {len(images)} records, got {len(previous)}")
-        names = torch.arange(len(images)) if indices is None else torch.as_tensor(indices)
         records = list(previous)
+        for at, (record, origin) in enumerate(zip(records, origins, strict=True)):
+            if record.origin != origin:
+                may = ", ".join(sorted(certificate.may_change))
+                raise ValueError(
+                    f"`previous[{at}]` is of another image, index, noise, seed or certificate, whose votes "
+                    f"must not be added to these; of {type(certificate).__name__} only {may} may change"
+                )
         begun = [certificate.begun(record) for record in records]
         places = [at for at, votes in enumerate(begun) if certificate.goes_on(votes, self.noise)]
         if places:
@@ -175,5 +193,25 @@ class SmoothedClassifier:
                 {int(names[at]): begun[at] for at in places},
             )
             for at, record in zip(places, extended, strict=True):
-                records[at] = record
+                records[at] = replace(record, origin=origins[at])
         return records
+
+    def _origins(self, certificate: Certificate, images: Tensor, names: Tensor) -> list[str]:
+        """What the votes of each image depend on, but for the network, as a hash."""
+        kept = [one.name for one in fields(certificate) if one.name not in certificate.may_change]
+        settings = [type(certificate).__name__, *((name, getattr(certificate, name)) for name in kept)]
+        common = f"{settings} {self.noise}"
+        return [
+            f"{address(self.seed, f'{common} {image}', int(name)):x}"
+            for image, name in zip(image_names(images), names.tolist(), strict=True)
+        ]
+
+
+def _names(images: Tensor) -> Tensor:
+    """A number for each image that depends on its pixels only; another one where an image is repeated."""
+    before: Counter[str] = Counter()
+    numbers = []
+    for name in image_names(images):
+        numbers.append((int(name, 16) >> 1) - before[name])
+        before[name] += 1
+    return torch.tensor(numbers, dtype=torch.int64)

@@ -193,6 +193,7 @@ class VoteEngine:
                 and `check_network`.
         """
         check_images(images)
+        images = images.float()
         names = indices.tolist()
         classes = [-1] * len(names) if labels is None else labels.tolist()
         if not len(images) == len(names) == len(classes):

@@ -84,6 +84,17 @@ class _PerThread(threading.local):
         self.network = copy.deepcopy(network, weights)
 
 
+def _copied(network: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except RuntimeError as error:
+        raise ValueError(
+            "the network cannot be copied (copy.deepcopy), which protects it from changes while it is "
+            f"certified: {str(error).splitlines()[0]} Detach tensors that it keeps from an earlier pass, and "
+            "replace torch.nn.utils.weight_norm by torch.nn.utils.parametrizations.weight_norm"
+        ) from None
+
+
 class Forward:
     """A frozen copy of a network with fixed numerics; maps images ``(B, C, H, W)`` to logits ``(B, K)``.
 
@@ -100,8 +111,9 @@ class Forward:
         self.numerics, self.device = numerics, device
         self.memory_format = torch.channels_last if numerics.channels_last else torch.contiguous_format
         with plain_tensors():
-            frozen = copy.deepcopy(network).eval().requires_grad_(False)
+            frozen = _copied(network).eval()
             for weight in (*frozen.parameters(), *frozen.buffers()):
+                weight.requires_grad_(False)
                 if weight.dim() == 4:  # `Module.to` would fail at the factors of CPNI, which have five
                     weight.data = weight.data.contiguous(memory_format=self.memory_format)
         for module in frozen.modules():  # for a network that sets the memory format of its input

@@ -13,9 +13,9 @@ from torch import nn
 
 from robustsmooth.data import ImageFolderDataModule, Subset
 from robustsmooth.evaluation import EvaluationModule, Prediction, data_settings
-from robustsmooth.evaluation.context import image_names
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import GaussianNoise, Predict
+from robustsmooth.smoothing.addressing import image_names
 
 
 class Shades(nn.Module):

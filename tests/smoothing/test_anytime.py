@@ -124,10 +124,36 @@ def test_an_extended_run_equals_the_run_with_more_votes():
     fewer = classifier.certify(images, few, indices=indices, previous=extended)
     assert written(fewer) == written(extended)  # nothing to add
     fixed = classifier.certify(images, Cohen(n=100, batch_size=32), indices=indices)
-    again = classifier.certify(images, Cohen(n=200, batch_size=32), indices=indices, previous=fixed)
-    assert written(again) == written(fixed)  # a bound for a fixed number of votes is not extended
+    again = classifier.certify(images, Cohen(n=100, batch_size=16), indices=indices, previous=fixed)
+    assert written(again) == written(fixed)  # nothing to add
     with pytest.raises(ValueError, match="`previous` must hold 6 records, got 1"):
         classifier.certify(images, many, previous=first[:1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"certificate": Anytime(n=1200, n0=400)},  # counted votes would be drawn again
+        {"certificate": Anytime(n=1200, alpha=0.01)},
+        {"certificate": Anytime(n=1200, candidate="clean", n0=0)},
+        {"certificate": Cohen(n=1200)},
+        {"noise": GaussianNoise(1.0)},
+        {"seed": 5},
+        {"indices": [3, 5]},
+        {"images": torch.full((2, 1, 2, 2), 0.5)},
+    ],
+)
+def test_votes_of_another_run_are_never_continued(change):
+    images = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    first = SmoothedClassifier(Shade(), NOISE, seed=4).certify(images, Anytime(n=333), indices=[5, 3])
+    classifier = SmoothedClassifier(Shade(), change.get("noise", NOISE), seed=change.get("seed", 4))
+    with pytest.raises(ValueError, match=r"`previous\[0\]` is of another image, index, noise, seed"):
+        classifier.certify(
+            change.get("images", images),
+            change.get("certificate", Anytime(n=1200)),
+            indices=change.get("indices", [5, 3]),
+            previous=first,
+        )
 
 
 def test_votes_on_an_image_end_when_nothing_more_can_be_decided():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from robustsmooth.smoothing import (
     VoteEngine,
     check_images,
 )
+from tests.comparing import written
 
 NOISE = GaussianNoise(0.25)
 CERTIFICATE = Cohen(n=100, batch_size=16)
@@ -49,9 +51,17 @@ def broken(change):
         (images().numpy(), TypeError, "got ndarray; see torch.from_numpy"),
         ([0.5], TypeError, "got list"),
         (images()[0], ValueError, r"got the shape \(3, 8, 8\)"),
-        (torch.rand(3, 1, 8, 8), ValueError, r"does not take images of shape \(C, H, W\) = \(1, 8, 8\)"),
-        (torch.rand(3, 3, 9, 9), ValueError, r"does not take images of shape \(C, H, W\) = \(3, 9, 9\)"),
-        (torch.rand(3, 8, 8, 3), ValueError, "does not take images of shape"),
+        (
+            torch.rand(3, 1, 8, 8),
+            ValueError,
+            r"images of shape \(C, H, W\) = \(1, 8, 8\)",
+        ),
+        (
+            torch.rand(3, 3, 9, 9),
+            ValueError,
+            r"images of shape \(C, H, W\) = \(3, 9, 9\)",
+        ),
+        (torch.rand(3, 8, 8, 3), ValueError, "does not take float32 images of shape"),
     ],
 )
 def test_wrong_images_are_refused_in_one_sentence(given, kind, sentence):
@@ -70,6 +80,54 @@ def test_the_ends_of_the_range_and_an_empty_batch_are_accepted():
     check_images(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
     check_images(torch.rand(0, 3, 8, 8))
     assert SmoothedClassifier(network(), NOISE).certify(torch.rand(0, 3, 8, 8), CERTIFICATE) == []
+
+
+def test_numbers_of_every_precision_are_certified_in_single_precision():
+    plain = SmoothedClassifier(network(), NOISE).certify(images().half().float(), CERTIFICATE)
+    for dtype in (torch.float64, torch.float16):
+        given = SmoothedClassifier(network(), NOISE).certify(images().half().to(dtype), CERTIFICATE)
+        assert written(given) == written(plain)
+
+
+class Odd(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, batch):
+        return self.answer(batch.flatten(1)[:, :2])
+
+
+def keeps_a_result():
+    odd = Odd(lambda scores: scores)
+    odd.kept = torch.ones(1, requires_grad=True) * 2
+    return odd
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "sentence"),
+    [
+        (
+            Odd(lambda scores: scores[:, :1]),
+            ValueError,
+            r"at least two classes, .* \(8, 1\).*cat\(",
+        ),
+        (Odd(lambda scores: scores + np.random.rand()), ValueError, r"manual_seed does not determine"),
+        (keeps_a_result(), ValueError, r"cannot be copied .*Detach tensors"),
+        (network().double(), ValueError, r"does not take float32 images"),
+        (lambda batch: batch.flatten(1), TypeError, r"must be a torch\.nn\.Module .*got a function"),
+    ],
+)
+def test_networks_that_cannot_be_certified_are_refused_with_the_reason(made, kind, sentence):
+    with pytest.raises(kind, match=sentence) as caught:
+        SmoothedClassifier(made, NOISE).certify(images(), CERTIFICATE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scripted_network_has_the_same_certificates():
+    scripted = torch.jit.script(network())
+    plain = SmoothedClassifier(network(), NOISE).certify(images(), CERTIFICATE)
+    assert written(SmoothedClassifier(scripted, NOISE).certify(images(), CERTIFICATE)) == written(plain)
 
 
 @pytest.mark.parametrize("noise", [0.25, None, "gaussian"])

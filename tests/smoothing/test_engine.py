@@ -122,7 +122,7 @@ def test_votes_are_what_their_addresses_say(network, images, noise, batch_size):
 
 def test_a_vote_does_not_depend_on_the_other_images_or_their_order(network, images):
     classifier = SmoothedClassifier(network, GaussianNoise(0.5))
-    together = classifier.votes(images, 100, batch_size=32)
+    together = classifier.votes(images, 100, indices=range(len(images)), batch_size=32)
     order = torch.tensor([4, 2, 8])
     assert np.array_equal(classifier.votes(images[order], 100, indices=order, batch_size=32), together[order])
 
@@ -405,7 +405,7 @@ def test_noise_that_depends_on_the_row_is_the_same_after_a_restart(images):
 
     whole = records(set())
     at_once = SmoothedClassifier(network, GaussianNoise(0.5), random_inside=True).votes(
-        images, 50, batch_size=4
+        images, 50, indices=range(9), batch_size=4
     )
     assert at_once.tolist() == [whole[index] for index in range(9)]
     resumed = records({0, 2, 5, 6})
@@ -533,3 +533,19 @@ def test_compiled_a_random_network_stays_random(images):
 def test_bad_numerics_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Numerics(**arguments)
+
+
+def test_by_default_an_image_has_noise_of_its_own_whatever_the_batch():
+    """In a loop over batches all images had the noise of the first one."""
+    images = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    alike = images[:1] + torch.arange(60).view(-1, 1, 1, 1) * 1e-4  # almost one image
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    classifier = SmoothedClassifier(network, GaussianNoise(0.5), seed=1)
+    together = classifier.votes(images, 200)
+    assert np.array_equal(together, np.concatenate([classifier.votes(image[None], 200) for image in images]))
+    assert np.array_equal(together[[4, 2]], classifier.votes(images[[4, 2]], 200))
+    counts = np.concatenate([classifier.votes(image[None], 200) for image in alike.clamp(max=1)])
+    assert len({tuple(row) for row in counts}) > 10
+    repeated = classifier.votes(images[:1].repeat(20, 1, 1, 1), 200)
+    assert len({tuple(row) for row in repeated}) > 5  # copies of one image in a call too
+    assert np.array_equal(repeated[0], together[0])

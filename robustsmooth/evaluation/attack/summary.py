@@ -116,7 +116,7 @@ class CertifiedLog:
 
         Args:
             batch: Images that are about to be attacked.
-            names: Their names by index; see `robustsmooth.evaluation.context.image_names`.
+            names: Their names by index; see `robustsmooth.smoothing.addressing.image_names`.
 
         Raises:
             ValueError: If an image differs.

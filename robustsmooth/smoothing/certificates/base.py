@@ -146,6 +146,8 @@ class Certified:
         counts: ``((class, votes), ...)`` of the estimate, most votes first, classes without votes left out.
         p_b_upper: Upper confidence bound on the runner-up's probability, if one was used.
         uniform: The random number of a randomised bound, if one was used.
+        origin: A hash of what the votes depend on: image, index, noise, seed, certificate. Empty if unknown;
+            `SmoothedClassifier.certify` continues only records with the same one.
     """
 
     prediction: int
@@ -160,6 +162,7 @@ class Certified:
     counts: tuple[tuple[int, int], ...] = field(repr=False)
     p_b_upper: float = math.nan
     uniform: float = math.nan
+    origin: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
