@@ -35,6 +35,11 @@ TRAINING_FACTS = {
 
 GROUPS = ("method", "model", "data", "certificate", "attack", "smoothing", "loss", "experiment")
 OF_AN_ATTACK = ("attack", "epsilon", "norm", "steps", "num_noise", "loss")
+KNOWN = (
+    *NUMBERS, *GROUPS, *OF_AN_ATTACK, "name", "split", "images", "seed", "train_seed", "target", "mode",
+    "source", "guarantee", "randomized",
+)  # fmt: skip
+"""Names of facts that reports use; others only tell runs apart."""
 NO_SETTINGS = {
     "seed", "run_dir", "root", "num_workers", "logger", "callbacks", "monitor", "save_every_steps",
     "evaluate", "devices", "accelerator", "strategy", "num_nodes", "log_every_n_steps", "enable_progress_bar",

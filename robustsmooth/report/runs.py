@@ -11,11 +11,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from robustsmooth.kinds import KINDS
 from robustsmooth.report.facts import (
+    KNOWN,
     checked_numbers,
     config_of,
     facts_of,
@@ -79,7 +81,8 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         The runs in the order of their paths (2 before 10), each once, without labels.
 
     Raises:
-        ValueError: If an entry names nothing, a mapping lacks its path, or a pattern or number is not valid.
+        ValueError: If an entry names nothing, a mapping lacks its path, a pattern or number is not valid, or
+            the name of a known fact is misspelt.
     """
     if isinstance(entries, str | Mapping):
         entries = [entries]
@@ -102,11 +105,26 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
             raise ValueError(
                 f"`runs`: {path} holds no run and no log; give run folders, quoted globs, or log files"
             )
-        if expression and not any(expression.search(run.path.as_posix()) for run in runs):
+        _check_names([*given, *(expression.groupindex if expression else ())])
+        unmatched = [run for run in runs if expression and not expression.search(run.path.as_posix())]
+        if unmatched == runs:
             raise ValueError(f"`runs`: the pattern {pattern!r} matches no path, such as {runs[0].path}")
         for run in runs:
             found.setdefault(run.path, _with_facts(run, expression, given))
+        if unmatched:
+            one = found[unmatched[0].path]
+            more = f" nor {len(unmatched) - 1} others" if len(unmatched) > 1 else ""
+            problem = f"the pattern {pattern!r} does not match {one.path}{more}, which lack its facts"
+            found[one.path] = replace(one, problems=(*one.problems, problem))
     return [found[path] for path in sorted(found, key=natural)]
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Other facts than the known ones are allowed, and are part of labels; misspelt ones are not."""
+    for name in names:
+        close = get_close_matches(name.lower(), KNOWN, 1, 0.8)
+        if close and name not in KNOWN:
+            raise ValueError(f"`runs`: {name} is not a known fact; write {close[0]}, or choose another name")
 
 
 def _with_facts(run: Run, expression: re.Pattern[str] | None, given: Mapping[str, Any]) -> Run:

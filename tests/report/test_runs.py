@@ -241,9 +241,28 @@ def test_the_tidy_table_has_facts_as_columns(runs):
         ({"path": "a", "n": 0}, "n must be at least 1, got 0"),
         ({"path": "a", "n": float("nan"), "sigma": -1}, "got -1; n must be at least 1, got nan"),
         ({"path": "a", "n": "many"}, "n must be at least 1, got 'many'"),
+        (
+            {"path": "log.tsv", "sgima": 0.25},
+            "sgima is not a known fact; write sigma, or choose",
+        ),
+        ({"path": "log.tsv", "Data": "cifar10"}, "Data is not a known fact; write data"),
+        ({"path": "log.tsv", "pattern": "(?P<metod>log)"}, "metod is not a known fact; write method"),
     ],
 )
-def test_an_entry_without_runs_or_with_wrong_numbers_is_an_error(entries, message, tmp_path, monkeypatch):
+def test_an_entry_without_runs_or_with_wrong_facts_is_an_error(entries, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    write_log(tmp_path / "log.tsv", CERTIFY, certify_rows())
     with pytest.raises(ValueError, match=message):
         find_runs(entries)
+
+
+def test_logs_that_a_pattern_does_not_match_are_named(tmp_path):
+    for name in ("noise_0.25", "noise_0.5", "other", "another"):
+        write_log(tmp_path / name, CERTIFY, certify_rows())
+    runs = find_runs({"path": str(tmp_path / "*"), "pattern": "noise_(?P<sigma>[0-9.]+)", "setting": 3})
+    assert [run.facts.get("sigma") for run in runs] == [None, 0.25, 0.5, None]
+    assert {run.facts["setting"] for run in runs} == {3}
+    (problem,) = (problem for run in runs for problem in run.problems)
+    assert problem.endswith(
+        "does not match " + str(tmp_path / "another") + " nor 1 others, which lack its facts"
+    )
