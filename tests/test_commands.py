@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -11,7 +12,7 @@ from hydra.errors import InstantiationException, MissingConfigException, Overrid
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
-from robustsmooth.commands import environment, explain, prepare, register_resolvers
+from robustsmooth.commands import conf_dir, environment, explain, prepare, register_resolvers
 from robustsmooth.commands.running import _quoted
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.loggers import CsvLogger
@@ -160,6 +161,28 @@ def test_keys_of_own_configs_are_known(call, tmp_path):
     own.write_text("defaults: [gaussian, _self_]\nstrength: 1.0\n", encoding="utf-8")
     words = [f"--config-dir={tmp_path}/conf", "method=mine", "method.strengths=2"]
     assert "did you mean method.strength?" in only_sentence(call("train", *words, status=2))
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        (["--config-dir=mine/conf"], "method/gaussian"),
+        (["--config-dir", "mine/conf"], "recipe/gaussian-cifar10"),
+        (["-cd", "mine/conf"], "loss/term/stability"),
+    ],
+)
+def test_an_own_file_with_the_name_of_one_of_ours_is_refused(call, tmp_path, option, name):
+    own = tmp_path / "mine" / "conf" / f"{name}.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("lr: 0.5\n", encoding="utf-8")
+    sentence = only_sentence(call("train", *option, "method=foo", cwd=tmp_path, status=1))
+    assert f"`{own}` has the name of one of ours and would be ignored; rename it" in sentence
+
+
+def test_a_copy_of_one_of_our_files_may_stay_beside_own_ones(call, tmp_path):
+    shutil.copytree(conf_dir() / "method", tmp_path / "conf" / "method")
+    said = call("train", f"--config-dir={tmp_path}/conf", "method=foo", status=2)
+    assert "there is no method=foo" in only_sentence(said)
 
 
 def test_fractions_are_written_as_fractions():

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,31 @@ def conf_dir() -> Path:
     package = Path(robustsmooth.__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def own_conf_dir(argv: Sequence[str]) -> Path | None:
+    """The user's own folder of configs: the value of ``--config-dir`` on a command line."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            found = Path(value if equals else following).expanduser().resolve()
+    return found
+
+
+def check_own_names(own: Path) -> None:
+    """Refuse a user's file that Hydra would not read: it looks for each name in our folder first.
+
+    Args:
+        own: The user's own folder of configs. A copy of one of our files changes nothing and may stay.
+
+    Raises:
+        ValueError: If a file has the name of one of ours, in the same group.
+    """
+    for ours in sorted(conf_dir().rglob("*.yaml")):
+        file = own / ours.relative_to(conf_dir())
+        if file.is_file() and file.read_bytes() != ours.read_bytes():
+            raise ValueError(f"`{file}` has the name of one of ours and would be ignored; rename it")
 
 
 def register_resolvers() -> None:

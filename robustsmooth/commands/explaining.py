@@ -21,7 +21,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from robustsmooth.commands.composing import conf_dir
+from robustsmooth.commands.composing import conf_dir, own_conf_dir
 from robustsmooth.commands.stopping import go_on
 from robustsmooth.files import DISK_FULL
 from robustsmooth.processes import ended_process
@@ -156,8 +156,8 @@ def _without_values(name: str, argv: Sequence[str]) -> DictConfig:
 
 def _folders(argv: Sequence[str]) -> list[Path]:
     """Our folder of configs and the one that ``--config-dir`` names."""
-    own = re.search(r"(?:--config-dir|-cd)[= ](\S+)", " ".join(argv))
-    return [conf_dir(), *([Path(own[1]).expanduser().resolve()] if own else [])]
+    own = own_conf_dir(argv)
+    return [conf_dir(), *([own] if own else [])]
 
 
 def _compose(name: str, argv: Sequence[str], settings: Sequence[str]) -> DictConfig:

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robustsmooth.commands.composing import conf_dir, register_resolvers
+from robustsmooth.commands.composing import check_own_names, conf_dir, own_conf_dir, register_resolvers
 from robustsmooth.commands.explaining import explain
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, own_signal, stopped_alike
@@ -27,13 +27,12 @@ _log = logging.getLogger(__name__)
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
 
-def _find_own_classes(argv: Sequence[str]) -> None:
-    """Make the Python files beside the folder of ``--config-dir`` importable from any working directory."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        folder = (value if equals else following) if option in ("--config-dir", "-cd") else ""
-        if folder:
-            sys.path.append(str(Path(folder).expanduser().resolve().parent))
+def _find_own_files(argv: Sequence[str]) -> None:
+    """Make the Python files beside the folder of ``--config-dir`` importable; check the names in it."""
+    own = own_conf_dir(argv)
+    if own is not None:
+        sys.path.append(str(own.parent))
+        check_own_names(own)
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -74,12 +73,12 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(task)
         def main() -> None:
             register_resolvers()
-            _find_own_classes(sys.argv)
             # Errors come here instead of being printed by Hydra; child processes inherit the choice.
             os.environ.setdefault(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
             os.environ["HYDRA_FULL_ERROR"] = "1"
             run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
             try:
+                _find_own_files(sys.argv)
                 stopped_alike(run, functools.partial(_say, name))
             except Exception as error:
                 end_sweep()
