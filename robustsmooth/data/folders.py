@@ -15,7 +15,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", "
 
 
 class UnreadableImageError(ValueError):
-    """An image file cannot be decoded; the message names it.
+    """An image file cannot be decoded to 8 bits; the message names it.
 
     A loader that re-raises the error of its worker process puts the worker's whole traceback into the
     message, and its last line is the message we want.
@@ -32,13 +32,19 @@ def read_image(path: Path | str) -> Image.Image:
     """Decode an image file to RGB.
 
     Raises:
-        UnreadableImageError: If it is missing, truncated or not an image.
+        UnreadableImageError: If it is missing, truncated or not an image, or has more than 8 bits per
+            channel in a mode that Pillow would clip at 255.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            mode, converted = image.mode, image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"`{path}` cannot be read as an image; replace it or remove it") from error
+    if mode.startswith(("I", "F")):  # I, I;16, I;16B..., F
+        raise UnreadableImageError(
+            f"`{path}` has more than 8 bits per channel (Pillow's mode {mode}); convert it to 8 bits"
+        )
+    return converted
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from robustsmooth.data import ImageFolderDataModule, RandomResizedCrop
-from robustsmooth.data.folders import UnreadableImageError
+from robustsmooth.data.folders import UnreadableImageError, read_image
 from robustsmooth.data.imagefolder import resize_and_crop
 
 
@@ -215,6 +215,30 @@ def test_an_unreadable_file_is_named_also_by_a_worker(folder, workers):
     with pytest.raises(UnreadableImageError) as caught:
         list(images_in(folder, num_workers=workers).test_dataloader())
     assert str(caught.value) == f"`{broken}` cannot be read as an image; replace it or remove it"
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (np.uint16([[0, 65535]]), "a.png"),
+        (np.array([[0, 65535]], dtype=">u2"), "a.tiff"),
+        (np.int32([[0, 100_000]]), "a.tiff"),
+        (np.float32([[0, 1]]), "a.tiff"),
+    ],
+    ids=["I;16", "I;16B", "I", "F"],
+)
+def test_images_that_would_be_clipped_to_8_bits_are_refused(tmp_path, values, name):
+    """Pillow's conversion makes them black or white."""
+    Image.fromarray(values).save(tmp_path / name)
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image(tmp_path / name)
+    assert f"`{tmp_path / name}` has more than 8 bits per channel" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_images_of_8_bits_are_read_in_every_mode(tmp_path, mode):
+    Image.new("L", (2, 2), 255).convert(mode).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), np.full((2, 2, 3), 255))
 
 
 def test_the_classes_are_saved_with_the_run(folder, tmp_path):
