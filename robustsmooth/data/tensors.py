@@ -8,6 +8,8 @@ from torch import Tensor
 
 from robustsmooth.data.batch import Batch
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 class Part(Protocol):
     """One split of a data set, such as `ImageTensors`: all labels, and images in batches."""
@@ -26,12 +28,18 @@ class ImageTensors:
     """A split in memory; a batch is one indexing operation, without work per image.
 
     Args:
-        images: ``(N, C, H, W)`` uint8.
-        labels: ``(N,)`` int64.
+        images: ``(N, C, H, W)`` uint8, 0 to 255.
+        labels: ``(N,)`` of an integer type; kept as int64.
+
+    Raises:
+        ValueError: If they are no such tensors, have unequal lengths, or no pixel of several images is
+            above 1.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
+        _check_images(images)
+        _check_labels(labels, len(images))
+        self.images, self.labels = images, labels.to(torch.int64)
         self.shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
 
     def __len__(self) -> int:
@@ -44,6 +52,31 @@ class ImageTensors:
 
     def __getitem__(self, position: int) -> Batch:
         return self.__getitems__([position])
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"`images` must be a uint8 tensor (N, C, H, W), got {_described(images)}")
+    if len(images) > 1 and images.max() <= 1:
+        raise ValueError(
+            "`images` must have pixels from 0 to 255, but none is above 1; multiply images in [0, 1] by 255 "
+            "before they become uint8"
+        )
+
+
+def _check_labels(labels: Tensor, count: int) -> None:
+    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS or labels.ndim != 1:
+        raise ValueError(f"`labels` must be an integer tensor (N,), got {_described(labels)}")
+    if len(labels) != count:
+        raise ValueError(
+            f"`images` and `labels` must have equal lengths, got {count} images and {len(labels)} labels"
+        )
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
 class JoinedParts:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import pytest
 import pytorch_lightning as pl
@@ -198,6 +199,44 @@ def test_settings_that_do_not_fit_the_data(settings, message):
 
 def test_the_class_count_may_come_from_the_data():
     assert DigitsDataModule(num_classes=None, channels=1).num_classes == 10
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_tensors_take_labels_of_every_integer_type(dtype):
+    part = ImageTensors(torch.full((3, 1, 2, 2), 9, dtype=torch.uint8), torch.tensor([2, 0, 1], dtype=dtype))
+    batch = part.__getitems__([0, 2])
+    assert torch.nn.functional.cross_entropy(torch.eye(3)[:2], batch.labels) > 0
+    assert batch.labels.tolist() == [2, 1]
+
+
+def test_a_single_image_may_be_black():
+    assert len(ImageTensors(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]))) == 1
+    assert len(ImageTensors(torch.zeros(0, 1, 2, 2, dtype=torch.uint8), torch.tensor([], dtype=int))) == 0
+
+
+PIXELS, LABELS = torch.arange(80, dtype=torch.uint8).view(5, 1, 4, 4), torch.arange(5) % 2
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "sentence"),
+    [
+        (PIXELS, torch.arange(6), "must have equal lengths, got 5 images and 6 labels"),
+        (PIXELS, LABELS[:-1], "must have equal lengths, got 5 images and 4 labels"),
+        (PIXELS, torch.eye(5).long(), "`labels` must be an integer tensor (N,), got int64 of shape (5, 5)"),
+        (PIXELS, LABELS[:, None], "`labels` must be an integer tensor (N,), got int64 of shape (5, 1)"),
+        (PIXELS, LABELS.float(), "`labels` must be an integer tensor (N,), got float32 of shape (5,)"),
+        (PIXELS, LABELS.bool(), "`labels` must be an integer tensor (N,), got bool of shape (5,)"),
+        (PIXELS, LABELS.numpy(), "`labels` must be an integer tensor (N,), got numpy.ndarray"),
+        (PIXELS, LABELS.tolist(), "`labels` must be an integer tensor (N,), got list"),
+        (PIXELS.numpy(), LABELS, "`images` must be a uint8 tensor (N, C, H, W), got numpy.ndarray"),
+        (PIXELS[:, 0], LABELS, "`images` must be a uint8 tensor (N, C, H, W), got uint8 of shape (5, 4, 4)"),
+        (PIXELS / 255, LABELS, "`images` must be a uint8 tensor (N, C, H, W), got float32"),
+        ((PIXELS / 79).to(torch.uint8), LABELS, "none is above 1; multiply images in [0, 1] by 255"),
+    ],
+)  # fmt: skip
+def test_tensors_that_are_no_images_with_labels_are_refused(images, labels, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        ImageTensors(images, labels)
 
 
 def test_a_label_beyond_the_classes_is_refused():

@@ -93,7 +93,7 @@ def test_they_are_not_read_for_evaluation(official_cifar10):
 
 
 def test_other_shapes_are_refused():
-    extra = ImageTensors(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    extra = ImageTensors(torch.full((3, 3, 32, 32), 9, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"images of the data set's shape \(1, 8, 8\), got \(3, 32, 32\)"):
         DigitsDataModule(num_classes=10, channels=1, extra=extra).train_dataloader()
 
