@@ -63,6 +63,21 @@ def check_parts(
     return _checked(plain, place, complete, given)
 
 
+def takes(config: Mapping[str, Any], argument: str, place: str) -> bool:
+    """Whether the constructor that a config names has an argument.
+
+    Args:
+        config: A config with ``_target_``.
+        argument: The argument's name.
+        place: The config's key, for messages.
+
+    Raises:
+        ValueError: If the constructor cannot be imported.
+    """
+    known = signature(_locate(config["_target_"], _key(place, "_target_")))
+    return known.is_open or argument in known.annotations
+
+
 def _checked(node: Any, place: str, complete: bool, given: frozenset[str] = frozenset()) -> Any:
     if isinstance(node, list):
         return [_checked(part, f"{place}[{at}]", complete) for at, part in enumerate(node)]

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from robustsmooth.commands import conf_dir, register_resolvers
+from robustsmooth.commands.settings import check_model
 from robustsmooth.data import ImageDataModule
 from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
@@ -246,6 +247,7 @@ def _find_published(entry: Published, unverified: bool) -> _Found:
 
 def _network(model: DictConfig, found: _Found) -> nn.Module:
     """Build a model and load the trained weights, including those of a new last layer."""
+    check_model(model)
     if "new_head" in model:
         model.new_head = False
     model.checkpoint = found.place

@@ -72,6 +72,16 @@ def test_settings_that_a_foreign_file_lacks_must_be_given(trained, tmp_path, set
         robustsmooth.load(tmp_path / "foreign.pt", *settings)
 
 
+def test_a_run_of_a_network_without_its_normalisation_says_what_is_missing(tmp_path, compose):
+    config = OmegaConf.to_container(compose("train"), resolve=True)
+    config["model"] = {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10}
+    torch.save({"state_dict": {}, "robustsmooth": {"config": config}}, tmp_path / "last.ckpt")
+    with pytest.raises(
+        ValueError, match=r"names torch.nn.Linear, which takes no `checkpoint`; wrap a network"
+    ):
+        robustsmooth.load(tmp_path / "last.ckpt", trust=["torch.nn.Linear"])
+
+
 def test_a_path_that_does_not_exist_is_one_sentence():
     with pytest.raises(ValueError, match=r"`checkpoint` must be a run folder or a checkpoint file, got null"):
         robustsmooth.load(None)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from robustsmooth.annotations import Built
-from robustsmooth.instantiation import check_argument, check_parts
+from robustsmooth.instantiation import check_argument, check_parts, takes
 
 Count = Annotated[int, Ge(1)]
 Amount = Annotated[float, Ge(0)]
@@ -147,6 +147,23 @@ def check_settings(cfg: DictConfig, name: str) -> None:
     for key, value in _leaves(check_parts(cfg, complete=False)):
         if OmegaConf.select(cfg, key) != value and isinstance(value, float):
             OmegaConf.update(cfg, key, value)
+    check_model(cfg.get("model"))
+
+
+def check_model(model: Mapping[str, Any] | None) -> None:
+    """Refuse a model that could be trained but not opened again, such as a network without normalisation.
+
+    Args:
+        model: A model's config, or values for ``model=as_trained``; None if the command has no model.
+
+    Raises:
+        ValueError: If its constructor has no argument ``checkpoint``.
+    """
+    if model and "_target_" in model and not takes(model, "checkpoint", "model"):
+        raise ValueError(
+            f"`model._target_` names {model['_target_']}, which takes no `checkpoint`; wrap a network in "
+            "robustsmooth.models.build_classifier, which puts the normalisation in front (docs/models.md)"
+        )
 
 
 def _check_overrides() -> None:

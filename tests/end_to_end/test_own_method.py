@@ -73,3 +73,18 @@ def test_a_network_of_ones_own_is_trusted_within_its_run_and_named_after_it(call
     addition = re.search(r"add '(trust=.*)' to the command line", call("certify", *words, status=1))[1]
     assert addition in certify
     call("certify", *words, addition)
+
+
+def test_a_network_without_its_normalisation_is_refused_before_any_work(
+    call, tmp_path, monkeypatch, gaussian
+):
+    _written(MODELS, tmp_path / "mine")
+    plain = "{_target_: my_networks.MyNetwork, pixels: 64, num_classes: '${data.num_classes}'}"
+    (tmp_path / "mine" / "conf" / "model" / "plain.yaml").write_text(plain)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    words = ["--config-dir=mine/conf", "model=plain", "data=digits", "hydra.run.dir=a"]
+    sentence = "`model._target_` names my_networks.MyNetwork, which takes no `checkpoint`; wrap a network in"
+    assert sentence in call("train", *words, status=1)
+    assert sentence in call("certify", *words, f"checkpoint={gaussian}", status=1)
+    assert not (tmp_path / "a" / "checkpoints").exists()
