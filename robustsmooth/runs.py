@@ -248,6 +248,10 @@ def _find_published(entry: Published, unverified: bool) -> _Found:
 def _network(model: DictConfig, found: _Found) -> nn.Module:
     """Build a model and load the trained weights, including those of a new last layer."""
     check_model(model)
+    if model.get("num_classes", 0) is None:
+        raise ValueError(
+            "the number of classes is not known without the images; give data.num_classes=10 or another one"
+        )
     if "new_head" in model:
         model.new_head = False
     model.checkpoint = found.place

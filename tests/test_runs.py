@@ -65,6 +65,7 @@ def test_a_setting_replaces_a_trained_one(trained, tmp_path):
         (["data=imagenet", "model=as_trained"], "such as model=resnet50 model.normalization=imagenet"),
         (["data=digits", "model=as_trained"], "such as model=small_cnn"),
         (["data=digits", "model=cifar_resnet20"], "does not fit the network"),
+        (["data=imagefolder", "model=small_cnn"], "number of classes is not known .* give data.num_classes="),
     ],
 )
 def test_settings_that_a_foreign_file_lacks_must_be_given(trained, tmp_path, settings, sentence):
@@ -122,6 +123,11 @@ def test_the_training_noise_of_foreign_weights_is_unknown(trained, tmp_path, com
         open_run(
             compose("certify", f"checkpoint={tmp_path / 'foreign.pt'}", "data=digits", "model=small_cnn")
         )
+
+
+def test_a_given_model_takes_the_classes_of_the_trained_data(trained, tmp_path, compose):
+    run = open_run(compose("certify", f"checkpoint={tmp_path / 'run'}", "model=small_cnn"))
+    assert torch.equal(run.network(IMAGES), trained(IMAGES))
 
 
 def test_the_checkpoint_before_a_damaged_one_is_proposed(trained, tmp_path):

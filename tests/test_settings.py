@@ -4,6 +4,7 @@ import functools
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.instantiation import instantiate
@@ -213,3 +214,26 @@ def test_a_fraction_under_a_key_with_a_dot_becomes_a_number_in_its_place():
     check_settings(cfg, "train")
     read = {**noise, "sigma": 0.25}
     assert cfg.rows == {"attack.epsilon": 1.0, "a.b": {"noise": read}, "list": [{"c.d": read}]}
+
+
+OF_THE_TRAINING = ["checkpoint=a", "model=small_cnn", "+denoiser@model.denoiser=dncnn"]
+
+
+@pytest.mark.parametrize("command", ["certify", "attack", "export"])
+def test_a_model_may_refer_to_the_data_of_the_training(command):
+    source = ["model@source.model=small_cnn"] if command == "attack" else []
+    check_settings(composed(command, *OF_THE_TRAINING, *source), command)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model.network.width=-1", "`model.network.width` must be an integer of at least 1, got -1"),
+        ("model.network.width=???", "Missing mandatory value: model.network.width"),
+        ("+model.network.widht=1", "there is no setting `model.network.widht`"),
+        ("model.channels_last=3", "`model.channels_last` must be true or false, got 3"),
+    ],
+)
+def test_its_other_settings_are_checked(word, message):
+    with pytest.raises((ValueError, MissingMandatoryValue), match=message):
+        check_settings(composed("certify", *OF_THE_TRAINING, word), "certify")

@@ -1,5 +1,6 @@
 """The types of settings that are not arguments of a constructor; the check of a command's whole config."""
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, Predicate
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
 from robustsmooth.annotations import Built
 from robustsmooth.instantiation import check_argument, check_parts, takes
@@ -134,20 +135,45 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         ValueError: If a value is not of the type that the command or a constructor takes.
     """
     _check_overrides()
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    known = _without_later_values(cfg)
+    missing = sorted(OmegaConf.missing_keys(known))
     if missing:
         raise MissingMandatoryValue(f"Missing mandatory value: {missing[0]}")
-    limits = {key: limit for key, limit in _LIMITS.items() if OmegaConf.select(cfg, key) is not None}
+    limits = {key: limit for key, limit in _LIMITS.items() if OmegaConf.select(known, key) is not None}
     for key, annotation in [*SETTINGS[name].items(), *limits.items()]:
-        value = OmegaConf.select(cfg, key)
+        value = OmegaConf.select(known, key)
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         checked = check_argument(plain, annotation, key)
         if checked != plain:
             OmegaConf.update(cfg, key, checked)
-    for key, value in _leaves(check_parts(cfg, complete=False)):
-        if OmegaConf.select(cfg, key) != value and isinstance(value, float):
+    for key, value in _leaves(check_parts(known, complete=False)):
+        if OmegaConf.select(known, key) != value and isinstance(value, float):
             OmegaConf.update(cfg, key, value)
     check_model(cfg.get("model"))
+
+
+def _without_later_values(cfg: DictConfig) -> DictConfig:
+    """The config without values that refer to settings which ``data=as_trained`` gets from the checkpoint.
+
+    Such as a given model's number of classes; they are checked as the model is built.
+    """
+    if "_target_" in cfg.get("data", ("_target_",)):
+        return cfg
+    known = copy.deepcopy(cfg)
+    OmegaConf.set_struct(known, False)
+    _drop_unresolved(known)
+    return known
+
+
+def _drop_unresolved(node: DictConfig) -> None:
+    for key in [key for key in node if not OmegaConf.is_missing(node, key)]:
+        try:
+            value = node[key]
+        except InterpolationKeyError:
+            del node[key]
+        else:
+            if isinstance(value, DictConfig):
+                _drop_unresolved(value)
 
 
 def check_model(model: Mapping[str, Any] | None) -> None:

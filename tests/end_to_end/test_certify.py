@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
+import torch
 
+from robustsmooth.models import SmallCNN
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing.addressing import address
 from tests.conftest import forked
@@ -170,3 +172,10 @@ def test_mistakes_are_one_sentence(call, gaussian, tmp_path, words, status, mess
     assert message in said
     assert "Traceback" not in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_a_network_of_others_needs_its_data(call, tmp_path):
+    torch.save(SmallCNN(10).state_dict(), tmp_path / "foreign.pt")
+    words = [f"checkpoint={tmp_path}/foreign.pt", "model=small_cnn", "smoothing.sigma=0.25"]
+    said = call("certify", *words, f"hydra.run.dir={tmp_path}/c", status=1)
+    assert "does not say which data it was trained with; give data=..., such as data=cifar10" in said
