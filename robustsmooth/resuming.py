@@ -144,10 +144,15 @@ class TrainingRecord(Callback):
                 state.update(_moved(state, (self.folder / "checkpoints").resolve()))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of a training that continues, and remove drafts that a kill may have left."""
+        """Write the rows of a training that continues.
+
+        Remove drafts that a kill may have left, and the summary of fewer epochs: a run folder with a summary
+        holds a training that has ended.
+        """
         if trainer.is_global_zero:
             for draft in [*self.folder.glob("*.tmp"), *self.folder.glob("checkpoints/*.tmp")]:
                 draft.unlink()
+            (self.folder / "summary.json").unlink(missing_ok=True)
         for logger in _csv(trainer):
             if self._kept.get("rows"):
                 logger.restore(self._kept["rows"])

@@ -19,6 +19,7 @@ from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
 from robustsmooth.models.published import PREFIX, Published, fetch, published
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
+from robustsmooth.places import require_finished
 from robustsmooth.smoothing import Noise, address
 from robustsmooth.trust import plain, trusted
 
@@ -275,8 +276,10 @@ def open_ensemble(
         trust: As in `open_network`.
 
     Raises:
-        ValueError: As in `open_network` and `Ensemble`.
+        ValueError: As in `open_network` and `Ensemble`, or if a member's training has not ended.
     """
+    for place in members:
+        require_finished(place)
     return Ensemble([open_network(place, trust) for place in (checkpoint, *members)], consensus).eval()
 
 

@@ -29,6 +29,7 @@ def train(cfg: DictConfig) -> float | None:
     )
     from robustsmooth.methods.compiling import CompiledTraining
     from robustsmooth.models import CheckpointFiles, sanity_check
+    from robustsmooth.places import named_places, require_finished
     from robustsmooth.resuming import TrainingRecord, is_finished, resume_from, summary_metric
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
     from robustsmooth.trust import targets
@@ -38,6 +39,9 @@ def train(cfg: DictConfig) -> float | None:
         cfg.data.num_classes = datamodule.num_classes
     folder = prepare(cfg, "train", begin=False)
     checkpoint, kept = resume_from(folder, cfg)
+    if checkpoint is None:
+        for place in named_places(cfg.method):
+            require_finished(place)
     unfinished = not is_finished(folder, cfg, checkpoint, kept)
     if not unfinished:
         print(f"already trained to epoch {cfg.trainer.max_epochs}")

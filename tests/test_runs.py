@@ -139,9 +139,15 @@ def test_the_checkpoint_before_a_damaged_one_is_proposed(trained, tmp_path):
     assert robustsmooth.load(last.parent / "previous.ckpt").sigma == 0.5
 
 
+def test_an_ensemble_has_no_member_whose_training_has_not_ended(trained, tmp_path):
+    with pytest.raises(ValueError, match="has not ended; finish it first"):
+        runs.open_ensemble(tmp_path / "run", [tmp_path / "run"])
+
+
 def test_an_ensemble_reads_each_file_once(trained, tmp_path, monkeypatch):
     """The command has read the first one already, for the config of its training."""
     read = []
+    (tmp_path / "run" / "summary.json").touch()
     monkeypatch.setattr(runs, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
     both = runs.open_ensemble(read_checkpoint(tmp_path / "run"), [tmp_path / "run"])
     assert read == [tmp_path / "run" / "checkpoints" / "last.ckpt"]

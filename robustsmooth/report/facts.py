@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from robustsmooth.places import PLACES
+
 NUMBERS = {
     "sigma": "at least 0",
     "train_sigma": "at least 0",
@@ -52,9 +54,6 @@ OF_COMMANDS = {
     "smoothing", "source", "target", "trainer",
 }  # fmt: skip
 """Keys of the configs that change the results."""
-
-PLACES = ("checkpoint", "denoiser_checkpoint", "start", "targets")
-"""Keys of a config that name another run from which a run starts or learns."""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
