@@ -19,7 +19,11 @@ from robustsmooth.models import load_file
 
 # What must not change when a training continues; the rest may (more epochs, another device).
 # `method.network` is `model`, by interpolation.
-_FIXED = ("method", "model", "data", "seed")
+_FIXED = (
+    "method.", "model.", "data.", "seed.", "trainer.accumulate_grad_batches.",
+    "trainer.gradient_clip_algorithm.", "trainer.gradient_clip_val.", "trainer.limit_train_batches.",
+    "trainer.precision.",
+)  # fmt: skip
 _FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "method.network")
 
 
@@ -33,18 +37,24 @@ def resume_from(folder: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, A
         The file, and the content that `TrainingRecord` added; None and an empty mapping if there is none.
 
     Raises:
-        ValueError: If the folder holds a run with another method, model, data or seed, or if all of its
+        ValueError: If the folder holds a run with other settings or more epochs, or if all of its
             checkpoints are damaged.
     """
     files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous", "best")]
     present = [path for path in files if path.exists()]
     for path in present:
         try:
-            ours = load_file(path)["robustsmooth"]
+            content = load_file(path)
+            ours, begun = content["robustsmooth"], content["epoch"] + 1
             config = dict(ours["config"])
         except (ValueError, KeyError, TypeError, IsADirectoryError):
             continue
         _check_same_run(folder, config, cfg)
+        if (most := cfg.trainer.max_epochs) is not None and 0 <= most < begun:  # -1: any number
+            raise ValueError(
+                f"`{folder}` holds a training that reached epoch {begun}, beyond trainer.max_epochs={most}; "
+                "choose another folder with hydra.run.dir=..., or at least as many epochs"
+            )
         if path != files[0]:
             state = "damaged" if files[0] in present else "gone"
             _say(f"`{files[0]}` is {state}; continuing from `{path.name}`, an older checkpoint")
@@ -66,17 +76,25 @@ def _say(sentence: str) -> None:
 
 def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> None:
     now: Any = OmegaConf.to_container(cfg, resolve=True)
-    old, new = ({key: tree.get(key) for key in _FIXED} for tree in (then, now))
+    old, new = _fixed(then), _fixed(now)
     different = [
-        f"{key}={_flat(old).get(key)} then, {_flat(new).get(key)} now"
-        for key in sorted(_flat(old).keys() | _flat(new).keys())
-        if not key.startswith(_FREE) and _flat(old).get(key) != _flat(new).get(key)
+        f"{key}={old.get(key)} then, {new.get(key)} now"
+        for key in sorted(old.keys() | new.keys())
+        if repr(old.get(key)) != repr(new.get(key))  # one batch (1) and all batches (1.0) differ
     ]
     if different:
         raise ValueError(
             f"`{folder}` holds a run with other settings ({'; '.join(different)}); "
             "choose another folder with hydra.run.dir=..., or continue with the old settings"
         )
+
+
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in _flat(config).items()
+        if f"{key}.".startswith(_FIXED) and not key.startswith(_FREE)
+    }
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_all_methods_in_one_table(run, tmp_path):
 def test_a_search_compares_settings_on_validation_images(run, tmp_path):
     words = ("row=macer", "loss.robust_weight=1,4", "loss.inverse_temperature=4", "trainer.max_epochs=2")
     run("train", "experiment=digits/search", *words, cwd=tmp_path, timeout=200)
-    table = tmp_path / "multirun" / "digits" / "search" / "report" / "tables" / "training.json"
+    table = tmp_path / "multirun" / "digits" / "search-full" / "report" / "tables" / "training.json"
     found = json.loads(table.read_text())["rows"]
     assert [row["run"] for row in found] == [f"macer (loss.robust_weight={weight})" for weight in (1, 4)]
     assert all(0 < row["val/acr"] < 0.6 for row in found)

@@ -87,10 +87,20 @@ def test_a_finished_run_is_not_trained_again(reference, call):
     assert (reference / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
-def test_other_settings_are_refused_and_leave_no_trace(reference, call):
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("method.sigma=0.5", "method.sigma=0.25 then, 0.5 now"),
+        ("trainer.limit_train_batches=1", "trainer.limit_train_batches=1.0 then, 1 now"),
+        ("trainer.gradient_clip_val=0.1", "trainer.gradient_clip_val=None then, 0.1 now"),
+        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=1 then, 2 now"),
+        ("trainer.precision=bf16-mixed", "trainer.precision=32-true then, bf16-mixed now"),
+        ("trainer.max_epochs=3", "reached epoch 4, beyond trainer.max_epochs=3"),
+    ],
+)
+def test_other_settings_are_refused_and_leave_no_trace(reference, call, word, message):
     before = {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()}
-    said = call("train", *FAST, "method.sigma=0.5", f"hydra.run.dir={reference}", status=1)
-    assert "method.sigma=0.25 then, 0.5 now" in said
+    assert message in call("train", *FAST, word, f"hydra.run.dir={reference}", status=1)
     assert {path.name: path.read_bytes() for path in (reference / ".hydra").iterdir()} == before
 
 
