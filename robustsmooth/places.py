@@ -1,5 +1,6 @@
 """The places of other runs in a run's config, from which it starts or learns."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,23 @@ def named_places(config: Mapping[str, Any]) -> Iterator[str]:
             yield from named_places(value)
         elif key in PLACES and isinstance(value, str):
             yield value
+
+
+def places_now(recorded: str, started_in: str | Path, before: str | Path, now: Path) -> list[Path]:
+    """Where a place in a run's config may be now: beside the run if both were moved or copied, or unchanged.
+
+    Args:
+        recorded: The place, relative to `started_in`.
+        started_in: The working directory of the run's command.
+        before: The run folder as it was recorded, relative to `started_in` too.
+        now: The run folder.
+    """
+    path, before = (
+        Path(os.path.normpath(Path(started_in) / Path(item).expanduser())) for item in (recorded, before)
+    )
+    while before.name and before.name == now.name:
+        before, now = before.parent, now.parent
+    return [now / path.relative_to(before), path] if path.is_relative_to(before) else [path]
 
 
 def require_finished(place: str | Path) -> None:

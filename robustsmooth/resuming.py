@@ -16,6 +16,7 @@ from robustsmooth.files import write_whole
 from robustsmooth.loggers import CsvLogger, as_text, read_metrics
 from robustsmooth.methods.callbacks import EpochTimer
 from robustsmooth.models import load_file
+from robustsmooth.places import PLACES, places_now
 
 # What must not change when a training continues; the rest may (more epochs, another device).
 # `method.network` is `model`, by interpolation.
@@ -81,12 +82,26 @@ def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> N
         f"{key}={old.get(key)} then, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())
         if repr(old.get(key)) != repr(new.get(key))  # one batch (1) and all batches (1.0) differ
+        and not _same_place(key, old.get(key), new.get(key), folder, then)
     ]
     if different:
         raise ValueError(
             f"`{folder}` holds a run with other settings ({'; '.join(different)}); "
             "choose another folder with hydra.run.dir=..., or continue with the old settings"
         )
+
+
+def _same_place(key: str, old: Any, new: Any, folder: Path, then: Mapping[str, Any]) -> bool:
+    """Whether both values name the same place of another run, which may have been moved with this one."""
+    if key.rpartition(".")[2] not in PLACES or not isinstance(old, str) or not isinstance(new, str):
+        return False
+    try:
+        hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml")
+        started_in = OmegaConf.select(hydra, "hydra.runtime.cwd", default=".")
+    except (OSError, ValueError, YAMLError):
+        started_in = "."
+    places = places_now(old, started_in, then.get("run_dir", folder), folder.absolute())
+    return Path(new).expanduser().resolve() in [place.resolve() for place in places]
 
 
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:

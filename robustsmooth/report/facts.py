@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from robustsmooth.places import PLACES
+from robustsmooth.places import PLACES, places_now
 
 NUMBERS = {
     "sigma": "at least 0",
@@ -130,19 +130,6 @@ def _hydra(folder: Path) -> Mapping[str, Any]:
     return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
 
 
-def _places(folder: Path, recorded: str) -> list[Path]:
-    """Where a path in a run's config may be now: beside the run if both were moved or copied, or unchanged.
-
-    Relative paths are meant from the working directory of the run's command.
-    """
-    started_in = Path(str(mapping(_hydra(folder).get("runtime")).get("cwd", ".")))
-    path, before = started_in / recorded, started_in / str(_config(folder).get("run_dir", folder))
-    now = folder
-    while before.name and before.name == now.name:
-        before, now = before.parent, now.parent
-    return [now / path.relative_to(before), path] if path.is_relative_to(before) else [path]
-
-
 def overrides_of(folder: Path) -> list[str]:
     """The arguments of the command line of a run; none if unknown."""
     words = mapping(_hydra(folder).get("overrides")).get("task")
@@ -243,10 +230,12 @@ def training_folder(checkpoint: str, used_by: Path) -> Path | None:
     """The run folder that a checkpoint (a run folder, or a file in it) belongs to, if it still exists.
 
     Args:
-        checkpoint: As in a run's config.
+        checkpoint: As in a run's config: a relative path is meant from the directory of the run's command.
         used_by: The folder of that run.
     """
-    for path in _places(used_by, checkpoint):
+    started_in = mapping(_hydra(used_by).get("runtime")).get("cwd", ".")
+    before = _config(used_by).get("run_dir", used_by)
+    for path in places_now(checkpoint, str(started_in), str(before), used_by):
         for folder in (path, path.parent, path.parent.parent):
             if (folder / ".hydra" / "config.yaml").exists():
                 return folder.absolute()
