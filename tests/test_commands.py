@@ -74,6 +74,10 @@ def test_bad_input_is_one_sentence(call, tmp_path, words, status, fragments):
 def test_a_key_that_only_some_methods_of_a_sweep_have_is_explained(call):
     words = ["-m", "experiment=cifar10/equal_steps", "method=macer,sodm", "method.mapping_copies=8"]
     assert "write ++method.mapping_copies=..." in only_sentence(call("train", *words, status=2))
+    words = ["experiment=digits/search", "row=macer", "loss.inverse_temperature=4"]
+    assert "chosen row of this sweep has it, write ++loss.inverse" in only_sentence(
+        call("train", *words, status=2)
+    )
 
 
 def test_a_folder_without_permission_is_one_sentence(call):

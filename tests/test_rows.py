@@ -48,6 +48,9 @@ def test_the_command_line_overrides_values_and_chooses_rows():
     ]
     assert jobs("row=cohen", rows=ROWS) == ["row=cohen method=gaussian"]
     assert len(jobs("row=cohen,ours", "attack.epsilon=0.25", rows=ROWS)) == 2
+    assert jobs("row=ours", "++attack.epsilon=0.25", "++attack.more=1", rows=ROWS) == [
+        "row=ours method=smoothadv attack.epsilon=0.25 ++attack.more=1"
+    ]
     with pytest.raises(ValueError, match="there is no row kohen; known are cohen, ours"):
         jobs("row=kohen", rows=ROWS)
 

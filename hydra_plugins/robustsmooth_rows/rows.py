@@ -91,8 +91,11 @@ class RowsSweeper(BasicSweeper):
             if name not in chosen:
                 continue
             own = parse([f"row={name}", *(f"{key}={_spelled(value)}" for key, value in row.items())])
+            # A row's setting exists, so pluses are left out: the value replaces the row's.
+            lines = [str(item.input_line) for item in given]
+            theirs = parse([line.lstrip("+") if _key(line) in row else line for line in lines])
             stage = next((at for at, names in enumerate(self.stages) if name in names), -1)
-            stages[stage].extend(super().split_arguments([*common, *own, *given], None)[0])
+            stages[stage].extend(super().split_arguments([*common, *own, *theirs], None)[0])
         return [
             list(batch)
             for jobs in stages
@@ -162,6 +165,11 @@ class _Tolerant:
         returns = self._launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
         self.failed += [item for item in returns if item.status == JobStatus.FAILED]
         return [item for item in returns if item.status != JobStatus.FAILED]
+
+
+def _key(line: str) -> str:
+    """The setting that a word of the command line sets."""
+    return line.lstrip("+").partition("=")[0]
 
 
 def _spelled(value: Any, inner: bool = False) -> str:

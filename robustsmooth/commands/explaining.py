@@ -126,8 +126,9 @@ def _explain_unknown_key(key: str, name: str, argv: Sequence[str]) -> str:
     close = [".".join(filter(None, [parent, match])) for match in difflib.get_close_matches(leaf, known, n=1)]
     guess = "".join(f"; did you mean {item}?" for item in [*deeper, *close][:1])
     group = key.partition(".")[0]
-    if any(word.startswith(f"{group}=") and "," in word for word in argv):  # composed with the default first
-        guess += f"; if every {group} of this sweep has it, write ++{key}=..."
+    several = any(word.startswith(f"{group}=") and "," in word for word in argv)
+    if several or any(word.startswith("row=") for word in argv):  # composed with the default first
+        guess += f"; if every {group if several else 'chosen row'} of this sweep has it, write ++{key}=..."
     return f"there is no setting `{key}`{guess} ({where})"
 
 

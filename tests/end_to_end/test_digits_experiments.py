@@ -54,7 +54,7 @@ def test_all_methods_in_one_table(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_search_compares_settings_on_validation_images(run, tmp_path):
-    words = ("row=macer", "loss.robust_weight=1,4", "loss.inverse_temperature=4", "trainer.max_epochs=2")
+    words = ("row=macer", "loss.robust_weight=1,4", "++loss.inverse_temperature=4", "trainer.max_epochs=2")
     run("train", "experiment=digits/search", *words, cwd=tmp_path, timeout=200)
     table = tmp_path / "multirun" / "digits" / "search-full" / "report" / "tables" / "training.json"
     found = json.loads(table.read_text())["rows"]
