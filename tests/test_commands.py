@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 from contextlib import suppress
 
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
 from robustsmooth.commands import conf_dir, environment, explain, prepare, register_resolvers
+from robustsmooth.commands.explaining import job_error
 from robustsmooth.commands.running import _quoted
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.loggers import CsvLogger
@@ -78,6 +80,15 @@ def test_a_key_that_only_some_methods_of_a_sweep_have_is_explained(call):
     assert "chosen row of this sweep has it, write ++loss.inverse" in only_sentence(
         call("train", *words, status=2)
     )
+
+
+def test_a_failed_job_of_a_sweep_is_named(call, tmp_path):
+    """Its error is one that joblib can send to the process of the sweep."""
+    words = ["-m", "seed=3,4", "+evaluate.c='certify a=[b'", f"hydra.sweep.dir={tmp_path}"]
+    said = call("train", *words, "trainer=cpu", "hydra/launcher=basic", status=2).splitlines()
+    assert said[-1].startswith("robustsmooth train: job 0 failed: cannot read `a=[b`: a value with")
+    error = job_error(OverrideParseException("a=[b", "mismatched input"), 1)
+    assert explain(pickle.loads(pickle.dumps(error))) == (str(error), 2)
 
 
 def test_a_folder_without_permission_is_one_sentence(call):

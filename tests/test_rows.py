@@ -1,5 +1,6 @@
 """The sweep over the rows of a table: which jobs it makes, and in which order."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
+
+from robustsmooth.commands.explaining import JobError
 
 
 def batches(*words, **settings):
@@ -95,27 +98,91 @@ def test_without_rows_it_works_as_hydras_sweeper():
     ]
 
 
-def test_the_other_jobs_run_after_a_failed_one(monkeypatch, tmp_path):
+@pytest.fixture
+def sweep(monkeypatch, tmp_path):
+    """`sweep(launcher, rows=...)`: the sweep of these rows with a launcher."""
+
+    def run(launcher, **settings):
+        found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
+        sweeper = found(**settings)
+        sweeper.launcher = launcher
+        sweeper.hydra_context = SimpleNamespace(config_loader=None)
+        sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+        sweeper.batch_index = 0
+        monkeypatch.setattr(sweeper, "validate_batch_is_legal", lambda batch: None)
+        sweeper.sweep([])
+
+    return run
+
+
+def returned(value):
+    status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
+    done = JobReturn(status=status)
+    done.return_value = value
+    return done
+
+
+def test_the_other_jobs_run_after_a_failed_one(sweep):
     """Also those of later batches: most rows do not start from the failed one."""
-    found = Plugins.instance().class_name_to_class["hydra_plugins.robustsmooth_rows.rows.RowsSweeper"]
-    sweeper = found(rows={"late": {"seed": 1}, "early": {"seed": "2,3"}}, first=["early"])
     launched = []
 
     class Launcher:
         def launch(self, job_overrides, initial_job_idx):
             launched.append((initial_job_idx, [job[0] for job in job_overrides]))
-            bad, good = JobReturn(status=JobStatus.FAILED), JobReturn(status=JobStatus.COMPLETED)
-            bad.return_value, good.return_value = ValueError("training diverged"), 0.5
+            bad, good = returned(ValueError("training diverged")), returned(0.5)
             return [bad, good][: len(job_overrides)] if initial_job_idx == 0 else [good]
 
-    sweeper.launcher = Launcher()
-    sweeper.hydra_context = SimpleNamespace(config_loader=None)
-    sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    sweeper.batch_index = 0
-    monkeypatch.setattr(sweeper, "validate_batch_is_legal", lambda batch: None)
     with pytest.raises(ValueError, match="training diverged"):
-        sweeper.sweep([])
+        sweep(Launcher(), rows={"late": {"seed": 1}, "early": {"seed": "2,3"}}, first=["early"])
     assert launched == [(0, ["row=early", "row=early"]), (2, ["row=late"])]
+
+
+@pytest.mark.parametrize("times", [1, 9], ids=["once", "always"])
+def test_the_other_jobs_run_after_a_killed_one(sweep, monkeypatch, times):
+    """It ends the other jobs of joblib's pool, which are launched again."""
+    monkeypatch.setattr("robustsmooth.commands.stopping.time.sleep", lambda seconds: None)
+    done, kills = [], []
+
+    class TerminatedWorkerError(RuntimeError):
+        pass
+
+    class Launcher:
+        def launch(self, job_overrides, initial_job_idx):
+            if ["row=early", "seed=3"] in job_overrides and len(kills) < times:
+                kills.append(initial_job_idx)
+                raise TerminatedWorkerError("The exit codes of the workers are {SIGKILL(-9)}")
+            done.extend((initial_job_idx + at, job[1]) for at, job in enumerate(job_overrides))
+            return [returned(0.5) for _ in job_overrides]
+
+    rows = {"late": {"seed": 1}, "early": {"seed": "2,3,4,5"}}
+    if times == 1:
+        sweep(Launcher(), rows=rows, first=["early"])
+        assert done == [(0, "seed=2"), (1, "seed=3"), (2, "seed=4"), (3, "seed=5"), (4, "seed=1")]
+        return
+    with pytest.raises(JobError, match=r"job 1 failed: one of its processes was ended from outside .SIGKILL"):
+        sweep(Launcher(), rows=rows, first=["early"])
+    assert done == [(0, "seed=2"), (2, "seed=4"), (3, "seed=5"), (4, "seed=1")]
+
+
+def test_the_sweep_waits_for_the_other_jobs_of_submitit(sweep, tmp_path):
+    """Also if one was killed: its result is an error, and not raised before the others are done."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from submitit import LocalExecutor
+
+    ended = []
+
+    class Launcher:
+        def launch(self, job_overrides, initial_job_idx):
+            executor = LocalExecutor(tmp_path)
+            killed = executor.submit(os._exit, 9)
+            good = executor.submit(JobReturn, status=JobStatus.COMPLETED)
+            results = [job.results()[0] for job in (killed, good)]
+            ended.append(good.done())
+            return results
+
+    with pytest.raises(JobError, match=r"job 0 failed: it was ended from outside.*its log is `"):
+        sweep(Launcher(), rows={"early": {"seed": "2,3"}})
+    assert ended == [True]
 
 
 @pytest.mark.parametrize(

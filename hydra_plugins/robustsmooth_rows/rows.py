@@ -1,8 +1,11 @@
 """A sweep over the rows of a table: a union of grids, where Hydra's own sweeper has one grid."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -162,9 +165,65 @@ class _Tolerant:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Launch a batch of jobs."""
-        returns = self._launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        with _submitit_returns_errors():
+            returns = self._launch(job_overrides, initial_job_idx)
         self.failed += [item for item in returns if item.status == JobStatus.FAILED]
         return [item for item in returns if item.status != JobStatus.FAILED]
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        """Launch jobs; if one is killed, which ends the others of its pool, both halves again.
+
+        A finished job ends at once, and an unfinished one continues.
+        """
+        from robustsmooth.commands.explaining import job_error
+        from robustsmooth.commands.stopping import own_signal
+        from robustsmooth.processes import ended_process
+
+        try:
+            returns = list(self._launcher.launch(jobs, initial_job_idx=first))
+        except Exception as error:
+            if not ended_process(error):
+                raise
+            own_signal(error)
+            returns = [error]
+            if len(jobs) > 1:
+                print("a job was killed, and others with it; they continue", file=sys.stderr, flush=True)
+                half = len(jobs) // 2
+                return [*self._launch(jobs[:half], first), *self._launch(jobs[half:], first + half)]
+        return [
+            _failed(job_error(item, first + place), jobs[place]) if isinstance(item, Exception) else item
+            for place, item in enumerate(returns)
+        ]
+
+
+def _failed(error: Exception, overrides: Sequence[str]) -> JobReturn:
+    failed = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
+    failed.return_value = error
+    return failed
+
+
+@contextmanager
+def _submitit_returns_errors() -> Iterator[None]:
+    """Have a job of submitit that was killed or ran out of time return its error.
+
+    If it were raised, nobody would wait for the other jobs.
+    """
+    if find_spec("submitit") is None:
+        yield
+        return
+    from submitit import Job
+    from submitit.core.utils import UncompletedJobError
+
+    def results(job: Any) -> list[Any]:
+        try:
+            return list(waited(job))
+        except UncompletedJobError:
+            how = "it was ended from outside, or ran out of time or memory"
+            return [ValueError(f"{how} (state {job.state}); its log is `{job.paths.stderr}`")]
+
+    waited = Job.results
+    with mock.patch.object(Job, "results", results):
+        yield
 
 
 def _key(line: str) -> str:

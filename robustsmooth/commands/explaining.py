@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,29 @@ from robustsmooth.files import DISK_FULL
 from robustsmooth.processes import ended_process
 
 USAGE, FAILURE = 2, 1
+_log = logging.getLogger(__name__)
+
+
+class JobError(Exception):
+    """A job of a sweep has failed. Unlike some errors of libraries, it can be sent to another process.
+
+    Args:
+        sentence: Which job, and why.
+        status: The exit status.
+    """
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence, status)
+        self.sentence, self.status = sentence, status
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ()) -> tuple[str, int]:
     """One sentence for an error, and the exit status that goes with it."""
+    if isinstance(error, JobError):
+        return error.sentence, error.status
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, MissingConfigException):
@@ -56,6 +76,14 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
         return f"{package} is not installed; install it with: {extra}", FAILURE
     kind = type(error).__name__
     return f"unexpected error: {kind}: {message} (HYDRA_FULL_ERROR=1 shows the traceback)", FAILURE
+
+
+def job_error(error: BaseException, number: int, name: str = "train", argv: Sequence[str] = ()) -> JobError:
+    """An error of a job of a sweep, with the job's number; it is logged too, since a sweep goes on."""
+    sentence, status = explain(error, name, argv)
+    sentence = f"job {number} failed: {sentence}"
+    _log.error(sentence)
+    return JobError(sentence, status)
 
 
 _EXTRAS = {"tensorboard": "tensorboard", "onnx": "onnx", "timm": "timm", "foolbox": "attacks"}

@@ -1,7 +1,6 @@
 """Turn a function of a config into a command: with Hydra, and with errors as one readable sentence."""
 
 import functools
-import logging
 import os
 import shlex
 import sys
@@ -15,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from robustsmooth.commands.composing import check_own_names, conf_dir, own_conf_dir, register_resolvers
-from robustsmooth.commands.explaining import explain
+from robustsmooth.commands.explaining import explain, job_error
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, own_signal, stopped_alike
 from robustsmooth.lock import release
@@ -23,7 +22,6 @@ from robustsmooth.processes import first_process, keep_memory
 
 _EVALUATIONS = ("certify", "predict", "attack", "measure")
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
-_log = logging.getLogger(__name__)
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {}
 
 
@@ -62,11 +60,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 if HydraConfig.get().mode == RunMode.RUN:
                     _give_up(error, name)
                     raise
-                # The other jobs of a sweep go on after a failed one; Hydra itself would report it at the very
-                # end.
-                sentence, _ = explain(error, name, sys.argv[1:])
-                _log.error("job %s failed: %s", HydraConfig.get().job.num, sentence)
-                raise
+                raise job_error(error, HydraConfig.get().job.num, name, sys.argv[1:]) from error
             finally:
                 release()
 

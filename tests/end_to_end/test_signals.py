@@ -116,6 +116,19 @@ def test_a_parallel_sweep_leaves_nothing_behind(start, tmp_path, signum):
     assert semaphores() <= before
 
 
+def test_a_killed_job_does_not_end_a_parallel_sweep(start, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    begin, mark = start
+    jobs = ["-m", "method=natural,gaussian", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    short = ["hydra/sweeper=rows", "trainer=cpu", "trainer.max_epochs=20", "model.network.width=8"]
+    child = begin(*jobs, *short, f"hydra.sweep.dir={tmp_path}", runs=2)
+    os.kill(max(processes_of(mark)), signal.SIGKILL)
+    _, said = child.communicate(timeout=200)
+    assert child.returncode == 0, said
+    assert "a job was killed, and others with it; they continue" in said
+    assert len(list(tmp_path.glob("**/summary.json"))) == 2
+
+
 def test_a_stopped_loader_stops_the_run(start, tmp_path):
     """Schedulers send the signal to every process, also to the workers that load images."""
     begin, mark = start
