@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from yaml import YAMLError
 
@@ -191,20 +191,34 @@ class TrainingRecord(Callback):
                 logger.restore(self._kept["rows"])
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """``summary.json``: the last metrics, the epochs and the seconds that they took."""
+        """``summary.json``: the last metrics, the epochs and the seconds that they took.
+
+        Also that a time limit has ended the training, which is not complete then.
+        """
         summary = {
+            **({"stopped": stopped} if (stopped := _out_of_time(trainer)) else {}),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": sum(self.timer.seconds),
             "seconds_per_epoch": self.timer.seconds,
             "metrics": dict(sorted(self._metrics(trainer).items())),
         }
+        if stopped:
+            _say(stopped)
         if trainer.is_global_zero:
             write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
         now = {key: float(value) for key, value in trainer.callback_metrics.items()}
         return {**self._kept.get("metrics", {}), **now}
+
+
+def _out_of_time(trainer: pl.Trainer) -> str | None:
+    """A sentence, if the time limit has ended a training before its last epoch."""
+    limits = [item.time_remaining() for item in trainer.callbacks if isinstance(item, Timer)]  # type: ignore[attr-defined]
+    if trainer.current_epoch == trainer.max_epochs or all(left is None or left > 0 for left in limits):
+        return None
+    return f"stopped by trainer.max_time after {trainer.current_epoch} of {trainer.max_epochs} epochs"
 
 
 def _moved(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:

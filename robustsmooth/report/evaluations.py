@@ -222,7 +222,7 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
     """
     result = Evaluations(list(runs))
     for run in result.runs:
-        result.problems += run.problems
+        result.problems += [problem for problem in run.problems if problem not in result.problems]
         for log in _logs(run, result.problems):
             try:
                 _add(result, run, log)

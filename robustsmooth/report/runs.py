@@ -219,6 +219,9 @@ def _read_folder(folder: Path) -> Run:
             problems.append(f"{folder}: {name} is not finished; start its command again to finish it")
     facts = checked_numbers(facts, folder, problems)
     summary = read_mapping(folder / "summary.json", problems)
+    training = read_mapping(trained / "summary.json", []) if trained else {}
+    if stopped := training.get("stopped"):
+        problems.append(f"{trained}: the training was {stopped}")
     checkpoint = trained or (
         Path(config["checkpoint"]) if isinstance(config.get("checkpoint"), str) else None
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from robustsmooth.report import find_runs, read_evaluations
 from tests.conftest import forked, started
 
 FAST = ["trainer.max_epochs=4", "trainer=cpu"]
@@ -172,3 +174,20 @@ def test_a_run_that_diverges_says_so_and_writes_no_checkpoint_of_it(call, tmp_pa
     assert "training diverged in epoch 1" in said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_training_that_its_time_limit_has_ended_is_not_taken_for_a_complete_one(call, tmp_path):
+    certify = "+evaluate.certify='certify certificate.n=100 certificate.n0=10 data.subset.max=5'"
+    words = ["trainer=cpu", "trainer.max_epochs=5000", "trainer.max_time=00:00:00:01", certify]
+    said = call("train", *words, f"hydra.run.dir={tmp_path}")
+    stopped = json.loads((tmp_path / "summary.json").read_text())["stopped"]
+    assert re.fullmatch(r"stopped by trainer.max_time after \d+ of 5000 epochs", stopped)
+    assert stopped in said.splitlines()
+    for reported in (tmp_path, tmp_path / "certify"):
+        assert read_evaluations(find_runs(str(reported))).problems == [
+            f"{tmp_path}: the training was {stopped}"
+        ]
+
+
+def test_a_complete_training_was_not_stopped(reference):
+    assert "stopped" not in json.loads((reference / "summary.json").read_text())
