@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from yaml import YAMLError
 
+from robustsmooth.evaluation import fingerprint
 from robustsmooth.files import write_whole
 from robustsmooth.loggers import CsvLogger, as_text, read_metrics
 from robustsmooth.methods.callbacks import EpochTimer
@@ -25,6 +26,7 @@ _FIXED = (
     "trainer.gradient_clip_algorithm.", "trainer.gradient_clip_val.", "trainer.limit_train_batches.",
     "trainer.precision.",
 )  # fmt: skip
+_END = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "callbacks")  # what ends a training
 _FREE = ("data.root", "data.num_workers", "data.subset", "data.download", "method.network")
 
 
@@ -138,9 +140,58 @@ def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Ma
         OmegaConf.load(folder / ".hydra" / "config.yaml")
         if kept.get("rows") and read_metrics(folder / "metrics.csv") != kept["rows"]:
             return False
-        return int(summary["epochs"]) >= cfg.trainer.max_epochs and isinstance(summary["metrics"], dict)
+        ended = int(summary["epochs"]) >= cfg.trainer.max_epochs or _end(kept["config"]) == _end(cfg)
+        return ended and isinstance(summary["metrics"], dict)
     except (OSError, ValueError, KeyError, TypeError, YAMLError):
         return False  # the checkpoint contains their content
+
+
+def _end(config: Any) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    return {key: value for key, value in _flat(plain).items() if key.startswith(_END)}
+
+
+def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) -> None:
+    """Refuse to train a network further that was evaluated: it would be overwritten.
+
+    Args:
+        folder: The run folder.
+        checkpoint: The checkpoint that the training continues from.
+        cfg: The training's config.
+
+    Raises:
+        ValueError: If evaluations in the run folder have rows of the network of ``last.ckpt`` or
+            ``best.ckpt``, and there are epochs left to train.
+    """
+    written = list(folder.glob("*/*.settings.json"))
+    if not written or checkpoint is None or checkpoint.name != "last.ckpt":  # an older one repairs the last
+        return
+    epochs = load_file(checkpoint)["epoch"] + 1
+    best = checkpoint.with_name("best.ckpt")
+    networks = {_fingerprint(path) for path in (checkpoint, best) if path.exists()}
+    evaluated = {path.parent.name for path in written if _evaluated(path) in networks}
+    if evaluated and epochs < cfg.trainer.max_epochs:
+        names = ", ".join(f"`{name}`" for name in sorted(evaluated))
+        raise ValueError(
+            f"the evaluations in {names} of `{folder}` are of the network after {epochs} epochs, which more "
+            "training would overwrite; choose another folder with hydra.run.dir=..., or remove them"
+        )
+
+
+def _fingerprint(checkpoint: Path) -> str | None:
+    try:
+        weights = load_file(checkpoint)["state_dict"]
+    except (ValueError, KeyError):
+        return None
+    prefix = "network."
+    return fingerprint({key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)})
+
+
+def _evaluated(settings: Path) -> Any:
+    try:
+        return json.loads(settings.read_bytes())["network"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class TrainingRecord(Callback):
@@ -190,6 +241,11 @@ class TrainingRecord(Callback):
             if self._kept.get("rows"):
                 logger.restore(self._kept["rows"])
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the ``summary.json`` of fewer epochs: it belongs to a training that has ended."""
+        if trainer.is_global_zero:
+            (self.folder / "summary.json").unlink(missing_ok=True)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """``summary.json``: the last metrics, the epochs and the seconds that they took.
 
@@ -218,7 +274,7 @@ def _out_of_time(trainer: pl.Trainer) -> str | None:
     limits = [item.time_remaining() for item in trainer.callbacks if isinstance(item, Timer)]  # type: ignore[attr-defined]
     if trainer.current_epoch == trainer.max_epochs or all(left is None or left > 0 for left in limits):
         return None
-    return f"stopped by trainer.max_time after {trainer.current_epoch} of {trainer.max_epochs} epochs"
+    return f"stopped by trainer.max_time in epoch {trainer.current_epoch} of {trainer.max_epochs}"
 
 
 def _moved(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -241,13 +297,18 @@ def _with_epoch(
     trainer: pl.Trainer, rows: list[dict[str, str]], metrics: Mapping[str, float]
 ) -> list[dict[str, str]]:
     """The rows, including those that Lightning will log for an epoch that has just ended."""
-    if not trainer.is_last_batch:
+    if not (trainer.is_last_batch or trainer.should_stop):  # by a time limit, within an epoch
         return rows
     epoch = str(trainer.current_epoch)
     if not rows or rows[-1].get("epoch") != epoch:  # without validation in this epoch
         rows.append({"step": str(trainer.global_step - 1), "epoch": epoch})
     training = {key: as_text(key, value) for key, value in metrics.items() if key.startswith("train/")}
     return [*rows[:-1], {**rows[-1], **training}]
+
+
+def trained_epochs(folder: Path) -> int:
+    """The number of epochs of a finished training, from ``summary.json``."""
+    return int(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["epochs"])
 
 
 def summary_metric(folder: Path, name: str) -> float | None:

@@ -30,7 +30,14 @@ def train(cfg: DictConfig) -> float | None:
     from robustsmooth.methods.compiling import CompiledTraining
     from robustsmooth.models import CheckpointFiles, sanity_check
     from robustsmooth.places import named_places, require_finished
-    from robustsmooth.resuming import TrainingRecord, is_finished, resume_from, summary_metric
+    from robustsmooth.resuming import (
+        TrainingRecord,
+        check_evaluations,
+        is_finished,
+        resume_from,
+        summary_metric,
+        trained_epochs,
+    )
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
     from robustsmooth.trust import targets
 
@@ -43,8 +50,10 @@ def train(cfg: DictConfig) -> float | None:
         for place in named_places(cfg.method):
             require_finished(place)
     unfinished = not is_finished(folder, cfg, checkpoint, kept)
-    if not unfinished:
-        print(f"already trained to epoch {cfg.trainer.max_epochs}")
+    if unfinished:
+        check_evaluations(folder, checkpoint, cfg)
+    else:
+        print(f"already trained to epoch {trained_epochs(folder)}")
     # An experiment sets to null what it does not take over from the one that it is based on.
     lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
     own = sorted({*targets(cfg.data), *targets(cfg.model), *targets(cfg.smoothing)})

@@ -38,10 +38,15 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else list(value)
 
 
-def fingerprint(network: nn.Module) -> str:
-    """A short hash of all weights and buffers, which identifies a classifier wherever its file is."""
+def fingerprint(network: nn.Module | Mapping[str, Any]) -> str:
+    """A short hash of all weights and buffers, which identifies a classifier wherever its file is.
+
+    Args:
+        network: The network, or its state dict.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(network.state_dict().items()):
+    state = network.state_dict() if isinstance(network, nn.Module) else network
+    for name, value in sorted(state.items()):
         if isinstance(value, torch.Tensor):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

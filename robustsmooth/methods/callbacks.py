@@ -42,7 +42,7 @@ class KeepMetrics(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the states, one entry for each rank; none at the end of an epoch, when they are logged."""
-        if trainer.is_last_batch:
+        if trainer.is_last_batch or trainer.should_stop:
             return
         own = {
             name: {key: torch.as_tensor(value).cpu() for key, value in metric.metric_state.items()}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -181,8 +182,10 @@ def test_a_training_that_its_time_limit_has_ended_is_not_taken_for_a_complete_on
     words = ["trainer=cpu", "trainer.max_epochs=5000", "trainer.max_time=00:00:00:01", certify]
     said = call("train", *words, f"hydra.run.dir={tmp_path}")
     stopped = json.loads((tmp_path / "summary.json").read_text())["stopped"]
-    assert re.fullmatch(r"stopped by trainer.max_time after \d+ of 5000 epochs", stopped)
+    assert re.fullmatch(r"stopped by trainer.max_time in epoch \d+ of 5000", stopped)
     assert stopped in said.splitlines()
+    call("train", *words, f"hydra.run.dir={tmp_path}")  # does not train again
+    assert json.loads((tmp_path / "summary.json").read_text())["stopped"] == stopped
     for reported in (tmp_path, tmp_path / "certify"):
         assert read_evaluations(find_runs(str(reported))).problems == [
             f"{tmp_path}: the training was {stopped}"
@@ -191,3 +194,20 @@ def test_a_training_that_its_time_limit_has_ended_is_not_taken_for_a_complete_on
 
 def test_a_complete_training_was_not_stopped(reference):
     assert "stopped" not in json.loads((reference / "summary.json").read_text())
+
+
+def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
+    predict = "+evaluate.mine='predict prediction.n=10 data.subset.max=2'"
+    train = ["trainer=cpu", predict, f"hydra.run.dir={tmp_path}"]
+    call("train", *train, "trainer.max_epochs=1")
+    before = weights(tmp_path)
+    said = call("train", *train, "trainer.max_epochs=2", status=1)
+    assert (
+        f"the evaluations in `mine` of `{tmp_path}` are of the network after 1 epochs, which more training "
+        "would overwrite; choose another folder with hydra.run.dir=..., or remove them"
+    ) in said
+    assert all(torch.equal(before[key], value) for key, value in weights(tmp_path).items())
+    (tmp_path / "metrics.csv").unlink()
+    call("train", *train, "trainer.max_epochs=1")  # repairs it
+    shutil.rmtree(tmp_path / "mine")
+    call("train", *train, "trainer.max_epochs=2")
