@@ -295,3 +295,9 @@ def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
         return checkpoint if folder is None else None
     name = Path(checkpoint).stem if Path(checkpoint).suffix else "last"
     return [name, _settings(_read(_config(folder)), (*opened, folder))]
+
+
+def forget() -> None:
+    """Forget what was read from run folders, which may have changed since, so that it is read again."""
+    for reading in (_config, _hydra, _facts_of, signature):
+        reading.cache_clear()

@@ -21,6 +21,7 @@ from robustsmooth.report.facts import (
     checked_numbers,
     config_of,
     facts_of,
+    forget,
     read_mapping,
     settings_facts,
     wrong_numbers,
@@ -86,6 +87,7 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
     """
     if isinstance(entries, str | Mapping):
         entries = [entries]
+    forget()
     found: dict[Path, Run] = {}
     for entry in entries:
         given = dict(entry) if isinstance(entry, Mapping) else {"path": entry}

@@ -7,6 +7,7 @@ import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows, write_report
 from robustsmooth.report.comparable import repetitions
+from robustsmooth.report.facts import signature
 
 from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
 
@@ -153,6 +154,19 @@ def test_a_copy_beside_the_original_is_not_mixed_with_it(tmp_path):
     shutil.copytree(trained, tmp_path / "copy")
     (certified,) = (run for run in find_runs(str(tmp_path / "copy")) if "certify" in run.logs)
     assert certified.trained == tmp_path / "copy"
+
+
+def test_a_run_that_has_changed_is_read_again(tmp_path):
+    """As in a notebook that watches a sweep."""
+    path = str(write_training(tmp_path / "run"))
+    (before,) = find_runs(path)
+    known = signature(before.path)
+    shutil.rmtree(path)
+    write_training(tmp_path / "run", sigma=0.5, method="macer")
+    (after,) = find_runs(path)
+    assert (before.facts["train_sigma"], before.facts["method"]) == (0.25, "gaussian")
+    assert (after.facts["train_sigma"], after.facts["method"]) == (0.5, "macer")
+    assert signature(after.path) != known
 
 
 def test_foreign_logs_get_their_facts_from_the_command_line_and_their_path(tmp_path):
