@@ -193,6 +193,7 @@ class Evaluation(Callback):
             trainer.global_rank,
             self.may_change(),
             self.extension(),
+            self._asked(trainer),
         )
         self._check_images(trainer)
         self._speak(trainer)
@@ -248,6 +249,15 @@ class Evaluation(Callback):
         self._close()
 
     # ------------------------------------------------------------------ helpers
+
+    def _asked(self, trainer: pl.Trainer) -> list[tuple[str, ...]] | None:
+        """The keys of the rows of all images; None if the data or the trainer do not say which ones."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, ImageDataModule) or trainer.limit_test_batches != 1.0:
+            return None
+        alone = trainer.world_size == 1  # else `wants` counts the images of each rank
+        images = [at for place, at in enumerate(data.test_indices) if not alone or self.wants(place)]
+        return [(str(index), *map(str, variant)) for index in images for variant in self.variants()]
 
     def _check_images(self, trainer: pl.Trainer) -> None:
         """Refuse rows of images that are not part of the data now, before anything is computed."""

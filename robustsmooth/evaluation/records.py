@@ -24,6 +24,8 @@ _UNKNOWN = "-"
 _NUMBERS = "answers."
 """Settings with this prefix are lists of numbers, compared up to rounding; earlier versions lack them."""
 _CLOSE = 0.02
+_MACHINE = ("torch", "device", "tf32", "threads")
+"""Settings of these names, in any group, may differ when no row is left to compute."""
 
 
 def _read_rows(path: Path) -> list[list[str]]:
@@ -68,6 +70,8 @@ class RecordLog:
         rank: This process's rank.
         may_change: Settings, with dotted names, that a restart may change.
         extension: Which rows a restart extends, if any.
+        asked: The keys of all rows that are asked for; None if unknown. If they are finished, another machine
+            or version of torch may open the log, and its settings stay.
 
     Attributes:
         finished: Keys of the rows that are finished (as text), without those that are extended.
@@ -89,6 +93,7 @@ class RecordLog:
         rank: int = 0,
         may_change: Collection[str] = (),
         extension: Extension | None = None,
+        asked: Collection[Key] | None = None,
     ) -> None:
         self.folder, self.name, self.rank = Path(folder), name, rank
         self._may_change, self._extension = may_change, extension
@@ -101,8 +106,10 @@ class RecordLog:
         for row in self._all_rows():
             self.finished.add(self._key_of(row))
             self.known.setdefault(row[self._key_at[0]], {fact: row[at] for fact, at in facts.items()})
-        self._check_settings()  # after the rows: another rank may be writing both, the settings first
         self.begun = self._find_begun()
+        if asked is not None and self.finished - self.begun.keys() >= set(asked):
+            self.settings = _with_machine_of(self.settings, self._written())
+        self._check_settings()  # after the rows: another rank may be writing both, the settings first
         self.finished -= self.begun.keys()
         self._part = self.folder / f"{name}.rank{rank}.tsv"
         self._file: BinaryIO | None = None
@@ -315,6 +322,18 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
+
+
+def _with_machine_of(settings: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, but what says on which machine rows were computed as it is written."""
+    merged = {name: written[name] for name in _MACHINE if name in written}
+    for name, value in settings.items():
+        then = written.get(name)
+        if isinstance(value, dict) and isinstance(then, dict):
+            merged[name] = _with_machine_of(value, then)
+        elif name not in _MACHINE:
+            merged[name] = value
+    return merged
 
 
 def same_numbers(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -44,6 +44,21 @@ def test_certify_continue_and_refuse(call, gaussian, tmp_path):
     assert table.read_bytes() == before
 
 
+def test_a_finished_certification_may_be_opened_on_another_machine(call, gaussian, tmp_path):
+    """As when an evaluation is added to a sweep: its command opens the finished ones too."""
+    words = [f"checkpoint={gaussian}", "certificate.n=200", *SMALL, f"hydra.run.dir={tmp_path}"]
+    call("certify", *words)
+    written, table = tmp_path / "certify.settings.json", tmp_path / "certify.tsv"
+    settings = json.loads(written.read_text())
+    settings["numerics"] |= {"torch": "1.0", "device": "cuda", "tf32": [False, True]}
+    written.write_text(json.dumps(settings))
+    call("certify", *words)
+    assert json.loads(written.read_text()) == settings
+    assert json.loads((tmp_path / "summary.json").read_text())["settings"] == settings
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    assert "numerics.torch='1.0' then, " in call("certify", *words, status=1)
+
+
 def test_sigterm_ends_it_between_two_passes_and_keeps_the_rows(call, gaussian, tmp_path):
     """``kill`` and schedulers send it. Images that are already loaded are not finished first."""
     folder = tmp_path / "c"
