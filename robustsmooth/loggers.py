@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,19 +179,29 @@ def _job() -> tuple[str | None, str | None, list[str]]:
     return hydra.job.name, sweep, [choices[group] for group in ("method", "data") if choices.get(group)]
 
 
+_LOGGED = ".logged"
+"""An empty file in the folder of an evaluation whose results are in the training's runs."""
+
+
+def not_logged(folder: Path, names: Iterable[str]) -> list[str]:
+    """The evaluations in a run folder that `log_inside` has not added to the training's runs."""
+    return [name for name in names if not (folder / name / _LOGGED).exists()]
+
+
 @rank_zero_only
-def log_evaluations(loggers: Sequence[Logger], folder: Path, names: Sequence[str]) -> None:
-    """Add the results of evaluations of a trained network to its W&B and TensorBoard runs.
+def log_inside(loggers: Sequence[Logger], folder: Path, name: str) -> None:
+    """Add the results of an evaluation of a trained network to its W&B and TensorBoard runs.
 
     Args:
         loggers: The training's loggers; the CSV logger is skipped.
         folder: The run folder of the training.
-        names: The evaluations' folders in it.
+        name: The evaluation's folder in it.
     """
-    if names and _showing(loggers):
+    if _showing(loggers):
         from robustsmooth.report.publish import folder_content
 
-        _log(loggers, folder_content(folder, names))
+        _log(loggers, folder_content(folder, [name]))
+        (folder / name / _LOGGED).touch()
 
 
 @rank_zero_only

@@ -19,7 +19,7 @@ def train(cfg: DictConfig) -> float | None:
     from pytorch_lightning import seed_everything
 
     from robustsmooth.instantiation import instantiate
-    from robustsmooth.loggers import log_evaluations
+    from robustsmooth.loggers import log_inside, not_logged
     from robustsmooth.methods.callbacks import (
         EpochTimer,
         KeepMetrics,
@@ -57,8 +57,8 @@ def train(cfg: DictConfig) -> float | None:
     # An experiment sets to null what it does not take over from the one that it is based on.
     lines = {name: line for name, line in (cfg.evaluate or {}).items() if line is not None}
     own = sorted({*targets(cfg.data), *targets(cfg.model), *targets(cfg.smoothing)})
-    evaluations = [nested(line, folder, folder / name, trust=own) for name, line in lines.items()]
-    new = [name for name in lines if not (folder / name / "summary.json").exists()]
+    evaluations = {name: nested(line, folder, folder / name, trust=own) for name, line in lines.items()}
+    new = not_logged(folder, lines)
     with ExitStack() as stack:
         loggers = stack.enter_context(loggers_for(cfg, folder)) if unfinished or new else []
         if unfinished:
@@ -81,9 +81,10 @@ def train(cfg: DictConfig) -> float | None:
             ]
             with trainer_for(cfg, folder, callbacks, loggers, plugins=[CheckpointFiles()]) as trainer:
                 trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-        for evaluate in evaluations:
+        for name, evaluate in evaluations.items():
             evaluate()
-        log_evaluations(loggers, folder, new)
+            if name in new:
+                log_inside(loggers, folder, name)
     return summary_metric(folder, cfg.monitor)
 
 

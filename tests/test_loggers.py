@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 
+from robustsmooth.evaluation import Certification
 from robustsmooth.loggers import CsvLogger, log_evaluation, wandb_logger
 from robustsmooth.report.publish import folder_content, run_id
 from tests.report.conftest import write_certification, write_training
@@ -98,6 +99,30 @@ def test_a_separate_evaluation_logs_the_same_keys_as_one_after_training(tmp_path
     assert list((media / "table" / "certificate" / "certify").glob("*.json"))
     config = {item.key: json.loads(item.value_json) for item in about.config.update}
     assert config["training"] == {"run_id": run_id(trained), "folder": str(trained)}
+
+
+def test_an_evaluation_before_an_interruption_is_logged_once(call, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    logged, begin = [], Certification.begin
+    monkeypatch.setattr(
+        "robustsmooth.loggers._log", lambda loggers, content: logged.append(sorted(content.curves))
+    )
+    certify = "certify certificate.n0=10 certificate.n=100 data.subset.max=2"
+    lines = [f"+evaluate.{name}='{certify}'" for name in ("one", "two")]
+    words = ["trainer=cpu", "trainer.max_epochs=1", *lines, f"hydra.run.dir={tmp_path}"]
+
+    def stopped(self, *args):
+        if self.folder.name == "two":
+            raise ValueError("no time is left")
+        return begin(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Certification, "begin", stopped)
+        call("train", *words, "logger=tensorboard", status=1)
+        assert logged == [["certificate/one/accuracy"]]
+    for _ in range(2):
+        call("train", *words, "logger=tensorboard")
+        assert logged == [["certificate/one/accuracy"], ["certificate/two/accuracy"]]
 
 
 @pytest.mark.slow
