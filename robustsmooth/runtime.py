@@ -1,5 +1,6 @@
 """The common parts of all commands: quiet libraries, loggers, the trainer."""
 
+import json
 import logging
 import logging.config
 import os
@@ -25,6 +26,7 @@ from torchmetrics import Metric
 
 from robustsmooth.cluster import slurm, tasks
 from robustsmooth.commands import describe, write_description
+from robustsmooth.evaluation import Evaluation
 from robustsmooth.instantiation import instantiate
 from robustsmooth.processes import cores, follow_parent, handle_signals, keep_memory
 
@@ -228,6 +230,16 @@ class _Beginning(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """An evaluation starts or continues; a finished one is not changed."""
         if trainer.is_global_zero and not (self.folder / "summary.json").exists():
+            write_description(self.folder, self.files)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The rows of a finished evaluation were extended: they belong to other settings than before."""
+        now = [item.summary["settings"] for item in trainer.callbacks if isinstance(item, Evaluation)]  # type: ignore[attr-defined]
+        try:
+            then = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))["settings"]
+        except (OSError, ValueError, KeyError, TypeError):  # not finished, or damaged
+            return
+        if trainer.is_global_zero and then not in now:
             write_description(self.folder, self.files)
 
 

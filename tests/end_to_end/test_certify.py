@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from robustsmooth.models import SmallCNN
+from robustsmooth.report.facts import signature
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing.addressing import address
 from tests.conftest import forked
@@ -57,6 +58,14 @@ def test_a_finished_certification_may_be_opened_on_another_machine(call, gaussia
     assert json.loads((tmp_path / "summary.json").read_text())["settings"] == settings
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
     assert "numerics.torch='1.0' then, " in call("certify", *words, status=1)
+
+
+def test_an_extended_certification_is_described_as_one_with_its_votes(call, gaussian, tmp_path):
+    words = [f"checkpoint={gaussian}", "certificate=anytime", *SMALL]
+    for name, votes in (("extended", 200), ("extended", 400), ("direct", 400)):
+        call("certify", *words, f"certificate.n={votes}", f"hydra.run.dir={tmp_path / name}")
+    assert signature(tmp_path / "extended") == signature(tmp_path / "direct")
+    assert description(tmp_path / "extended")["overrides.yaml"].count(b"certificate.n=400") == 1
 
 
 def test_sigterm_ends_it_between_two_passes_and_keeps_the_rows(call, gaussian, tmp_path):
