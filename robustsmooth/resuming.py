@@ -168,7 +168,7 @@ def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) ->
         return
     epochs = load_file(checkpoint)["epoch"] + 1
     best = checkpoint.with_name("best.ckpt")
-    networks = {_fingerprint(path) for path in (checkpoint, best) if path.exists()}
+    networks = {_fingerprint(path) for path in (checkpoint, best) if path.exists()} - {None}
     evaluated = {path.parent.name for path in written if _evaluated(path) in networks}
     if evaluated and epochs < cfg.trainer.max_epochs:
         names = ", ".join(f"`{name}`" for name in sorted(evaluated))
@@ -270,9 +270,10 @@ class TrainingRecord(Callback):
 
 
 def _out_of_time(trainer: pl.Trainer) -> str | None:
-    """A sentence, if the time limit has ended a training before its last epoch."""
+    """A sentence, if the time limit has ended a training before the end of its last epoch."""
     limits = [item.time_remaining() for item in trainer.callbacks if isinstance(item, Timer)]  # type: ignore[attr-defined]
-    if trainer.current_epoch == trainer.max_epochs or all(left is None or left > 0 for left in limits):
+    complete = trainer.current_epoch == trainer.max_epochs and trainer.is_last_batch
+    if complete or all(left is None or left > 0 for left in limits):
         return None
     return f"stopped by trainer.max_time in epoch {trainer.current_epoch} of {trainer.max_epochs}"
 

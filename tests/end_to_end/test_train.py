@@ -7,12 +7,15 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.callbacks import Timer
 
 from robustsmooth.report import find_runs, read_evaluations
+from robustsmooth.resuming import _out_of_time
 from tests.conftest import forked, started
 
 FAST = ["trainer.max_epochs=4", "trainer=cpu"]
@@ -194,6 +197,14 @@ def test_a_training_that_its_time_limit_has_ended_is_not_taken_for_a_complete_on
 
 def test_a_complete_training_was_not_stopped(reference):
     assert "stopped" not in json.loads((reference / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(("epoch", "whole", "stopped"), [(3, True, True), (4, False, True), (4, True, False)])
+def test_a_time_limit_within_the_last_epoch_counts(epoch, whole, stopped):
+    limit = Timer(duration={"seconds": 1})
+    limit._offset = 2.0  # seconds of training before
+    trainer = SimpleNamespace(callbacks=[limit], current_epoch=epoch, max_epochs=4, is_last_batch=whole)
+    assert (_out_of_time(trainer) is not None) is stopped
 
 
 def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
