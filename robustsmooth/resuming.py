@@ -241,11 +241,6 @@ class TrainingRecord(Callback):
             if self._kept.get("rows"):
                 logger.restore(self._kept["rows"])
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove the ``summary.json`` of fewer epochs: it belongs to a training that has ended."""
-        if trainer.is_global_zero:
-            (self.folder / "summary.json").unlink(missing_ok=True)
-
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """``summary.json``: the last metrics, the epochs and the seconds that they took.
 
