@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import yaml
 
+from robustsmooth.files import write_whole
 from robustsmooth.report.figures import Drawing
 from robustsmooth.report.markup import as_html
 from robustsmooth.report.runs import Run
@@ -65,8 +66,7 @@ def write_page(
         runs_left_out=max(len(runs) - MOST_RUNS, 0),
         footer=footer,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def _described(run: Run, home: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robustsmooth.files import write_whole
 from robustsmooth.report.table import Table, plain_rows
 
 
@@ -29,8 +30,7 @@ def record_results(folder: Path, experiment: str, scale: str, sweep: Path, table
         **_environment(sweep),
         "tables": {table.name: plain_rows(table) for table in tables},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=1) + "\n")
     return path
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustsmooth.files import write_whole
 from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.table import Table, plain_rows
@@ -26,14 +27,13 @@ def replace_files(folder: Path, names: Sequence[str]) -> None:
 
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
     """Write each table as Markdown, LaTeX, CSV and JSON, unrounded in the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
-        table.frame().to_csv(folder / f"{table.name}.csv", index=False)
         content = {"title": table.title, "note": table.notes, "rows": plain_rows(table)}
         texts = {
+            "csv": table.frame().to_csv(index=False),
             "json": json.dumps(content, indent=2) + "\n",
             "md": as_markdown(table),
             "tex": as_latex(table),
         }
         for suffix, text in texts.items():
-            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+            write_whole(folder / f"{table.name}.{suffix}", text)

@@ -1,6 +1,7 @@
 """Tables, figures and the page of run folders."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -390,3 +391,16 @@ def test_every_table_has_its_name_in_the_list():
     folder = Path(tables.__file__).parent
     named = [re.findall(r'(?:Table|_name)\(\s*"(\w+)"', path.read_text()) for path in folder.glob("*.py")]
     assert {name for names in named for name in names} == set(TABLES)
+
+
+def test_a_full_disk_leaves_the_old_page_and_tables(runs, tmp_path, monkeypatch):
+    folder = tmp_path / "report"
+    write_report(str(runs), folder, formats=["html", "tables"])
+    before = {path: path.read_bytes() for path in folder.rglob("[a-z]*.*")}
+    monkeypatch.setattr("os.fsync", lambda descriptor: os.close(-1))  # fails as a full disk does
+    with pytest.raises(OSError, match=re.escape(str(folder))):
+        write_report(str(runs / "0_gaussian"), folder, formats=["html", "tables"])
+    after = {path: path.read_bytes() for path in folder.rglob("[a-z]*.*")}
+    assert all(before[path] == content for path, content in after.items())
+    assert folder / "report.html" in after
+    assert not list(folder.rglob("*.tmp"))
