@@ -91,6 +91,17 @@ def first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
+def end_group() -> None:
+    """End the group of processes in which several devices trained, if there is one; all of them must call it.
+
+    Otherwise what one of them does alone afterwards would wait for the others.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def launch() -> str:
     """A name that the processes of one run share, whether torchrun, srun or one of them started them."""
     facts = os.environ

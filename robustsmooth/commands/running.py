@@ -18,7 +18,7 @@ from robustsmooth.commands.explaining import explain, job_error
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.commands.stopping import RESUMABLE, end_sweep, join_launcher, own_signal, stopped_alike
 from robustsmooth.lock import release
-from robustsmooth.processes import first_process, keep_memory
+from robustsmooth.processes import end_group, first_process, keep_memory
 
 _EVALUATIONS = ("certify", "predict", "attack", "measure")
 _FULL_ERROR = "ROBUSTSMOOTH_FULL_ERROR"
@@ -114,7 +114,8 @@ def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[st
         trust: Constructors that the checkpoint's config may name, since this run's config names them too.
 
     Returns:
-        A function that runs it and returns what the command's function returns.
+        A function that runs it and returns what the command's function returns. If the command takes one
+        device, the first process of a training on several runs it, and in the others it does nothing.
 
     Raises:
         ValueError: If the first word is not a command.
@@ -132,6 +133,10 @@ def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[st
     check_settings(cfg, name)
 
     def run() -> Any:
+        if cfg.trainer.devices == 1:
+            end_group()
+            if not first_process():
+                return None
         __import__(f"robustsmooth.{name}")
         return _TASKS[name](cfg)
 

@@ -222,3 +222,15 @@ def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
     call("train", *train, "trainer.max_epochs=1")  # repairs it
     shutil.rmtree(tmp_path / "mine")
     call("train", *train, "trainer.max_epochs=2")
+
+
+@pytest.mark.slow
+def test_the_first_of_two_processes_evaluates_what_both_have_trained(run, tmp_path):
+    """Both evaluated, in the same folder."""
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "scale=smoke"]
+    certify = "+evaluate.certify='certify certificate.n=100 certificate.n0=10'"
+    done = run("train", *two, certify, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    log = pd.read_csv(tmp_path / "run" / "certify" / "certify.tsv", sep="\t")
+    assert log.idx.is_unique
+    assert json.loads((tmp_path / "run" / "certify" / "summary.json").read_text())["images"] == len(log) == 25
+    assert (done.stdout + done.stderr).count("certifying 25 images") == 1
