@@ -179,13 +179,26 @@ def _job() -> tuple[str | None, str | None, list[str]]:
     return hydra.job.name, sweep, [choices[group] for group in ("method", "data") if choices.get(group)]
 
 
-_LOGGED = ".logged"
-"""An empty file in the folder of an evaluation whose results are in the training's runs."""
+_PENDING = ".not_logged"
+"""An empty file in the folder of an evaluation whose results are not yet in the training's runs."""
 
 
 def not_logged(folder: Path, names: Iterable[str]) -> list[str]:
-    """The evaluations in a run folder that `log_inside` has not added to the training's runs."""
-    return [name for name in names if not (folder / name / _LOGGED).exists()]
+    """The evaluations in a run folder that are not finished, or not yet added to the training's runs."""
+    places = {name: folder / name for name in names}
+    return [
+        name
+        for name, place in places.items()
+        if (place / _PENDING).exists() or not (place / "summary.json").exists()
+    ]
+
+
+@rank_zero_only
+def will_log_inside(loggers: Sequence[Logger], folder: Path, name: str) -> None:
+    """Note that the results of an evaluation are to be added, should the command be interrupted before."""
+    if _showing(loggers):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / _PENDING).touch()
 
 
 @rank_zero_only
@@ -201,7 +214,7 @@ def log_inside(loggers: Sequence[Logger], folder: Path, name: str) -> None:
         from robustsmooth.report.publish import folder_content
 
         _log(loggers, folder_content(folder, [name]))
-        (folder / name / _LOGGED).touch()
+        (folder / name / _PENDING).unlink(missing_ok=True)
 
 
 @rank_zero_only

@@ -83,7 +83,7 @@ def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> N
     different = [
         f"{key}={old.get(key)} then, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())
-        if repr(old.get(key)) != repr(new.get(key))  # one batch (1) and all batches (1.0) differ
+        if not _equal(key, old.get(key), new.get(key))
         and not _same_place(key, old.get(key), new.get(key), folder, then)
     ]
     if different:
@@ -91,6 +91,11 @@ def _check_same_run(folder: Path, then: Mapping[str, Any], cfg: DictConfig) -> N
             f"`{folder}` holds a run with other settings ({'; '.join(different)}); "
             "choose another folder with hydra.run.dir=..., or continue with the old settings"
         )
+
+
+def _equal(key: str, old: Any, new: Any) -> bool:
+    """Equal numbers are equal settings, but 1 is one batch and 1.0 are all of them."""
+    return old == new and (not key.endswith("limit_train_batches") or type(old) is type(new))
 
 
 def _same_place(key: str, old: Any, new: Any, folder: Path, then: Mapping[str, Any]) -> bool:
@@ -147,8 +152,13 @@ def is_finished(folder: Path, cfg: DictConfig, checkpoint: Path | None, kept: Ma
 
 
 def _end(config: Any) -> dict[str, Any]:
+    """The settings that end a training; neither its place nor how it is shown does."""
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    return {key: value for key, value in _flat(plain).items() if key.startswith(_END)}
+    return {
+        key: value
+        for key, value in _flat(plain).items()
+        if key.startswith(_END) and not key.startswith("callbacks.progress") and not key.endswith(".dirpath")
+    }
 
 
 def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) -> None:

@@ -19,7 +19,7 @@ def train(cfg: DictConfig) -> float | None:
     from pytorch_lightning import seed_everything
 
     from robustsmooth.instantiation import instantiate
-    from robustsmooth.loggers import log_inside, not_logged
+    from robustsmooth.loggers import log_inside, not_logged, will_log_inside
     from robustsmooth.methods.callbacks import (
         EpochTimer,
         KeepMetrics,
@@ -82,6 +82,8 @@ def train(cfg: DictConfig) -> float | None:
             with trainer_for(cfg, folder, callbacks, loggers, plugins=[CheckpointFiles()]) as trainer:
                 trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
         for name, evaluate in evaluations.items():
+            if name in new:
+                will_log_inside(loggers, folder, name)
             evaluate()
             if name in new:
                 log_inside(loggers, folder, name)
