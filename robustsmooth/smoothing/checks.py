@@ -33,7 +33,7 @@ def check_images(images: Any, where: str = "`images`") -> None:
         raise ValueError(f"{where} must be {wanted}, got the shape {tuple(images.shape)}")
     if not images.numel():
         return
-    low, high = (float(end) for end in images.aminmax())
+    low, high = (float(end) for end in images.detach().aminmax())
     if not (low >= 0 and high <= 1):  # NaN too
         raise ValueError(
             f"{where} must be finite and in [0, 1], got {_range(low, high)}: sigma and radii are in these "

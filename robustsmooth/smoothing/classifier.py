@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,14 @@ class SmoothedClassifier:
         if engine.tuning is not None:
             self._tunings[key] = engine.tuning, searched
         self.random_inside = engine.random_inside
-        records = {finished.index: finished.record for finished in engine.run(flush=True)}
-        if len(records) != len(images):
+        found = {finished.index: finished.record for finished in engine.run(flush=True)}
+        if len(found) != len(images):
             raise ValueError("`indices` must name each image once")
-        return [records[int(name)] for name in names.tolist()]
+        records = [found[int(name)] for name in names.tolist()]
+        if not isinstance(procedure, Certificate):
+            return records
+        origins = self._origins(procedure, images, names)
+        return [replace(one, origin=origin) for one, origin in zip(records, origins, strict=True)]
 
     def votes(
         self,
@@ -165,12 +170,11 @@ class SmoothedClassifier:
             ValueError: If there is not one previous record for each image, or one is of another image, index,
                 noise, seed or certificate; see also `run`.
         """
+        if previous is None:
+            return self.run(certificate, images, indices, labels)
         check_images(images)
         names = _names(images) if indices is None else torch.as_tensor(indices)
         origins = self._origins(certificate, images, names)
-        if previous is None:
-            records = self.run(certificate, images, names, labels)
-            return [replace(one, origin=origin) for one, origin in zip(records, origins, strict=True)]
         if len(previous) != len(images):
             raise ValueError(f"`previous` must hold {len(images)} records, got {len(previous)}")
         records = list(previous)
@@ -193,18 +197,33 @@ class SmoothedClassifier:
                 {int(names[at]): begun[at] for at in places},
             )
             for at, record in zip(places, extended, strict=True):
-                records[at] = replace(record, origin=origins[at])
+                records[at] = record
         return records
 
     def _origins(self, certificate: Certificate, images: Tensor, names: Tensor) -> list[str]:
         """What the votes of each image depend on, but for the network, as a hash."""
-        kept = [one.name for one in fields(certificate) if one.name not in certificate.may_change]
-        settings = [type(certificate).__name__, *((name, getattr(certificate, name)) for name in kept)]
-        common = f"{settings} {self.noise}"
+        settings = {
+            key: value for key, value in vars(certificate).items() if key not in certificate.may_change
+        }
+        common = f"{type(certificate).__qualname__} {_written(settings)} {_written(self.noise)}"
         return [
             f"{address(self.seed, f'{common} {image}', int(name)):x}"
             for image, name in zip(image_names(images), names.tolist(), strict=True)
         ]
+
+
+def _written(value: Any) -> str:
+    """A value as text: equal numbers alike, other objects by their type and all of their attributes."""
+    if isinstance(value, bool | str | None):
+        return repr(value)
+    if isinstance(value, Real):
+        return repr(float(value))
+    if isinstance(value, Mapping):
+        return str(sorted((str(key), _written(part)) for key, part in value.items()))
+    if isinstance(value, list | tuple):
+        return str([_written(part) for part in value])
+    attributes = getattr(value, "__dict__", None)
+    return f"{type(value).__qualname__} {repr(value) if attributes is None else _written(attributes)}"
 
 
 def _names(images: Tensor) -> Tensor:

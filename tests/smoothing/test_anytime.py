@@ -156,6 +156,27 @@ def test_votes_of_another_run_are_never_continued(change):
         )
 
 
+class Blurred(GaussianNoise):
+    """A noise of one's own, with an attribute that its inherited text does not name."""
+
+    def __init__(self, sigma, blur):
+        super().__init__(sigma)
+        object.__setattr__(self, "blur", blur)
+
+
+def test_equal_settings_are_continued_however_they_are_written():
+    images = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    first = SmoothedClassifier(Shade(), GaussianNoise(1)).run(Anytime(n=100, alpha=0.01), images)
+    for sigma, alpha in ((1.0, np.float64(0.01)), (np.float32(1), 0.01)):
+        classifier = SmoothedClassifier(Shade(), GaussianNoise(sigma))
+        longer = classifier.certify(images, Anytime(n=300, alpha=alpha), previous=first)
+        assert {record.votes for record in longer} == {400}
+    blurred = SmoothedClassifier(Shade(), Blurred(1.0, 0.0)).certify(images, Anytime(n=100))
+    SmoothedClassifier(Shade(), Blurred(1.0, 0.0)).certify(images, Anytime(n=200), previous=blurred)
+    with pytest.raises(ValueError, match="another image, index, noise"):
+        SmoothedClassifier(Shade(), Blurred(1.0, 0.5)).certify(images, Anytime(n=200), previous=blurred)
+
+
 def test_votes_on_an_image_end_when_nothing_more_can_be_decided():
     begun = Begun(0, ((0, 980), (1, 20)), 1000)
     assert Anytime(n=2000).goes_on(begun, NOISE)
