@@ -10,6 +10,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
@@ -226,15 +227,26 @@ def test_prepare_writes_the_resolved_config_and_the_environment(tmp_path):
     assert environment()["packages"]["torch"]
 
 
+@pytest.mark.parametrize("mode", list(RunMode))
 @pytest.mark.parametrize("started", [["train.py", "-m", "seed=1,2"], ["_submit.py", "/cluster/jobs/4"]])
-def test_the_recorded_command_is_that_of_the_job_under_every_launcher(monkeypatch, started):
+def test_the_recorded_command_is_that_of_the_job_under_every_launcher(monkeypatch, started, mode):
     monkeypatch.setattr("sys.argv", started)
     job = {"task": ["method=gaussian", "seed=1", "model.width=${size}", "experiment=null"]}
-    hydras = OmegaConf.create({"help": {"app_name": "robustsmooth.train"}, "overrides": job})
+    job["hydra"] = ["hydra.run.dir=a b"]
+    own = [{"provider": "main", "path": "conf"}, {"provider": "command-line", "path": "/mine/conf"}]
+    hydras = OmegaConf.create(
+        {
+            "help": {"app_name": "robustsmooth.train"},
+            "overrides": job,
+            "runtime": {"config_sources": own},
+            "mode": mode,
+        }
+    )
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(HydraConfig, "get", lambda: hydras)
-    expected = "python -m robustsmooth.train method=gaussian seed=1 'model.width=${size}' experiment=null"
-    assert environment()["command"] == expected
+    words = "--config-dir=/mine/conf method=gaussian seed=1 'model.width=${size}' experiment=null"
+    folder = " 'hydra.run.dir=a b'" if mode is RunMode.RUN else ""
+    assert environment()["command"] == f"python -m robustsmooth.train {words}{folder}"
 
 
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])

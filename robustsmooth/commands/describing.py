@@ -115,8 +115,12 @@ def _command() -> str:
     if not HydraConfig.initialized():
         return shlex.join(sys.argv)
     hydras = HydraConfig.get()
+    own = [item.path for item in hydras.runtime.config_sources if item.provider == "command-line"]
     words: Any = OmegaConf.to_container(hydras.overrides.task, resolve=False)
-    return f"python -m {hydras.help.app_name} {shlex.join(words)}".strip()
+    if hydras.mode == RunMode.RUN:
+        words += OmegaConf.to_container(hydras.overrides.hydra, resolve=False)
+    options = [f"--config-dir={path}" for path in own]
+    return f"python -m {hydras.help.app_name} {shlex.join([*options, *words])}".strip()
 
 
 def _git_commit() -> str | None:

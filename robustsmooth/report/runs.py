@@ -82,8 +82,7 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         The runs in the order of their paths (2 before 10), each once, without labels.
 
     Raises:
-        ValueError: If an entry names nothing, a mapping lacks its path, a pattern or number is not valid, or
-            the name of a known fact is misspelt.
+        ValueError: If an entry names nothing, a mapping lacks its path, or a pattern or number is not valid.
     """
     if isinstance(entries, str | Mapping):
         entries = [entries]
@@ -107,12 +106,14 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
             raise ValueError(
                 f"`runs`: {path} holds no run and no log; give run folders, quoted globs, or log files"
             )
-        _check_names([*given, *(expression.groupindex if expression else ())])
         unmatched = [run for run in runs if expression and not expression.search(run.path.as_posix())]
         if unmatched == runs:
             raise ValueError(f"`runs`: the pattern {pattern!r} matches no path, such as {runs[0].path}")
         for run in runs:
             found.setdefault(run.path, _with_facts(run, expression, given))
+        one = found[runs[0].path]
+        doubtful = _misspelt([*given, *(expression.groupindex if expression else ())])
+        found[one.path] = replace(one, problems=(*one.problems, *doubtful))
         if unmatched:
             one = found[unmatched[0].path]
             more = f" nor {len(unmatched) - 1} others" if len(unmatched) > 1 else ""
@@ -121,12 +122,14 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
     return [found[path] for path in sorted(found, key=natural)]
 
 
-def _check_names(names: Iterable[str]) -> None:
-    """Other facts than the known ones are allowed, and are part of labels; misspelt ones are not."""
-    for name in names:
-        close = get_close_matches(name.lower(), KNOWN, 1, 0.8)
-        if close and name not in KNOWN:
-            raise ValueError(f"`runs`: {name} is not a known fact; write {close[0]}, or choose another name")
+def _misspelt(names: Iterable[str]) -> list[str]:
+    """Messages about facts that may be known ones misspelt; others are allowed and only tell runs apart."""
+    close = {name: get_close_matches(name.lower(), KNOWN, 1, 0.8) for name in names if name not in KNOWN}
+    return [
+        f"the fact {name} of `runs` is not used but in labels; did you mean {guess[0]}?"
+        for name, guess in close.items()
+        if guess
+    ]
 
 
 def _with_facts(run: Run, expression: re.Pattern[str] | None, given: Mapping[str, Any]) -> Run:
