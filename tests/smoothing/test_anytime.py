@@ -157,7 +157,7 @@ def test_votes_of_another_run_are_never_continued(change):
 
 
 class Blurred(GaussianNoise):
-    """A noise of one's own, with an attribute that its inherited text does not name."""
+    """A user's noise, with an attribute that its inherited text does not name."""
 
     def __init__(self, sigma, blur):
         super().__init__(sigma)
