@@ -126,7 +126,7 @@ def _misspelt(names: Iterable[str]) -> list[str]:
     """Messages about facts that may be known ones misspelt; others are allowed and only tell runs apart."""
     close = {name: get_close_matches(name.lower(), KNOWN, 1, 0.8) for name in names if name not in KNOWN}
     return [
-        f"the fact {name} of `runs` is not used but in labels; did you mean {guess[0]}?"
+        f"the fact {name} of `runs` is used in labels only; did you mean {guess[0]}?"
         for name, guess in close.items()
         if guess
     ]

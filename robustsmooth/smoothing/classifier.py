@@ -222,6 +222,8 @@ def _written(value: Any) -> str:
         return str(sorted((str(key), _written(part)) for key, part in value.items()))
     if isinstance(value, list | tuple):
         return str([_written(part) for part in value])
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{tuple(value.shape)} {_written(value.tolist())}"
     attributes = getattr(value, "__dict__", None)
     return f"{type(value).__qualname__} {repr(value) if attributes is None else _written(attributes)}"
 

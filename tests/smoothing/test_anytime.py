@@ -173,6 +173,12 @@ def test_equal_settings_are_continued_however_they_are_written():
         assert {record.votes for record in longer} == {400}
     blurred = SmoothedClassifier(Shade(), Blurred(1.0, 0.0)).certify(images, Anytime(n=100))
     SmoothedClassifier(Shade(), Blurred(1.0, 0.0)).certify(images, Anytime(n=200), previous=blurred)
+    for first, second in ((torch.zeros(2), torch.ones(2)), (np.zeros(2000), np.arange(2000) == 1000)):
+        records = SmoothedClassifier(Shade(), Blurred(1.0, first)).certify(images, Anytime(n=100))
+        with pytest.raises(ValueError, match="another image, index, noise"):
+            SmoothedClassifier(Shade(), Blurred(1.0, second)).certify(
+                images, Anytime(n=200), previous=records
+            )
     with pytest.raises(ValueError, match="another image, index, noise"):
         SmoothedClassifier(Shade(), Blurred(1.0, 0.5)).certify(images, Anytime(n=200), previous=blurred)
 
