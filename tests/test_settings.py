@@ -230,7 +230,7 @@ def test_a_model_may_refer_to_the_data_of_the_training(command):
     [
         ("model.network.width=-1", "`model.network.width` must be an integer of at least 1, got -1"),
         ("model.network.width=???", "Missing mandatory value: model.network.width"),
-        ("+model.network.widht=1", "there is no setting `model.network.widht`"),
+        ("+model.network.widthh=1", "there is no setting `model.network.widthh`"),
         ("model.channels_last=3", "`model.channels_last` must be true or false, got 3"),
     ],
 )

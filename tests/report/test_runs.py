@@ -278,7 +278,7 @@ def test_logs_that_a_pattern_does_not_match_are_named(tmp_path):
 def test_facts_that_seem_to_be_misspelt_are_named(tmp_path):
     path = str(write_log(tmp_path / "log", CERTIFY, certify_rows()))
     (run,) = find_runs(
-        {"path": path, "sgima": 0.25, "Data": "digits", "width": 3, "pattern": "(?P<metod>log)"}
+        {"path": path, "sgima": 0.25, "Data": "digits", "width": 3, "pattern": "(?P<methodx>log)"}
     )
     assert [problem.split()[-1] for problem in run.problems] == ["sigma?", "data?", "method?"]
     assert run.facts["width"] == 3
