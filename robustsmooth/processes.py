@@ -96,9 +96,8 @@ def end_group() -> None:
 
     Otherwise what one of them does alone afterwards would wait for the others.
     """
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
+    distributed = sys.modules.get("torch.distributed")  # not imported here: the report works without torch
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
