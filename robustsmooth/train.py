@@ -30,15 +30,9 @@ def train(cfg: DictConfig) -> float | None:
     from robustsmooth.methods.compiling import CompiledTraining
     from robustsmooth.models import CheckpointFiles, sanity_check
     from robustsmooth.places import named_places, require_finished
-    from robustsmooth.resuming import (
-        TrainingRecord,
-        check_evaluations,
-        is_finished,
-        resume_from,
-        summary_metric,
-        trained_epochs,
-    )
+    from robustsmooth.resuming import check_evaluations, is_finished, resume_from
     from robustsmooth.runtime import loggers_for, named_parts, trainer_for
+    from robustsmooth.training_records import TrainingRecord, summary_metric, trained_epochs
     from robustsmooth.trust import targets
 
     datamodule = instantiate(cfg.data)

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Timer
 
 from robustsmooth.report import find_runs, read_evaluations
-from robustsmooth.resuming import _out_of_time
+from robustsmooth.training_records import _out_of_time
 from tests.conftest import forked, started
 
 FAST = ["trainer.max_epochs=4", "trainer=cpu"]
