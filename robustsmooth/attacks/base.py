@@ -280,7 +280,8 @@ class Attack(ABC):
         """Attack a batch.
 
         Args:
-            network: Maps images in [0, 1] to logits. A module is in eval mode during the attack.
+            network: Maps images in [0, 1] to logits, each image by itself. A module is in eval mode during
+                the attack.
             images: ``(B, ...)`` floating, in [0, 1].
             labels: ``(B,)`` integers: the classes to leave, or to reach for a targeted attack.
             randomness: The source of noise and random starts; the same ones at every call if None.
@@ -338,7 +339,8 @@ def undisturbed(network: Network, images: Tensor, randomness: Randomness) -> Ite
     """Enable gradients, eval mode and frozen parameters inside the block; restore everything afterwards.
 
     A compiled network would compute the gradients of all its parameters in the attack too. The global
-    generators are seeded inside, for networks that are random.
+    generators are seeded inside, for networks that are random. Gradients keep their direction in float16; see
+    `levelled`.
 
     Args:
         network: What is attacked.
@@ -346,7 +348,7 @@ def undisturbed(network: Network, images: Tensor, randomness: Randomness) -> Ite
         randomness: Gives the seed.
 
     Yields:
-        The network itself, without the wrapper of distributed training.
+        The network, without the wrapper of distributed training.
     """
     if isinstance(network, DistributedDataParallel):
         network = network.module  # its forward would wait for a backward pass of the parameters
@@ -373,10 +375,48 @@ def undisturbed(network: Network, images: Tensor, randomness: Randomness) -> Ite
                 module.training = False
             for parameter in trained:
                 parameter.requires_grad_(False)
-            yield network
+            yield levelled(network)
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
         torch.set_autocast_cache_enabled(cache)
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+
+def levelled(network: Network) -> Network:
+    """The network, with gradients of its images that neither vanish nor overflow in float16.
+
+    The loss's gradient in the logits is as small as 1 - p for an image whose label has probability p, and a
+    network in float16 would round what follows from it to zero. On the way back each image's gradient in the
+    logits is therefore scaled to a largest entry between 1/2 and 1, which an image with a wrong answer has
+    anyway, and its gradient in the pixels is scaled back in float32. The factors are powers of two: in
+    float32 they change no digit.
+
+    Args:
+        network: Its parameters must be frozen, since their gradients are not scaled back; each image's logits
+            must depend on that image only.
+
+    Returns:
+        The same function, with logits in float32 at least.
+    """
+
+    def call(points: Tensor) -> Tensor:
+        points = points.view_as(points)  # with a hook of its own
+        logits = network(points)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if not (points.requires_grad and logits.requires_grad):
+            return logits
+        size = torch.ones(())
+
+        def level(gradient: Tensor) -> Tensor:
+            nonlocal size
+            largest = gradient.flatten(1).abs().amax(1)
+            size = torch.where(largest > 0, largest / largest.frexp().mantissa, 1.0)
+            return gradient / expand(size, gradient)
+
+        logits.register_hook(level)
+        points.register_hook(lambda gradient: gradient * expand(size, gradient).to(gradient.dtype))
+        return logits
+
+    return call

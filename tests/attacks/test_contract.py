@@ -21,6 +21,7 @@ from robustsmooth.attacks import (
     Stein,
     distance,
 )
+from robustsmooth.attacks.base import levelled
 from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness
 
 NOISE = {"sigma": 0.1, "num_noise": 3, "copies_per_pass": 2}
@@ -437,3 +438,41 @@ def test_it_works_between_the_steps_of_distributed_training():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.start_processes(_attack_in_training, args=(port, []), nprocs=2, start_method="fork")
+
+
+@pytest.fixture
+def confident(network, batch):
+    """The network with all logits times a factor: 1 - p of one image is below what float16 can hold."""
+    logits = network.eval()(batch[0]).detach().topk(2).values
+    factor = 19.0 / float((logits[:, 0] - logits[:, 1]).max())
+    return lambda points: factor * network(points)
+
+
+@pytest.mark.parametrize("name", ["pgd_l2", "ddn", "ddn_budget", "smoothadv_pgd"])
+def test_float16_does_not_weaken_the_attack_on_a_confident_network(name, confident, batch):
+    images, labels = batch
+    exact = ATTACKS[name](confident, images, labels, randomness=images_randomness()) - images
+    with torch.autocast("cpu", dtype=torch.float16):
+        rounded = ATTACKS[name](confident, images, labels, randomness=images_randomness()) - images
+    assert (torch.cosine_similarity(exact.flatten(1), rounded.flatten(1)) > 0.99).all()
+
+
+def test_the_scale_of_a_gradient_is_restored(confident, batch):
+    images, labels = batch
+
+    def gradient(network):
+        leaf = images.clone().requires_grad_(True)
+        loss = network(leaf).log_softmax(1).gather(1, labels[:, None]).sum()
+        return torch.autograd.grad(loss, leaf)[0]
+
+    assert torch.equal(gradient(levelled(confident)), gradient(confident))
+    assert gradient(levelled(lambda points: 0 * confident(points))).count_nonzero() == 0
+
+
+def test_gradients_of_one_point_add_up(confident, batch):
+    leaf = batch[0].clone().requires_grad_(True)
+    once, twice = (
+        torch.autograd.grad(sum(levelled(confident)(leaf).sum() for _ in range(times)), leaf)[0]
+        for times in (1, 2)
+    )
+    torch.testing.assert_close(twice, 2 * once)

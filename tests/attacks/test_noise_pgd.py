@@ -199,3 +199,19 @@ def test_the_attack_command_refuses_attacks_on_the_noise(tmp_path):
 def test_methods_that_attack_images_refuse_attacks_on_the_noise():
     with pytest.raises(ValueError, match="moves the noise, and this method needs one that moves the images"):
         AdversarialModule(Network(), SGD, attack=SUN)
+
+
+def test_float16_does_not_weaken_it_on_a_confident_network(network, batch):
+    images, noises = batch
+    labels = network.eval()(images).argmax(1)
+    logits = network((images + noises).flatten(0, 1)).detach().topk(2).values
+    factor = 19.0 / float((logits[:, 0] - logits[:, 1]).max())
+
+    def confident(points):
+        return factor * network(points)
+
+    exact = CAT_RS(confident, images, labels, noises=noises, randomness=RANDOMNESS)
+    with torch.autocast("cpu", dtype=torch.float16):
+        rounded = CAT_RS(confident, images, labels, noises=noises, randomness=RANDOMNESS)
+    ways = [(moved - noises).flatten(0, 1).flatten(1) for moved in (exact, rounded)]
+    assert (torch.cosine_similarity(*ways) > 0.99).all()
