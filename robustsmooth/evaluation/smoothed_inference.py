@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
+from robustsmooth.evaluation.attack.plan import check_attack
 from robustsmooth.evaluation.base import Evaluation
 from robustsmooth.evaluation.context import fingerprint, network_of, noise_levels
 from robustsmooth.kinds import SMOOTHED_INFERENCE, LogKind
@@ -37,14 +38,15 @@ class InferenceSweep(Evaluation):
         sigmas: Noise levels in pixel units; 0 for the network's own noise only.
         samples: Numbers of votes, ascending.
         ballots: Voting rules, by name.
-        attack: The attack on the images; None for clean images.
+        attack: The attack on the images, not targeted; None for clean images.
         source: The network that is attacked, for transfer attacks; the tested one if None.
         seed: The run's seed.
         settings: What else the rows depend on, such as the data set.
         progress: Show a progress bar, and tables at the end.
 
     Raises:
-        ValueError: If `sigmas` or `ballots` is empty, a level is negative, or `samples` do not ascend.
+        ValueError: If `sigmas` or `ballots` is empty, a level is negative, `samples` do not ascend, or the
+            attack is targeted or moves the noise.
     """
 
     kind: ClassVar[LogKind] = SMOOTHED_INFERENCE
@@ -67,7 +69,9 @@ class InferenceSweep(Evaluation):
             raise ValueError(f"`samples` must be ascending counts of at least 1, got {list(samples)}")
         if not ballots or not all(callable(ballot) for ballot in ballots.values()):
             raise ValueError(f"`ballots` must be one or more voting rules by name, got {dict(ballots)}")
-        if source is not None and attack is None:
+        if attack is not None:
+            check_attack(attack)
+        elif source is not None:
             raise ValueError("`source` says what is attacked, but there is no attack: give `attack` too")
         self.sigmas, self.samples = noise_levels(sigmas), list(samples)
         self.ballots, self.attack, self.source = dict(ballots), attack, source

@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from robustsmooth.attacks import PGD, Expectation
+from robustsmooth.attacks import PGD, Expectation, NoisePGD
 from robustsmooth.data import DigitsDataModule, Subset
 from robustsmooth.evaluation.module import EvaluationModule
 from robustsmooth.evaluation.smoothed_inference import InferenceSweep, inference_accuracy
@@ -226,6 +226,8 @@ def test_summary_is_the_mean(tmp_path, capsys):
         ({"ballots": {}}, "`ballots` must be"),
         ({"ballots": {"hard": "hard"}}, "`ballots` must be"),
         ({"source": torch.nn.Identity()}, "there is no attack"),
+        ({"attack": dataclasses.replace(EPGD, targeted=True)}, "`attack.targeted` must be false"),
+        ({"attack": NoisePGD(epsilon=1.0)}, "NoisePGD perturbs the noise in training and not the image"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, changes, message):

@@ -104,11 +104,6 @@ class AttackEvaluation(Evaluation):
         settings: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        if not isinstance(attack, Attack):
-            raise ValueError(
-                f"{type(attack).__name__} perturbs the noise in training and not the image: choose an attack "
-                "on images, such as attack=smoothadv_pgd"
-            )
         super().__init__(folder, seed=seed, settings=settings, progress=progress)
         self.plan = AttackPlan(attack, mode, epsilons, num_noises)
         for name, value, least in (("batch_size", batch_size, 1), ("pictures", pictures, 0)):

@@ -13,6 +13,19 @@ from robustsmooth.statistics import short
 Mode = Literal["budget", "minimum"]
 
 
+def check_attack(attack: Attack) -> None:
+    """Raise ValueError unless an attack moves images, and away from their labels."""
+    if not isinstance(attack, Attack):
+        raise ValueError(
+            f"{type(attack).__name__} perturbs the noise in training and not the image: choose an attack "
+            "on images, such as attack=smoothadv_pgd"
+        )
+    if attack.targeted:
+        raise ValueError(
+            "`attack.targeted` must be false: an evaluation asks whether answers leave their labels"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """One point of the grid: the attack with one budget and one number of noises."""
@@ -50,10 +63,7 @@ class AttackPlan:
     def __post_init__(self) -> None:
         if self.mode not in ("budget", "minimum"):
             raise ValueError(f"`mode` must be budget or minimum, got {self.mode!r}")
-        if self.attack.targeted:
-            raise ValueError(
-                "`attack.targeted` must be false: an evaluation asks whether answers leave their labels"
-            )
+        check_attack(self.attack)
         if self.mode == "budget" and self.epsilons is None and getattr(self.attack, "epsilon", None) is None:
             raise ValueError(
                 "mode=budget needs a budget: set attack.epsilon or epsilons, or choose mode=minimum"
