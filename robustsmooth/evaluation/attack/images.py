@@ -1,5 +1,6 @@
 """Adversarial images on disk: written batch by batch, merged at the end, shown in a picture."""
 
+import hashlib
 import io
 import shutil
 from collections.abc import Sequence
@@ -67,7 +68,6 @@ class ImageStore:
         chosen = [place for place, key in enumerate(keys) if self.wants(key[0])]
         if not chosen:
             return
-        index, epsilon, num_noise = keys[chosen[0]]
         part = io.BytesIO()
         np.savez(
             part,
@@ -79,7 +79,9 @@ class ImageStore:
             label=np.array([labels[place] for place in chosen], dtype=np.int64),
             predict=np.array([predict[place] for place in chosen], dtype=np.int64),
         )
-        write_whole(self._parts / f"{index}-{epsilon}-{num_noise}.npz", part.getvalue())
+        # Named by all of its images: another start may put them together in other ways.
+        name = hashlib.blake2b(repr([keys[place] for place in chosen]).encode(), digest_size=8).hexdigest()
+        write_whole(self._parts / f"{name}.npz", part.getvalue())
 
     def merge(self) -> dict[str, NDArray[Any]] | None:
         """Merge all parts (call on rank 0, after a barrier); call `clean_up` afterwards.

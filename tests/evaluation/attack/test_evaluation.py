@@ -23,6 +23,7 @@ from robustsmooth.evaluation import (
     SmoothedVote,
     read_certified,
 )
+from robustsmooth.evaluation.attack.images import ImageStore
 from robustsmooth.processes import Stopped, stoppable
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import (
@@ -614,6 +615,18 @@ def test_files_left_by_a_kill_are_removed_at_the_next_start(attack, tmp_path, mo
     attack("calm", pictures=2, save="npz")
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "calm").iterdir()}
     assert (folder / "attack_grid.png").read_bytes() == (tmp_path / "calm" / "attack_grid.png").read_bytes()
+
+
+def test_images_put_together_in_another_way_are_all_saved(tmp_path):
+    """A start on fewer ranks puts an unfinished image into a batch with a finished one."""
+    store = ImageStore(tmp_path, "npz")
+    images = torch.rand(4, 1, 2, 2)
+    for batch in ([0, 3], [0, 1]):
+        keys = [(index, 0.3, 1) for index in batch]
+        store.add(keys, images[batch], images[batch] / 2, [0, 1], [1, 1])
+    merged = store.merge()
+    assert merged["idx"].tolist() == [0, 1, 3]
+    np.testing.assert_array_equal(merged["clean"], images[[0, 1, 3]].numpy())
 
 
 # ------------------------------------------------------------------------------------- bad input
