@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robustsmooth.attacks import Attack, distance
 from robustsmooth.attacks.geometry import displace, quantize
 from robustsmooth.data import Batch
-from robustsmooth.evaluation.attack.images import ImageStore, draw_grid
+from robustsmooth.evaluation.attack.images import ImageStore, Key, draw_grid, keys_of
 from robustsmooth.evaluation.attack.plan import AttackPlan, Variant
 from robustsmooth.evaluation.attack.summary import (
     CertifiedLog,
@@ -136,6 +136,7 @@ class AttackEvaluation(Evaluation):
         everything = list(getattr(getattr(trainer, "datamodule", None), "test_indices", ()))
         self.images.pictured = frozenset(everything[: self.pictures])
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._saved: set[Key] | None = None  # known on rank 0, which reports
         answers = answers_of(network, shape, device)
         if self.source is not None:
             of_source = answers_of(self._network, shape, device)
@@ -195,6 +196,14 @@ class AttackEvaluation(Evaluation):
                 warning = beside.warning(variant.epsilon)
                 warnings += [warning] if warning else []
             facts.append(said)
+        keys = {(int(row["idx"]), float(row["epsilon"]), int(row["num_noise"])) for row in rows}
+        if self._saved is not None and keys - self._saved:
+            save = self.images.save
+            warnings.append(
+                f"{len(keys - self._saved)} of {len(rows)} rows have no image in attack.{save}: they were "
+                f"written by a start without save={save}; the same command in a new folder "
+                "(hydra.run.dir=...) saves all images"
+            )
         return metrics, {
             "attack": type(self.plan.attack).__name__,
             "norm": self.plan.norm,
@@ -210,6 +219,8 @@ class AttackEvaluation(Evaluation):
     def after_merge(self, trainer: pl.Trainer) -> None:
         """See `Evaluation.after_merge`: merge the images, and draw those of the largest budget."""
         images = self.images.merge()
+        if self.images.save is not None:
+            self._saved = set() if images is None else set(keys_of(images))
         if images is not None and self.images.pictured:
             self._draw(images, getattr(getattr(trainer, "datamodule", None), "class_names", ()))
         self.images.clean_up()

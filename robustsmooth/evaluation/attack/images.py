@@ -87,20 +87,19 @@ class ImageStore:
         """Merge all parts (call on rank 0, after a barrier); call `clean_up` afterwards.
 
         Returns:
-            The arrays of all saved images; None if there are no parts.
+            The arrays of all saved images; None if there are none.
         """
         parts = sorted(self._parts.glob("*.npz"))
-        if not parts:
-            return None
         entries: dict[Key, Entry] = {}
         for path in [*self._merged(), *parts]:
             arrays = _read(path)
-            names = zip(*(arrays[name].tolist() for name in ("idx", "epsilon", "num_noise")), strict=True)
-            for place, key in enumerate(names):
+            for place, key in enumerate(keys_of(arrays)):
                 entries[key] = {name: values[place] for name, values in arrays.items()}
+        if not entries:
+            return None
         ordered = [entries[key] for key in sorted(entries)]
         merged = {name: np.stack([entry[name] for entry in ordered]) for name in ordered[0]}
-        if self.save is not None:
+        if self.save is not None and parts:
             _write(self.folder / f"attack.{self.save}", merged)
         return merged
 
@@ -116,6 +115,11 @@ class ImageStore:
     def _merged(self) -> list[Path]:
         path = self.folder / f"attack.{self.save}"
         return [path] if self.save is not None and path.exists() else []
+
+
+def keys_of(images: Entry) -> list[Key]:
+    """The keys of the rows that images belong to, in the order of the images."""
+    return list(zip(*(images[name].tolist() for name in ("idx", "epsilon", "num_noise")), strict=True))
 
 
 def _read(path: Path) -> Entry:

@@ -315,6 +315,18 @@ def test_a_later_start_adds_budgets(attack, tmp_path):
     assert len(calls) < some / 2  # nothing is left to do: only the clean pass of the test itself
 
 
+def test_rows_without_a_saved_image_are_counted(attack, tmp_path):
+    attack("a", epsilons=[0.2])
+    again, _ = attack("a", epsilons=[0.2], save="npz")
+    assert "11 of 11 rows have no image in attack.npz" in again.summary["warnings"][0]
+    more, _ = attack("a", epsilons=[0.2, 0.4], save="npz")
+    assert "11 of 22 rows have no image" in more.summary["warnings"][0]
+    shown = " ".join(more.console.file.getvalue().split())
+    assert "the same command in a new folder (hydra.run.dir=...) saves all images" in shown
+    for _ in range(2):
+        assert attack("b", epsilons=[0.2, 0.4], save="npz")[0].summary["warnings"] == []
+
+
 def test_other_settings_are_not_mixed_in(attack):
     attack("a")
     with pytest.raises(ValueError, match=r"attack\.steps=3 then, 4 now"):
