@@ -78,4 +78,5 @@ class Prediction(VotingCallback):
             f"{point['low']:.1%} to {point['high']:.1%}",
             f"{summary['metrics']['test/abstention']:.1%}",
         )
-        return [table, f"sigma {summary['sigma']:g}, n {summary['n']:,}, alpha {summary['alpha']:g}"]
+        alpha = "plurality vote" if summary["alpha"] is None else f"alpha {summary['alpha']:g}"
+        return [table, f"sigma {summary['sigma']:g}, n {summary['n']:,}, {alpha}"]

@@ -446,6 +446,14 @@ def test_too_few_votes_give_a_warning(make_trainer, network, tiny_data, tmp_path
     assert callback.summary["metrics"]["test/abstention"] == 1.0
 
 
+def test_a_plurality_vote_is_reported(make_trainer, network, tiny_data, tmp_path):
+    callback = Prediction(Predict(n=10, alpha=None, batch_size=32), NOISE, tmp_path)
+    callback.console = Console(file=io.StringIO(), width=200)
+    make_trainer(callback).test(EvaluationModule(network), tiny_data(), verbose=False)
+    assert "n 10, plurality vote" in callback.console.file.getvalue()
+    assert callback.summary["metrics"]["test/abstention"] == 0.0
+
+
 # ---------------------------------------------------------------------- during training
 
 
