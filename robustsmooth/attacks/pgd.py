@@ -1,5 +1,6 @@
 """Projected gradient ascent, and its single step."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
 
@@ -46,8 +47,8 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("epsilon", "steps", "step_size", "restarts")
-        if self.epsilon == float("inf") and (
-            self.step_size is None or self.random_start or self.restarts > 1
+        if self.epsilon == math.inf and (
+            self.step_size in (None, math.inf) or self.random_start or self.restarts > 1
         ):
             raise ValueError(
                 "with an infinite `epsilon` PGD needs a `step_size`, random_start=false and restarts=1"
@@ -57,8 +58,8 @@ class PGD(Attack):
         self._require_choice("keep", "last", "strongest", "closest")
 
     def with_epsilon(self, epsilon: float) -> Self:
-        """See `Attack.with_epsilon`; a step size that was given keeps its ratio to the budget."""
-        if self.step_size is None:
+        """See `Attack.with_epsilon`; a given step size keeps its ratio to a finite budget."""
+        if self.step_size is None or math.inf in (epsilon, self.epsilon):
             return replace(self, epsilon=epsilon)
         return replace(self, epsilon=epsilon, step_size=self.step_size * epsilon / self.epsilon)
 

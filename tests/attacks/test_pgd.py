@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -224,6 +225,8 @@ def test_another_budget_keeps_the_step_in_proportion():
     assert (given.epsilon, given.step_size) == (0.5, 0.125)
     assert PGD(norm="l2", epsilon=1.0).with_epsilon(0.5).step_size is None
     assert FGSM(norm="l2", epsilon=1.0).with_epsilon(0.5).step_size == 0.5
+    for one, other in ((0.5, math.inf), (math.inf, 0.5), (math.inf, math.inf)):
+        assert PGD(norm="l2", epsilon=one, step_size=0.1).with_epsilon(other).step_size == 0.1
 
 
 def nonlinear() -> nn.Module:
@@ -234,3 +237,5 @@ def nonlinear() -> nn.Module:
 def test_pgd_without_a_budget_needs_a_step_size():
     with pytest.raises(ValueError, match="with an infinite `epsilon` PGD needs a `step_size`"):
         PGD(norm="l2", epsilon=float("inf"))
+    with pytest.raises(ValueError, match="with an infinite `epsilon`"):
+        FGSM(norm="l2", epsilon=float("inf"))

@@ -136,7 +136,10 @@ class AttackPlan:
             fields["noise"] = type(attack.noise).__name__
         epsilon = getattr(attack, "epsilon", None)
         if fields.get("step_size") is not None and epsilon is not None and hasattr(attack, "keep"):
-            fields["step_size"] = f"{fields['step_size'] / epsilon:.6g} epsilon"  # see `with_epsilon`
+            step_size = fields["step_size"]
+            fields["step_size"] = f"{step_size / epsilon:.6g} epsilon"  # see `with_epsilon`
+            if math.inf in (epsilon, *(variant.epsilon for variant in self.variants)):
+                fields["step_size"] = f"{step_size:.6g} at epsilon {epsilon:.6g}"
         return {"name": type(attack).__name__, **fields, "objective": named(attack.objective)}
 
     def metrics(self, variant: Variant, said: Mapping[str, Any]) -> dict[str, float | None]:

@@ -335,6 +335,23 @@ def test_other_settings_are_not_mixed_in(attack):
         attack("a", network=TinyConvolution(seed=1).eval())
 
 
+def test_step_sizes_without_a_limit_are_not_mixed(attack):
+    """They do not follow the budget, as others do."""
+
+    def start(name, epsilon, step_size, epsilons):
+        made = PGD(norm="l2", epsilon=epsilon, steps=3, step_size=step_size)
+        return table(attack(name, made, epsilons=epsilons)[1])
+
+    unlimited = start("a", np.inf, 0.2, None)
+    assert start("a", np.inf, 0.2, [np.inf, 0.4])[1::2] == unlimited
+    assert start("b", 0.4, 0.2, [0.4, np.inf])[1::2] == unlimited
+    for epsilon, step_size in ((0.4, 0.1), (0.8, 0.2), (0.8, 0.4)):
+        with pytest.raises(ValueError, match=f"0.2 at epsilon 0.4' then, '{step_size} at epsilon {epsilon}"):
+            start("b", epsilon, step_size, [0.4, np.inf])
+    start("c", 0.4, 0.1, [0.4])
+    start("c", 0.8, 0.2, [0.4, 0.8])
+
+
 # ------------------------------------------------------------------------------------- target
 
 
