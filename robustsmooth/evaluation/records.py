@@ -24,6 +24,27 @@ _UNKNOWN = "-"
 _NUMBERS = "answers."
 """Settings with this prefix are lists of numbers, compared up to rounding; earlier versions lack them."""
 _CLOSE = 0.02
+_TYPED = {
+    "certify": {
+        "procedure": "certificate",
+        "noise": "smoothing",
+        "numerics.batch_size": "certificate.batch_size",
+    },
+    "predict": {
+        "procedure": "prediction",
+        "noise": "smoothing",
+        "numerics.batch_size": "prediction.batch_size",
+    },
+    "attack": {
+        "numerics.batch_size": "batch_size",
+        "target.name": "target",
+        "target.noise": "smoothing",
+        "target.numerics.batch_size": "prediction.batch_size",
+        "target.numerics": "numerics",
+        "target": "prediction",
+    },
+}
+"""Settings, by log, that the user types under another name; the first match counts."""
 _MACHINE = ("torch", "device", "tf32", "threads")
 """Settings of these names, in any group, may differ when no row is left to compute."""
 
@@ -247,9 +268,10 @@ class RecordLog:
 
     def _key(self, name: str) -> str:
         """The name of a setting as the user types it."""
-        group, dot, rest = name.partition(".")
-        procedure = "prediction" if self.name == "predict" else "certificate"
-        return {"procedure": procedure, "noise": "smoothing"}.get(group, group) + dot + rest
+        for stored, typed in _TYPED.get(self.name, {}).items():
+            if f"{name}.".startswith(f"{stored}."):
+                return typed + name.removeprefix(stored)
+        return name
 
     def _check_settings(self) -> None:
         settings = self.folder / f"{self.name}.settings.json"
@@ -259,13 +281,13 @@ class RecordLog:
                 "depend on, is gone; put it back, or choose another folder with hydra.run.dir=..."
             )
         then, now = _flat(self._written()), _flat(self.settings)
-        different = [
+        different = dict.fromkeys(  # each once: an attack and the vote after it may share a setting
             f"{self._key(name)}={then.get(name)!r} then, {now.get(name)!r} now"
             for name in sorted(then.keys() | now.keys())
             if not name.startswith(_NUMBERS)
             and name not in self._may_change
             and then.get(name) != now.get(name)
-        ]
+        )
         if self.finished and different:
             raise ValueError(
                 f"{self.folder} holds {self.name} rows of other settings ({'; '.join(different)}); "

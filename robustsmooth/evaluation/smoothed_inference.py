@@ -80,6 +80,7 @@ class InferenceSweep(Evaluation):
         """See `Evaluation.begin`."""
         device = trainer.strategy.root_device
         self._attacked_network = network if self.source is None else self.source.to(device).eval()
+        self._attacks = {sigma: self._attack_at(sigma) for sigma in self.sigmas}
         return {
             "seed": self.seed,
             "attack": repr(self.attack),
@@ -142,16 +143,21 @@ class InferenceSweep(Evaluation):
             for logger in trainer.loggers:
                 logger.log_metrics({"test/sigma": sigma, **metrics}, step=step)
 
-    def _attacked(self, batch: Batch, sigma: float) -> Tensor:
+    def _attack_at(self, sigma: float) -> Attack | None:
+        """The attack at a noise level, which it checks; None if there is none."""
         if self.attack is None:
-            return batch.images
-        network: Any = self._attacked_network
+            return None
         noise = self.attack.objective.noise
-        attack = dataclasses.replace(
+        return dataclasses.replace(
             self.attack,
             sigma=sigma if self.attack.sigma is None and noise != "none" else self.attack.sigma,
-            copies_per_pass=1 if is_random(network) else self.attack.copies_per_pass,
+            copies_per_pass=1 if is_random(self._attacked_network) else self.attack.copies_per_pass,
         )
+
+    def _attacked(self, batch: Batch, sigma: float) -> Tensor:
+        attack, network = self._attacks[sigma], self._attacked_network
+        if attack is None:
+            return batch.images
         randomness = ImageRandomness(self.seed, "inference/attack", batch.indices)
         return attack(network, batch.images, batch.labels, randomness=randomness)
 

@@ -211,7 +211,7 @@ def test_an_interrupted_run_computes_only_what_is_missing(certify, tmp_path):
         ({"smoothing": GridGaussianNoise(0.25)}, "smoothing.name"),
         ({"seed": 1}, "seed=0 then, 1 now"),
         ({"numerics": Numerics("bf16-mixed")}, "numerics.precision"),
-        ({"certificate": Cohen(n0=20, n=300, batch_size=32)}, "numerics.batch_size"),
+        ({"certificate": Cohen(n0=20, n=300, batch_size=32)}, "certificate.batch_size=64 then, 32 now"),
         ({"settings": {"data": "other"}}, "data=None then"),
     ],
 )

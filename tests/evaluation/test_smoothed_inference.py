@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from robustsmooth.attacks import PGD, Expectation, NoisePGD
+from robustsmooth.attacks import PGD, Expectation, NoisePGD, Stein
 from robustsmooth.data import DigitsDataModule, Subset
 from robustsmooth.evaluation.module import EvaluationModule
 from robustsmooth.evaluation.smoothed_inference import InferenceSweep, inference_accuracy
@@ -233,3 +233,10 @@ def test_summary_is_the_mean(tmp_path, capsys):
 def test_bad_input_is_one_sentence(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         sweep(tmp_path, **changes)
+
+
+def test_a_level_that_the_attack_cannot_use_is_refused_before_the_first_row(tmp_path):
+    attack = PGD(norm="l2", epsilon=0.5, steps=1, objective=Stein(), num_noise=2)
+    with pytest.raises(ValueError, match="`sigma` must be > 0 for Stein"):
+        sweep(tmp_path, sigmas=[0.1, 0.0], attack=attack)
+    assert not list(tmp_path.glob("smoothed_inference*"))

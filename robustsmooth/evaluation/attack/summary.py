@@ -274,13 +274,15 @@ def table_of(summary: Mapping[str, Any]) -> Table:
     }
     if len({said["num_noise"] for said in variants}) > 1:
         columns["noises"] = lambda said: str(said["num_noise"])
-    columns["clean"] = lambda said: f"{said['clean_accuracy']:.1%}"
+    topk = summary["settings"]["attack"]["topk"]
+    top = f" top-{topk}" if topk > 1 else ""
+    columns[f"clean{top}"] = lambda said: f"{said['clean_accuracy']:.1%}"
     if minimum:
         columns["broken"] = lambda said: f"{said['distance']['success']:.1%}"
         columns[f"median {summary['norm']}"] = lambda said: _length(said["distance"]["median"])
         columns["mean"] = lambda said: _length(said["distance"]["mean_of_successes"])
     else:
-        columns["robust"] = lambda said: f"{said['accuracy']:.1%}"
+        columns[f"robust{top}"] = lambda said: f"{said['accuracy']:.1%}"
         columns["95 %"] = lambda said: f"{100 * said['low']:.0f}-{said['high']:.0%}"
         if certified:
             columns["certified"] = lambda said: f"{said['certified']['certified']:.1%}"

@@ -331,8 +331,25 @@ def test_other_settings_are_not_mixed_in(attack):
     attack("a")
     with pytest.raises(ValueError, match=r"attack\.steps=3 then, 4 now"):
         attack("a", PGD(norm="l2", epsilon=0.4, steps=4))
+    with pytest.raises(ValueError, match=r"\(batch_size=4 then, 3 now\)"):
+        attack("a", batch_size=3)
     with pytest.raises(ValueError, match="rows of other settings"):
         attack("a", network=TinyConvolution(seed=1).eval())
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        (SinglePass(), "target='smoothed' then, 'network' now"),
+        (vote(GaussianNoise(0.2)), r"\(smoothing.sigma=0.1 then, 0.2 now\)"),
+        (vote(predict=Predict(n=100, batch_size=64)), r"\(prediction.n=200 then, 100 now\)"),
+        (vote(predict=Predict(n=200, batch_size=32)), r"\(prediction.batch_size=64 then, 32 now\)"),
+    ],
+)
+def test_other_settings_of_the_target_are_named_as_they_are_typed(attack, target, named):
+    attack("a", target=vote())
+    with pytest.raises(ValueError, match=named):
+        attack("a", target=target)
 
 
 def test_step_sizes_without_a_limit_are_not_mixed(attack):
@@ -448,7 +465,8 @@ def test_minimum_keeps_the_closest_and_counts_failures_as_failures(attack):
 
 def test_top_k_leaves_the_best_k(attack, network, tmp_path):
     _, one = attack("a", DDN(steps=30), mode="minimum")
-    _, two = attack("b", DDN(steps=30, topk=2), mode="minimum", save="npz")
+    made, two = attack("b", DDN(steps=30, topk=2), mode="minimum", save="npz")
+    assert "clean top-2" in made.console.file.getvalue()
     with np.load(tmp_path / "b" / "attack.npz") as saved:
         best = network(torch.from_numpy(saved["adversarial"])).topk(2).indices
         inside = (best == torch.from_numpy(saved["label"])[:, None]).any(1)
