@@ -44,7 +44,7 @@ def _target(cfg: DictConfig, seed: int) -> Any:
     from robustsmooth.evaluation import SinglePass, SmoothedVote
 
     if cfg.target == "network":
-        return SinglePass()
+        return SinglePass(seed)
     prediction, numerics = instantiate(cfg.prediction), instantiate(cfg.numerics)
     return SmoothedVote(instantiate(cfg.smoothing), prediction, numerics, seed)
 

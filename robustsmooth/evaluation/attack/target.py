@@ -19,6 +19,7 @@ from robustsmooth.smoothing import (
     Numerics,
     Predict,
     Predicted,
+    address,
     answers,
     contains_label,
 )
@@ -85,11 +86,18 @@ class Target(ABC):
 
 
 class SinglePass(Target):
-    """The network itself: one pass without noise on the input."""
+    """The network itself: one pass without noise on the input.
+
+    Args:
+        seed: Addresses the draw of a network that is random inside, one for each decision.
+    """
 
     noise: Noise | None = None
     votes = 1
     alpha = 0.0
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
 
     def set_up(self, trainer: pl.Trainer, network: nn.Module, then: Mapping[str, Any]) -> None:
         """See `Target.set_up`."""
@@ -98,7 +106,9 @@ class SinglePass(Target):
 
     def decide(self, images: Tensor, labels: Tensor, indices: Tensor, topk: int) -> Decision:
         """See `Target.decide`."""
-        with torch.no_grad():
+        devices = [images.device] if images.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            torch.manual_seed(address(self.seed, "attack/decide/inside", int(indices[0])))
             logits = self.network(images)
         predictions = torch.where(answers(logits), logits.argmax(1), ABSTAIN)
         self.advance(len(images))

@@ -438,6 +438,23 @@ def test_networks_that_are_random_inside_get_a_pass_per_copy(attack, monkeypatch
     assert {row["votes"] for row in table(path)} == {"200"}
 
 
+def test_an_interruption_changes_nothing_for_a_network_that_is_random_inside(attack, monkeypatch):
+    network = RandomInside().eval()
+    straight = table(attack("a", network=network)[1])
+    write = AttackEvaluation._write
+
+    def stop_after_a_batch(self, *args):
+        write(self, *args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttackEvaluation, "_write", stop_after_a_batch)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            attack("b", network=network)
+    assert table(attack("b", network=network)[1]) == straight
+    assert table(attack("c", target=SinglePass(seed=1), network=network)[1]) != straight
+
+
 def test_without_noise_there_is_nothing_to_vote_on(attack):
     with pytest.raises(ValueError, match="choose target=network"):
         attack("a", L2, vote(NoNoise()))
