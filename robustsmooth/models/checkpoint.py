@@ -42,11 +42,11 @@ def load_checkpoint(classifier: Classifier, place: str | Checkpoint, new_head: b
         new_head: Leave out the last linear layer, to train a new one for other classes.
 
     Raises:
-        ValueError: If the checkpoint cannot be read or does not fit.
+        ValueError: If the checkpoint cannot be read, does not fit, or holds several networks that fit.
     """
     checkpoint = place if isinstance(place, Checkpoint) else read_checkpoint(place, classifier.network)
     target = classifier.network.state_dict()
-    match = _match(checkpoint.tensors, target)
+    match = _match(checkpoint.tensors, target, checkpoint.place)
     if new_head:
         head = _head(classifier.network)
         target, match.found = (
@@ -76,7 +76,7 @@ def load_denoiser(denoiser: nn.Module, place: str) -> None:
 
 def _fill_denoiser(denoiser: nn.Module, tensors: Mapping[str, Tensor], place: str) -> None:
     target = denoiser.state_dict()
-    found = _match(tensors, target).found
+    found = _match(tensors, target, place).found
     own = {key: value for key, value in found.items() if key in target}  # a run contains a classifier too
     _check(own, target, _optional(denoiser), place)
     denoiser.load_state_dict(own, strict=False)
@@ -99,25 +99,50 @@ class _Match:
     """A state dict under the network's own names.
 
     Attributes:
+        prefix: The prefix in the file.
         found: Tensors under the network's names, including those that it does not have.
         rest: Tensors outside of the network, under their names in the file.
     """
 
+    prefix: str
     found: dict[str, Tensor] = field(default_factory=dict)
     rest: dict[str, Tensor] = field(default_factory=dict)
 
-    def fit(self, target: Mapping[str, Tensor]) -> int:
-        return len(self.found.keys() & target.keys())
+    def fit(self, target: Mapping[str, Tensor]) -> tuple[int, int]:
+        """The numbers of the network's keys that are found, and that have the same shape."""
+        common = self.found.keys() & target.keys()
+        return len(common), sum(self.found[key].shape == target[key].shape for key in common)
 
 
-def _match(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> _Match:
-    """The prefix and the naming scheme that match most keys of the network; the shortest prefix if tied."""
+def _match(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], place: str) -> _Match:
+    """The prefix and the naming scheme that match most keys of the network; the shortest prefix if tied.
+
+    Raises:
+        ValueError: If tied prefixes have other tensors, such as a network and its running average.
+    """
     candidates = [
         _translate(tensors, prefix, dialect)
         for dialect in _DIALECTS
         for prefix in _prefixes(tensors, target, dialect)
     ]
-    return max(candidates, key=lambda match: match.fit(target))  # the first of the best ones
+    best = max(candidates, key=lambda match: match.fit(target))  # the first of the best ones
+    others = {
+        match.prefix
+        for match in candidates
+        if match.prefix != best.prefix
+        and match.fit(target) == best.fit(target)
+        and any(
+            not torch.equal(best.found[key], match.found[key])
+            for key in best.found.keys() & match.found.keys() & target.keys()
+        )
+    }
+    if others:
+        names = [f"`{prefix}`" if prefix else "no prefix" for prefix in (best.prefix, *sorted(others))]
+        raise ValueError(
+            f"the checkpoint `{place}` holds different networks that fit equally well: the keys with "
+            f"{' and with '.join(names)}; save a file with one of them only"
+        )
+    return best
 
 
 def _prefixes(
@@ -131,7 +156,7 @@ def _prefixes(
         for place, part in enumerate(parts):
             if part in roots and ".".join(parts[place:]) in target:
                 found.add("".join(f"{item}." for item in parts[:place]))
-    return sorted(found, key=len)
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))
 
 
 def _rename(key: str, dialect: Sequence[tuple[str, str]]) -> str:
@@ -141,7 +166,7 @@ def _rename(key: str, dialect: Sequence[tuple[str, str]]) -> str:
 
 
 def _translate(tensors: Mapping[str, Tensor], prefix: str, dialect: Sequence[tuple[str, str]]) -> _Match:
-    match = _Match()
+    match = _Match(prefix)
     for key, value in tensors.items():
         if any(f".{part}" in f".{key}" for part in _IGNORED):
             continue

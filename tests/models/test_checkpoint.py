@@ -3,6 +3,7 @@
 import argparse
 import logging
 import pickle
+import re
 import subprocess
 import sys
 from urllib.error import URLError
@@ -256,10 +257,28 @@ def test_a_centre_layer_beside_the_network(tmp_path):
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), "cifar10"), expected)
 
 
-def test_of_two_copies_the_one_with_the_shorter_prefix(tmp_path):
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("student.", "teacher."), ("net.", "net_ema."), ("", "ema."), ("model.", "average.module.")],
+)
+def test_of_two_networks_none_is_chosen(tmp_path, one, two):
     """For example a running average of the weights beside the network itself."""
     state, average = published(**COHEN), published(**COHEN)
-    torch.save({**prefixed("average.module.", average), **prefixed("model.", state)}, tmp_path / "c.pt")
+    torch.save({**prefixed(two, average), **prefixed(one, state)}, tmp_path / "c.pt")
+    named = f"{f'`{one}`' if one else 'no prefix'} and with `{two}`"
+    with pytest.raises(ValueError, match=rf"different networks that fit equally well.*{re.escape(named)}"):
+        logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None)
+
+
+def test_two_copies_of_one_network_are_one_network(tmp_path):
+    state = published(**COHEN)
+    torch.save({**prefixed("model.", state), **prefixed("copy.", state)}, tmp_path / "c.pt")
+    close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), reference(state, IMAGES))
+
+
+def test_of_two_networks_the_one_with_the_shapes(tmp_path):
+    state, wider = published(**COHEN), published([32, 64, 128], 1)
+    torch.save({**prefixed("teacher.", wider), **prefixed("network.", state)}, tmp_path / "c.pt")
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), reference(state, IMAGES))
 
 
