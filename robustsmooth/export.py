@@ -30,7 +30,7 @@ def export(cfg: DictConfig) -> str:
     else:
         resolved = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(resolved, dict)
-        config = run.training or {"data": resolved["data"], "model": resolved["model"]}
+        config = {**run.training, "data": resolved["data"], "model": resolved["model"]}
         save_safetensors(run.network, path, config)
         if cfg.file is None:
             name = cfg.push or folder.resolve().name

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robustsmooth.files import write_whole
+from robustsmooth.models.ensemble import Ensemble
 from robustsmooth.models.noise_layers import is_random
 from robustsmooth.models.storage import checksum
 
@@ -23,8 +24,17 @@ def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, 
         path: The file; its folder is created.
         config: The resolved config with ``model`` and ``data``, stored as JSON under ``robustsmooth``, with a
             checksum (SHA-256) of it and of the tensors.
+
+    Raises:
+        ValueError: If the network is an ensemble, whose config names the files of its members.
     """
     from safetensors.torch import save
+
+    if isinstance(network, Ensemble):
+        raise ValueError(
+            "an ensemble cannot be exported as safetensors: export each of its networks by itself, and give "
+            "the folders as `checkpoint` and `model.members`; or use format=onnx"
+        )
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     text = json.dumps(config)
