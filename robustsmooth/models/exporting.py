@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from robustsmooth.files import write_whole
 from robustsmooth.models.ensemble import Ensemble
 from robustsmooth.models.noise_layers import is_random
 from robustsmooth.models.storage import checksum
+
+_READING = {"__bool__", "__float__", "__index__", "__int__", "item", "numpy", "tolist"}
 
 
 def save_safetensors(network: nn.Module, path: Path | str, config: Mapping[str, Any]) -> None:
@@ -53,17 +56,23 @@ def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) 
         path: The file; its folder is created.
 
     Raises:
-        ValueError: If the network is random, since ONNX would draw other random numbers.
+        ValueError: If the network is random, since ONNX would draw other random numbers; or if its code
+            reads values of its tensors, since ONNX would hold the branch that one batch takes.
     """
     if is_random(network):
         raise ValueError("a network with noise layers cannot be exported to ONNX; use format=safetensors")
     example = torch.zeros(2, *image_shape)
+    network.cpu().eval()
+    # An ensemble reads values too, to save time, but not while tracing.
+    with torch.no_grad(), _WithoutReading():
+        for part in network.members if isinstance(network, Ensemble) else [network]:
+            part(example)
     content: Any = io.BytesIO()
     with warnings.catch_warnings():
         # The tracing exporter is enough for feed-forward networks and needs no other packages.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            network.cpu().eval(),
+            network,
             (example,),
             content,
             dynamo=False,
@@ -72,3 +81,17 @@ def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) 
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
     write_whole(path, content.getvalue())
+
+
+class _WithoutReading(TorchFunctionMode):
+    """Refuses code that reads values of tensors, such as an ``if``. Sizes are no tensors here."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in _READING:
+            raise ValueError(
+                "the network's code depends on values of its tensors (`if`, `while`, `.item()`), which ONNX "
+                "does not hold; use operations such as torch.where there, or format=safetensors"
+            )
+        return func(*args, **(kwargs or {}))

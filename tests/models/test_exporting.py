@@ -9,9 +9,11 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from safetensors import safe_open
+from torch import nn
 
 from robustsmooth.models import (
     CifarResNet,
+    Ensemble,
     NoiseLayers,
     ParametricNoise,
     SmallCNN,
@@ -51,6 +53,52 @@ def test_onnx_of_the_digits_network(tmp_path):
     (logits,) = ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, {"images": pixels.numpy()})
     with torch.no_grad():
         assert np.allclose(logits, network(pixels).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("consensus", [None, 2])
+def test_onnx_of_an_ensemble(tmp_path, consensus):
+    """Its shortcut depends on the batch, and is not in the file."""
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(64, 3)) for _ in range(3)]
+    members = [build_classifier(network, 3, {"mean": [0.5], "std": [0.1]}).eval() for network in networks]
+    ensemble = Ensemble(members, consensus)
+    save_onnx(ensemble, (1, 8, 8), tmp_path / "a.onnx")
+    pixels = torch.rand(64, 1, 8, 8)
+    (logits,) = ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, {"images": pixels.numpy()})
+    with torch.no_grad():
+        answers = torch.stack([member(pixels).argmax(1) for member in members[:2]])
+        assert 0 < (answers[0] == answers[1]).sum() < 64
+        assert np.allclose(logits, ensemble(pixels).numpy(), atol=1e-4)
+
+
+class Reading(nn.Module):
+    """A network whose code depends on the values of its images."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.layer, self.read = nn.Linear(9, 2), read
+
+    def forward(self, images):
+        return self.layer(images.flatten(1)) * (2 if self.read(images) else 1)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda x: x.mean() > 0.5, lambda x: x.mean().item() > 0.5, lambda x: int(x.sum())]
+)
+def test_onnx_refuses_networks_that_depend_on_values(tmp_path, read):
+    with pytest.raises(ValueError, match=r"depends on values of its tensors.*torch\.where"):
+        save_onnx(Reading(read), (1, 3, 3), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_onnx_of_a_network_that_depends_on_sizes(tmp_path):
+    """Such as a vision transformer, which compares them with those that it was made for."""
+    network = Reading(lambda images: images.shape[1] == 1).eval()
+    save_onnx(network, (1, 3, 3), tmp_path / "a.onnx")
+    pixels = torch.rand(5, 1, 3, 3)
+    (logits,) = ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, {"images": pixels.numpy()})
+    with torch.no_grad():
+        assert np.allclose(logits, network(pixels).numpy(), atol=1e-5)
 
 
 def test_onnx_refuses_random_networks(tmp_path):
