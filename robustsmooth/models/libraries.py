@@ -18,10 +18,16 @@ def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
         num_classes: Number of logits.
 
     Raises:
-        ValueError: If torchvision has no such network.
+        ValueError: If torchvision has no such network, or it is `inception_v3` or `googlenet`: with its
+            weights, torchvision's changes the normalisation inside, and in training it has several outputs.
     """
     from torchvision import models
 
+    if name in ("googlenet", "inception_v3"):
+        raise ValueError(
+            f"torchvision's {name} has a normalisation of its own and several outputs; use timm's "
+            "inception_v3 (model=timm model.network.name=inception_v3)"
+        )
     known = models.list_models(module=models)
     _check_known(name, known, "torchvision")
     network = models.get_model(name, weights=None, num_classes=num_classes)

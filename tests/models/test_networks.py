@@ -150,6 +150,8 @@ def test_identity_shortcut_by_hand():
             lambda: torchvision_network("resnet51"),
             "torchvision has no network 'resnet51' .* did you mean resnet50",
         ),
+        (lambda: torchvision_network("inception_v3"), "torchvision's inception_v3 has .* use timm's"),
+        (lambda: torchvision_network("googlenet"), "torchvision's googlenet has .* use timm's inception_v3"),
         (
             lambda: timm_network("vit_smal_patch16_224"),
             "timm has no network .* did you mean vit_small_patch16_224",
