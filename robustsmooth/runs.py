@@ -21,7 +21,7 @@ from robustsmooth.models.published import PREFIX, Published, fetch, published
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
 from robustsmooth.places import require_finished
 from robustsmooth.smoothing import Noise, address
-from robustsmooth.trust import plain, trusted
+from robustsmooth.trust import TRUSTED, plain, targets, trusted
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,7 @@ def _find_published(entry: Published, unverified: bool) -> _Found:
 def _network(model: DictConfig, found: _Found) -> nn.Module:
     """Build a model and load the trained weights, including those of a new last layer."""
     check_model(model)
+    _check_denoiser(model, found)
     if model.get("num_classes", 0) is None:
         raise ValueError(
             "the number of classes is not known without the images; give data.num_classes=10 or another one"
@@ -259,6 +260,17 @@ def _network(model: DictConfig, found: _Found) -> nn.Module:
     weights = found.weights if found.weights.tensors else found.place
     network: nn.Module = instantiate(model, _partial_=True)(checkpoint=weights)
     return network.eval()
+
+
+def _check_denoiser(model: DictConfig, found: _Found) -> None:
+    """Refuse a denoiser of ours that gets no weights. Another one may have its own."""
+    denoiser, given = model.get("denoiser"), model.get("denoiser_checkpoint")
+    in_file = any(".denoiser." in f".{key}" for key in found.weights.tensors)
+    if denoiser is not None and given is None and not in_file and {*targets(denoiser)} <= TRUSTED:
+        raise ValueError(
+            f"the denoiser has no weights, because `{found.place}` has none for it: set "
+            "model.denoiser_checkpoint to a run folder of method=denoiser, or to a file"
+        )
 
 
 def open_ensemble(

@@ -8,7 +8,7 @@ import robustsmooth
 import robustsmooth.models.storage
 from robustsmooth import runs
 from robustsmooth.instantiation import instantiate
-from robustsmooth.models import read_checkpoint, save_safetensors
+from robustsmooth.models import DnCNN, read_checkpoint, save_safetensors
 from robustsmooth.runs import open_run
 from robustsmooth.smoothing import GaussianNoise, GridGaussianNoise, UniformNoise
 
@@ -152,3 +152,26 @@ def test_an_ensemble_reads_each_file_once(trained, tmp_path, monkeypatch):
     both = runs.open_ensemble(read_checkpoint(tmp_path / "run"), [tmp_path / "run"])
     assert read == [tmp_path / "run" / "checkpoints" / "last.ckpt"]
     torch.testing.assert_close(both(IMAGES), trained(IMAGES))
+
+
+DENOISER = ("+denoiser@model.denoiser=dncnn", "model.denoiser.depth=3")
+
+
+@pytest.mark.parametrize("place", ["run", "foreign.pt"])
+def test_a_denoiser_without_weights_is_refused(trained, tmp_path, place):
+    known = () if place == "run" else ("data=digits", "model=small_cnn")
+    with pytest.raises(ValueError, match=r"the denoiser has no weights.*set model\.denoiser_checkpoint"):
+        robustsmooth.load(tmp_path / place, *known, *DENOISER)
+    torch.save(DnCNN(channels=1, depth=3).state_dict(), tmp_path / "denoiser.pt")
+    given = f"model.denoiser_checkpoint={tmp_path}/denoiser.pt"
+    assert isinstance(robustsmooth.load(tmp_path / place, *known, *DENOISER, given).network.denoiser, DnCNN)
+
+
+def test_a_denoiser_of_others_may_have_its_own_weights(trained, tmp_path):
+    found = robustsmooth.load(tmp_path / "run", "+model.denoiser={_target_:torch.nn.Identity}")
+    assert torch.equal(found.network(IMAGES), trained(IMAGES))
+
+
+@pytest.mark.parametrize("trained", [DENOISER], indirect=True)
+def test_a_trained_denoiser_is_in_the_file(trained, tmp_path):
+    assert torch.equal(robustsmooth.load(tmp_path / "run").network(IMAGES), trained(IMAGES))
