@@ -115,6 +115,7 @@ def load(place: str | Path, *settings: str, trust: Sequence[str] = (), unverifie
         ValueError: If it is missing, damaged or for another network, or its model or data are unknown.
     """
     cfg = _composed(settings)
+    cfg.trust = [*trust]  # an ensemble passes it on
     found = _find(place, unverified)
     cfg.data = _as_trained(cfg.data, found, "data", trust)  # a given model takes its number of classes
     return _open(found, cfg.model, cfg.data, trust)

@@ -154,6 +154,7 @@ def test_an_ensemble_reads_each_file_once(trained, tmp_path, monkeypatch):
     torch.testing.assert_close(both(IMAGES), trained(IMAGES))
 
 
+OWN = "robustsmooth.models.classifier.SmallCNN"  # not among the names that are trusted
 DENOISER = ("+denoiser@model.denoiser=dncnn", "model.denoiser.depth=3")
 
 
@@ -175,3 +176,21 @@ def test_a_denoiser_of_others_may_have_its_own_weights(trained, tmp_path):
 @pytest.mark.parametrize("trained", [DENOISER], indirect=True)
 def test_a_trained_denoiser_is_in_the_file(trained, tmp_path):
     assert torch.equal(robustsmooth.load(tmp_path / "run").network(IMAGES), trained(IMAGES))
+
+
+def test_an_ensemble_of_own_networks_is_opened_with_trust(trained, tmp_path, compose):
+    """The class is trusted for the first run and for the others."""
+    for name in ("run", "other"):
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+        content["robustsmooth"]["config"]["model"]["network"]["_target_"] = OWN
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, path)
+        (tmp_path / name / "summary.json").touch()
+    settings = ("model=ensemble", f"model.members=[{tmp_path}/other]")
+    found = robustsmooth.load(tmp_path / "run", *settings, trust=[OWN])
+    assert torch.equal(found.network(IMAGES), trained(IMAGES))
+    words = (f"checkpoint={tmp_path}/run", *settings, "data.subset.max=2")
+    assert open_run(compose("certify", *words, f"trust=[{OWN}]")).network.num_classes == 10
+    with pytest.raises(ValueError, match=f"wants to call {OWN}"):
+        open_run(compose("certify", *words))
