@@ -121,7 +121,7 @@ def _match(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], place: s
         ValueError: If tied prefixes have other tensors, such as a network and its running average.
     """
     candidates = [
-        _translate(tensors, prefix, dialect)
+        _translate(tensors, prefix, dialect, target)
         for dialect in _DIALECTS
         for prefix in _prefixes(tensors, target, dialect)
     ]
@@ -165,7 +165,12 @@ def _rename(key: str, dialect: Sequence[tuple[str, str]]) -> str:
     return key
 
 
-def _translate(tensors: Mapping[str, Tensor], prefix: str, dialect: Sequence[tuple[str, str]]) -> _Match:
+def _translate(
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+    dialect: Sequence[tuple[str, str]],
+    target: Mapping[str, Tensor],
+) -> _Match:
     match = _Match(prefix)
     for key, value in tensors.items():
         if any(f".{part}" in f".{key}" for part in _IGNORED):
@@ -175,7 +180,7 @@ def _translate(tensors: Mapping[str, Tensor], prefix: str, dialect: Sequence[tup
         else:
             match.rest[key] = value
     if not prefix:  # statistics of a normalisation layer may be beside the network's keys
-        for key in [key for key in match.found if key in (*_MEANS, *_STDS)]:
+        for key in [key for key in match.found if key in (*_MEANS, *_STDS) and key not in target]:
             match.rest[key] = match.found.pop(key)
     return match
 

@@ -249,6 +249,27 @@ def test_statistics_beside_the_network(tmp_path, mean, std):
     close(logits(tmp_path / "c.pt", CifarResNet(**PROJECTION), None), expected)
 
 
+class Own(nn.Module):
+    """A network with statistics of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.rand(3, 1, 1))
+        self.register_buffer("std", torch.rand(3, 1, 1) + 1)
+        self.layer = nn.Linear(3, 10)
+
+    def forward(self, images):
+        return self.layer(((images - self.mean) / self.std).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_statistics_of_the_network_itself(tmp_path, prefix):
+    trained = Own()
+    torch.save(prefixed(prefix, trained.state_dict()), tmp_path / "c.pt")
+    with torch.no_grad():
+        close(logits(tmp_path / "c.pt", Own(), OTHER), trained(normalized(IMAGES, **OTHER)))
+
+
 def test_a_centre_layer_beside_the_network(tmp_path):
     """Salman's layer where it was made a buffer: a mean and no deviation."""
     state = published(**COHEN)
