@@ -97,10 +97,11 @@ def trusted(
     foreign, others = ({*targets(parts)} - TRUSTED - {*trust} for parts in (copy, list(beside)))
     if foreign:
         foreign |= others
+        names = sorted({*foreign, *trust})
         raise ValueError(
             f"the config in `{place}` wants to call {', '.join(sorted(foreign))}: not "
             "robustsmooth's constructors, so they could do anything; if you know this file and code, add "
-            f"'trust=[{','.join(sorted({*foreign, *trust}))}]' to the command line"
+            f"'trust=[{','.join(names)}]' to the command line, or trust={names} to robustsmooth.load"
         )
     result: dict[str, Any] = _without_side_effects(copy, place)
     return result

@@ -1,11 +1,14 @@
 """The command `export`: its files say what was exported, also if that is not the trained network alone."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import robustsmooth
 from robustsmooth.models import DnCNN
+from robustsmooth.smoothing import GaussianNoise, UniformNoise
 
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -43,3 +46,33 @@ def test_an_ensemble_is_exported_as_its_networks(call, gaussian, natural, tmp_pa
     members = [robustsmooth.load(run).network(IMAGES) for run in (gaussian, natural)]
     with torch.no_grad():
         torch.testing.assert_close(ensemble(IMAGES), torch.stack(members).mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "noise"),
+    [
+        ({}, GaussianNoise(0.25)),
+        ({"smoothing": {"_target_": "robustsmooth.smoothing.UniformNoise"}}, UniformNoise(0.25)),
+        ({"method": {"sigma": 0.0}}, GaussianNoise(0.5)),
+        ({"own": "robustsmooth.models.classifier.SmallCNN"}, GaussianNoise(0.25)),
+    ],
+    ids=["gaussian", "uniform", "without noise", "own network"],
+)
+def test_the_code_on_the_card_runs(call, gaussian, tmp_path, monkeypatch, changes, noise):
+    """With the noise of the training, or sigma left to the reader."""
+    content = torch.load(gaussian / "checkpoints" / "last.ckpt")
+    config = content["robustsmooth"]["config"]
+    own = changes.pop("own", None)
+    config |= changes
+    config["model"]["network"]["_target_"] = own or "robustsmooth.models.SmallCNN"
+    torch.save(content, tmp_path / "a.ckpt")
+    words = [f"checkpoint={tmp_path}/a.ckpt", f"trust=[{own}]" if own else "trust=[]"]
+    call("export", *words, f"hydra.run.dir={tmp_path}/net")
+    card = (tmp_path / "net" / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("100_000", "50")
+    monkeypatch.chdir(tmp_path)
+    names = {"images": IMAGES, "sigma": 0.5}
+    exec(code, names)
+    assert names["classifier"].noise == noise
+    assert ("GaussianNoise(sigma)" in code) == ("smoothing.sigma=<sigma>" in card) == ("method" in changes)
+    assert ("trust=[robustsmooth.models.classifier.SmallCNN]" in card) == bool(own)

@@ -220,7 +220,9 @@ def test_the_command_says_what_to_add(call, tmp_path):
     training["data"]["augmentation"] = ZOO["collect_env"](tmp_path)
     hostile = _checkpoint(training, tmp_path / "a.safetensors")
     text = call("certify", f"checkpoint={hostile}", f"hydra.run.dir={tmp_path}/c", status=1)
-    assert text.strip().endswith("add 'trust=[torch.utils.collect_env.run]' to the command line")
+    name = "torch.utils.collect_env.run"
+    added = f"add 'trust=[{name}]' to the command line, or trust=['{name}'] to robustsmooth.load"
+    assert text.strip().endswith(added)
     assert not (tmp_path / "executed").exists()
 
 

@@ -1,5 +1,6 @@
 """A model card: what a trained network is, its certifications, and how to load it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,21 @@ from robustsmooth.report.evaluations import Certification, read_evaluations
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.runs import find_runs
+from robustsmooth.trust import TRUSTED, targets
 
 _LOADING = """\
 ```python
 import robustsmooth
-from robustsmooth.smoothing import Cohen, GaussianNoise, SmoothedClassifier
+from robustsmooth.smoothing import Cohen, {imported}
 
-trained = robustsmooth.load("{name}")  # this folder
-classifier = SmoothedClassifier(trained.network, GaussianNoise({sigma}))
+trained = robustsmooth.load("{name}"{in_python})  # this folder
+classifier = SmoothedClassifier(trained.network, {noise})
 classifier.certify(images, Cohen(n=100_000))  # images (B, {channels}, H, W) in [0, 1]
 ```
 
-or `robustsmooth certify checkpoint={name}` on the command line. `model.safetensors` holds the weights, the
-normalisation and the config; `config.json` is the config alone, for human readers.
+{remark}or `robustsmooth certify checkpoint={name}{on_command_line}` on the command line.
+`model.safetensors` holds the weights, the normalisation and the config; `config.json` is the config alone,
+for human readers.
 """
 
 _NO_CERTIFICATIONS = """\
@@ -61,7 +64,6 @@ def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkp
         *(f"- {tag}" for tag in tags),
         "---",
     ]
-    loading = _LOADING.format(name=name, sigma=sigma or 0.25, channels=data.get("channels", "C"))
     return "\n".join(
         [
             *header,
@@ -79,13 +81,29 @@ def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkp
             _certified(checkpoint) or _NO_CERTIFICATIONS,
             "## How to load it",
             "",
-            loading,
+            _loading(config, name),
             "## Licence",
             "",
             licence
             or "Not stated yet: to be filled in here and in the header before the model is published.",
             "",
         ]
+    )
+
+
+def _loading(config: Mapping[str, Any], name: str) -> str:
+    """How to load it: with the noise of its training, if it is known, and trust in its own classes."""
+    has_noise = bool(dict(config.get("method") or {}).get("sigma"))
+    own = sorted({*targets([config.get(part) for part in ("data", "model", "smoothing")])} - TRUSTED)
+    sigma = "" if has_noise else " smoothing.sigma=<sigma>"
+    return _LOADING.format(
+        name=name,
+        channels=dict(config.get("data") or {}).get("channels", "C"),
+        imported="SmoothedClassifier" if has_noise else "GaussianNoise, SmoothedClassifier",
+        noise="trained.noise" if has_noise else "GaussianNoise(sigma)",
+        remark="" if has_noise else "(choose sigma: the training had no noise, or it is not known)\n",
+        in_python=f", trust={json.dumps(own)}" if own else "",
+        on_command_line=f"{sigma} 'trust=[{','.join(own)}]'" if own else sigma,
     )
 
 
