@@ -89,7 +89,7 @@ class OneStepDiffusion(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Denoise images ``(B, C, H, W)``; the result is in [0, 1]."""
         scaled = math.sqrt(self.left) * (2 * images - 1)
-        times = torch.full((len(images),), self.given_time, device=images.device)
+        times = torch.full(images.shape[:1], self.given_time, device=images.device)
         noise = self.network(scaled, times)
         noise = getattr(noise, "sample", noise)[:, : images.shape[1]]
         clean = (scaled - math.sqrt(1 - self.left) * noise) / math.sqrt(self.left)

@@ -71,6 +71,8 @@ def save_onnx(network: nn.Module, image_shape: Sequence[int], path: Path | str) 
     with warnings.catch_warnings():
         # The tracing exporter is enough for feed-forward networks and needs no other packages.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # What is left are comparisons of sizes, such as those of torch's GroupNorm.
+        warnings.filterwarnings("ignore", "Converting a tensor to a Python boolean", torch.jit.TracerWarning)
         torch.onnx.export(
             network,
             (example,),

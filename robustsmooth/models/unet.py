@@ -189,8 +189,8 @@ class _Attention(nn.Module):
         flat = features.flatten(2)
         # A head's queries, keys and values lie side by side: (B, heads, 3, channels, places).
         parts = self.qkv(self.norm(flat)).unflatten(1, (self.heads, 3, -1))
-        queries, keys, values = (part.mT for part in parts.unbind(dim=2))
-        seen = scaled_dot_product_attention(queries, keys, values).mT.flatten(1, 2)
+        queries, keys, values = (part.transpose(-1, -2) for part in parts.unbind(dim=2))
+        seen = scaled_dot_product_attention(queries, keys, values).transpose(-1, -2).flatten(1, 2)
         return (flat + self.proj_out(seen)).view_as(features)
 
 

@@ -15,8 +15,10 @@ from robustsmooth.models import (
     CifarResNet,
     Ensemble,
     NoiseLayers,
+    OneStepDiffusion,
     ParametricNoise,
     SmallCNN,
+    UNet,
     build_classifier,
     read_checkpoint,
     save_onnx,
@@ -90,7 +92,6 @@ def test_onnx_refuses_networks_that_depend_on_values(tmp_path, read):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_onnx_of_a_network_that_depends_on_sizes(tmp_path):
     """Such as a vision transformer, which compares them with those that it was made for."""
     network = Reading(lambda images: images.shape[1] == 1).eval()
@@ -99,6 +100,23 @@ def test_onnx_of_a_network_that_depends_on_sizes(tmp_path):
     (logits,) = ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, {"images": pixels.numpy()})
     with torch.no_grad():
         assert np.allclose(logits, network(pixels).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("resampling", ["convolution", "block"])
+@pytest.mark.parametrize("rescale", [True, False])
+def test_onnx_of_a_diffusion_denoiser(tmp_path, resampling, rescale):
+    unet = UNet(1, width=32, multipliers=[1, 2], blocks=1, attention=[2], heads=2, resampling=resampling)
+    for parameter in unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    denoiser = OneStepDiffusion(unet, 0.25, rescale_timesteps=rescale)
+    network = build_classifier(SmallCNN(10), 10, {"mean": [0.3], "std": [0.01]}, denoiser=denoiser).eval()
+    save_onnx(network, (1, 8, 8), tmp_path / "a.onnx")
+    pixels = torch.rand(3, 1, 8, 8)
+    (logits,) = ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, {"images": pixels.numpy()})
+    with torch.no_grad():
+        expected = network(pixels).numpy()
+        assert np.abs(network.classify(pixels).numpy() - expected).max() > 0.01
+    assert np.allclose(logits, expected, atol=1e-4)
 
 
 def test_onnx_refuses_random_networks(tmp_path):

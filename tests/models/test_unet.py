@@ -310,6 +310,15 @@ def test_the_command_certifies_behind_a_published_denoiser(call, tmp_path, monke
     assert len((tmp_path / "out" / "certify.tsv").read_text().splitlines()) == 3
 
 
+def test_the_level_of_a_denoiser_is_given_to_an_export(call, gaussian, tmp_path):
+    """A certification has one."""
+    torch.save({}, tmp_path / "ema.pt")
+    words = [f"checkpoint={gaussian}", "+denoiser@model.denoiser=diffusion_cifar10"]
+    words += [f"model.denoiser_checkpoint={tmp_path}/ema.pt", f"hydra.run.dir={tmp_path}/out"]
+    text = call("export", *words, status=1)
+    assert "`model.denoiser.sigma` must be given: OneStepDiffusion needs it" in text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
