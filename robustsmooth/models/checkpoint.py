@@ -49,11 +49,13 @@ def load_checkpoint(classifier: Classifier, place: str | Checkpoint, new_head: b
     match = _match(checkpoint.tensors, target, checkpoint.place)
     if new_head:
         head = _head(classifier.network)
+        if head is None:
+            raise ValueError("`model.new_head` needs a network that ends with a linear layer")
         target, match.found = (
             {key: value for key, value in tensors.items() if not key.startswith(head)}
             for tensors in (target, match.found)
         )
-    _check(match.found, target, _optional(classifier.network), checkpoint.place)
+    _check(match.found, target, classifier.network, checkpoint.place)
     classifier.network.load_state_dict(match.found, strict=False)
     _load_normalization(classifier, checkpoint, match.rest)
     _load_own_denoiser(classifier, checkpoint, match.rest)
@@ -78,7 +80,7 @@ def _fill_denoiser(denoiser: nn.Module, tensors: Mapping[str, Tensor], place: st
     target = denoiser.state_dict()
     found = _match(tensors, target, place).found
     own = {key: value for key, value in found.items() if key in target}  # a run contains a classifier too
-    _check(own, target, _optional(denoiser), place)
+    _check(own, target, denoiser, place)
     denoiser.load_state_dict(own, strict=False)
 
 
@@ -195,17 +197,15 @@ def _optional(network: nn.Module) -> set[str]:
     }
 
 
-def _head(network: nn.Module) -> str:
-    """The prefix of the last linear layer's parameters."""
+def _head(network: nn.Module) -> str | None:
+    """The prefix of the last linear layer's parameters; None if there is no such layer."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError("`model.new_head` needs a network that ends with a linear layer")
-    return f"{linear[-1]}."
+    return f"{linear[-1]}." if linear else None
 
 
-def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], optional: set[str], place: str) -> None:
+def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], network: nn.Module, place: str) -> None:
     """Refuse a checkpoint that does not fit, with the reason in one sentence."""
-    missing = sorted(target.keys() - found.keys() - optional)
+    missing = sorted(target.keys() - found.keys() - _optional(network))
     unexpected = sorted(found.keys() - target.keys())
     shapes = [
         f"{key} is {_size(found[key])} in the file and {_size(target[key])} here"
@@ -219,7 +219,7 @@ def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], optional: 
             _listing("of another shape", shapes),
         ]
         listed = "; ".join(part for part in parts if part)
-        hint = _hint(missing, unexpected, shapes)
+        hint = _hint(missing, unexpected, shapes, _head(network))
         raise ValueError(f"the checkpoint `{place}` does not fit the network: {listed}. {hint}")
 
 
@@ -234,14 +234,15 @@ def _listing(title: str, keys: Sequence[str], limit: int = 4) -> str:
     return f"{len(keys)} {title} ({', '.join(keys[:limit])}{more})"
 
 
-def _hint(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
+def _hint(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str], head: str | None) -> str:
     if unexpected and not missing and all("downsample" in key for key in unexpected):
         return "Its shortcuts are projections: set model.network.shortcut=projection"
     if missing and not unexpected and all("downsample" in key for key in missing):
         return "Its shortcuts have no parameters: set model.network.shortcut=identity"
     if unexpected and not missing and all("_noise." in key for key in unexpected):
         return "It has noise layers: set model.noise_layers as in its training"
-    if 0 < len(shapes) <= 2 and not missing and not unexpected:
+    in_head = head is not None and all(shape.startswith(head) for shape in shapes)
+    if shapes and in_head and not missing and not unexpected:
         return "It was trained for other classes: set model.new_head=true to train a new last layer"
     return "Is it for another depth, width or network? Choose with model=..."
 

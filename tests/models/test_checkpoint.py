@@ -477,6 +477,16 @@ def test_mismatches_are_listed(tmp_path):
     assert "of another shape (conv1.weight is 16x3x3x3 in the file and 64x3x3x3 here" in wider
 
 
+def test_a_new_head_does_not_help_with_other_channels(tmp_path):
+    torch.save(published(**COHEN), tmp_path / "c.pt")
+    text = message(tmp_path / "c.pt", CifarResNet(**PROJECTION, in_channels=1))
+    assert "conv1.weight is 16x3x3x3 in the file and 16x1x3x3 here" in text
+    assert "model.new_head" not in text
+    torch.save(published(**COHEN, classes=100), tmp_path / "c.pt")
+    assert "model.new_head" in message(tmp_path / "c.pt", CifarResNet(**PROJECTION))
+    assert "model.new_head" not in message(tmp_path / "c.pt", CifarResNet(**PROJECTION, in_channels=1))
+
+
 def test_a_file_of_another_network(tmp_path):
     torch.save({"encoder.weight": torch.zeros(3), "decoder.bias": torch.zeros(2)}, tmp_path / "c.pt")
     text = message(tmp_path / "c.pt", CifarResNet(8))
