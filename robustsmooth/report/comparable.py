@@ -9,6 +9,7 @@ import numpy as np
 
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
 from robustsmooth.report.facts import signature
+from robustsmooth.report.images import Data, ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
@@ -16,73 +17,19 @@ Each = TypeVar("Each", Certification, Withstood)
 Repeated = TypeVar("Repeated", Certification, Attack, Withstood, Measurement, Training)
 
 
-def data_name(certification: Certification | Withstood) -> str:
-    """The data set and its split, as far as they are known."""
-    data, split = certification.run.facts.get("data"), certification.run.facts.get("split")
-    name = "unknown data" if data is None else str(data)
-    return name if split is None else f"{name} ({split})"
-
-
-def common_images(first: Certification, second: Certification) -> tuple[np.ndarray, np.ndarray] | None:
-    """The positions of common images in two certifications; None if their labels contradict each other."""
-    _, at_first, at_second = np.intersect1d(
-        first.indices, second.indices, assume_unique=True, return_indices=True
-    )
-    return (at_first, at_second) if np.array_equal(first.labels[at_first], second.labels[at_second]) else None
-
-
 def by_data(certifications: Iterable[Certification]) -> dict[str, list[Certification]]:
-    """Certifications of the same images: of one data set and split, whose labels agree where they overlap.
+    """Certifications of the same data set and split, whose images do not contradict each other.
 
-    Logs whose data sets have the same name but whose labels contradict each other (such as training and test
-    images) become separate, numbered groups.
+    Data sets with the same name but other images (such as two folders) become separate, numbered groups.
     """
-    return {name: list(members) for name, members in _by_data(tuple(certifications)).items()}
-
-
-@lru_cache(maxsize=32)
-def _by_data(certifications: tuple[Certification, ...]) -> dict[str, list[Certification]]:
-    groups: dict[str, list[_Images]] = {}
+    groups: dict[Data, list[Certification]] = {}
     for certification in certifications:
-        parts = groups.setdefault(data_name(certification), [])
-        home = next((part for part in parts if part.agrees(certification)), None)
-        if home is None:
-            parts.append(home := _Images(certification.indices, certification.labels))
-        home.add(certification)
+        groups.setdefault(certification.image_set.data, []).append(certification)
+    names = Counter(data.name for data in groups)
     return {
-        name if len(parts) == 1 else f"{name}, images {position + 1}": part.members
-        for name, parts in groups.items()
-        for position, part in enumerate(parts)
+        data.name if names[data.name] == 1 else f"{data.name}, images {data.part + 1}": members
+        for data, members in sorted(groups.items(), key=lambda item: [*names].index(item[0].name))
     }
-
-
-class _Images:
-    """Certifications whose labels do not contradict each other, and all their labels."""
-
-    def __init__(self, indices: np.ndarray, labels: np.ndarray) -> None:
-        self.indices, self.labels = _sorted(indices, labels)
-        self.members: list[Certification] = []
-
-    def agrees(self, certification: Certification) -> bool:
-        places, known = self._find(certification)
-        return np.array_equal(self.labels[places[known]], certification.labels[known])
-
-    def add(self, certification: Certification) -> None:
-        self.members.append(certification)
-        _, known = self._find(certification)
-        if not known.all():
-            indices = np.append(self.indices, certification.indices[~known])
-            self.indices, self.labels = _sorted(indices, np.append(self.labels, certification.labels[~known]))
-
-    def _find(self, certification: Certification) -> tuple[np.ndarray, np.ndarray]:
-        """The position of each image of a certification here, and whether it is here."""
-        places = np.minimum(np.searchsorted(self.indices, certification.indices), len(self.indices) - 1)
-        return places, self.indices[places] == certification.indices
-
-
-def _sorted(indices: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(indices, kind="stable")
-    return indices[order], labels[order]
 
 
 def usual(certifications: Iterable[Certification]) -> list[Certification]:
@@ -131,7 +78,7 @@ def on_the_same_images(members: Iterable[Certification]) -> list[list[Certificat
 
     The first group has the most members; of equal ones, the most images.
     """
-    groups: dict[str, list[Certification]] = {}
+    groups: dict[ImageSet, list[Certification]] = {}
     for member in members:
         groups.setdefault(member.image_set, []).append(member)
     return sorted(groups.values(), key=lambda group: (-len(group), -group[0].images))
@@ -145,7 +92,7 @@ def more_complete(certifications: Iterable[Certification]) -> dict[Certification
     """
     found: dict[Certification, Certification] = {}
     for members in fair_groups(certifications).values():
-        groups: dict[tuple[str, Any], list[Certification]] = {}
+        groups: dict[tuple[ImageSet, Any], list[Certification]] = {}
         for member in members:
             asked = member.run.facts.get("images")
             groups.setdefault((member.image_set, asked and str(asked)), []).append(member)
@@ -165,7 +112,7 @@ def _is_part(first: Certification, second: Certification) -> bool:
 
 def incomplete(certifications: Iterable[Certification]) -> list[str]:
     """Messages about certifications that lack images of a comparable one."""
-    groups: dict[tuple[str, Certification], list[Certification]] = {}
+    groups: dict[tuple[ImageSet, Certification], list[Certification]] = {}
     for item, more in more_complete(certifications).items():
         groups.setdefault((item.image_set, more), []).append(item)
     return [
@@ -229,12 +176,9 @@ def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
 
 def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:
     """Groups with equal settings, except for seeds, and the same images."""
-    settled = [(member, _settings(member)) for member in members]
-    counts = Counter(settings for _, settings in settled)
     groups: dict[tuple[Any, ...], list[Repeated]] = {}
-    for member, settings in settled:
-        images = _images(member) if counts[settings] > 1 else b""
-        groups.setdefault((settings, images), []).append(member)
+    for member in members:
+        groups.setdefault((_settings(member), _images(member)), []).append(member)
     return list(groups.values())
 
 
@@ -244,9 +188,9 @@ def _seed(run: Run) -> Any:
     return run.facts.get("seed" if trained_here else "train_seed")
 
 
-def _images(member: Certification | Attack | Withstood | Measurement | Training) -> bytes | str:
-    """The same for the same images; nothing for a training."""
-    return b"" if isinstance(member, Training) else member.image_set
+def _images(member: Certification | Attack | Withstood | Measurement | Training) -> ImageSet | None:
+    """The same for the same images; None for a training."""
+    return None if isinstance(member, Training) else member.image_set
 
 
 def names_of(certification: Certification) -> list[str]:

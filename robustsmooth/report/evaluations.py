@@ -1,6 +1,5 @@
 """The data of runs that a report needs, read one log at a time, so that many logs fit into memory."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from robustsmooth import statistics
+from robustsmooth.report.images import ImageSet, KnownImages
 from robustsmooth.report.logs import Log, once_each, read_log
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import ABSTAIN, Guarantee
@@ -28,8 +28,8 @@ class Certification:
         run: The run that it comes from.
         path: The log.
         guarantee: The guarantee of its radii. Radii of two guarantees never share a column.
-        indices: The images, ``(N,)``.
-        labels: Their true classes, ``(N,)``.
+        image_set: Equal for certifications of the same images.
+        indices: The numbers of the images, ``(N,)``.
         correct: Whether each is classified correctly.
         radius: Certified radii, ``(N,)`` float64.
         abstained: Number of abstentions.
@@ -42,8 +42,8 @@ class Certification:
     run: Run
     path: Path
     guarantee: Guarantee
+    image_set: ImageSet
     indices: NDArray[np.int64]
-    labels: NDArray[np.int64]
     correct: NDArray[np.bool_]
     radius: NDArray[np.float64]
     abstained: int
@@ -63,13 +63,6 @@ class Certification:
         counted = self.run.summary.get("images")
         complete = not isinstance(counted, int) or counted <= self.images
         return complete and not any(".rank" in path.name for path in self.run.logs.get("certify", ()))
-
-    @cached_property
-    def image_set(self) -> str:
-        """Equal for certifications of the same images, with the same labels."""
-        order = np.argsort(self.indices, kind="stable")
-        content = np.stack([self.indices[order], self.labels[order]]).astype(np.int32).tobytes()
-        return hashlib.sha256(content).hexdigest()
 
     @cached_property
     def acr(self) -> float:
@@ -100,17 +93,14 @@ class Attack:
         path: The log.
         settings: Its epsilon and num_noise, if the log has them.
         rows: One row per image.
+        image_set: Equal for attacks on the same images.
     """
 
     run: Run
     path: Path
     settings: dict[str, Any]
     rows: pd.DataFrame
-
-    @property
-    def image_set(self) -> bytes:
-        """Equal for attacks on the same images."""
-        return _image_set(self.rows)
+    image_set: ImageSet
 
     @property
     def clean(self) -> NDArray[np.bool_]:
@@ -160,7 +150,7 @@ class Withstood:
     norm: str
     epsilon: float
     accuracy: float
-    image_set: bytes = b""
+    image_set: ImageSet
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -176,16 +166,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The rows of one of the smaller logs."""
+    """The rows of one of the smaller logs; `image_set` is equal for measurements on the same images."""
 
     run: Run
     kind: str
     rows: pd.DataFrame
-
-    @property
-    def image_set(self) -> bytes:
-        """Equal for measurements on the same images."""
-        return _image_set(self.rows)
+    image_set: ImageSet
 
     @property
     def attacked_with(self) -> float | None:
@@ -220,12 +206,12 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
 
     If a log or a run cannot be used, a problem with its name is recorded, and the others are read.
     """
-    result = Evaluations(list(runs))
+    result, images = Evaluations(list(runs)), KnownImages()
     for run in result.runs:
         result.problems += [problem for problem in run.problems if problem not in result.problems]
         for log in _logs(run, result.problems):
             try:
-                _add(result, run, log)
+                _add(result, run, log, images)
             except Exception as error:
                 result.problems.append(f"{log.path} was left out: {error}")
         training = _training(run, result.problems)
@@ -234,17 +220,18 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
     return result
 
 
-def _add(result: "Evaluations", run: Run, log: Log) -> None:
+def _add(result: Evaluations, run: Run, log: Log, images: KnownImages) -> None:
     if log.rows.empty:
         return
     if log.kind == "certify":
-        certification = _certification(run, log)
+        certification = _certification(run, log, images)
         result.problems += _doubtful_facts(certification) + _lost_rows(certification)
         result.certifications.append(certification)
     elif log.kind == "attack":
-        result.attacks += _attacks(run, log)
+        result.attacks += _attacks(run, log, images)
     else:
-        result.measurements.append(Measurement(run, log.kind, log.rows))
+        image_set = images.identify(run.facts, log.rows)
+        result.measurements.append(Measurement(run, log.kind, log.rows, image_set))
 
 
 def withstood(evaluations: Evaluations) -> list[Withstood]:
@@ -271,10 +258,6 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
         share, budget = float((log.rows["correct"] == 1).mean()), float(log.attacked_with or 0.0)
         points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share, log.image_set))
     return points
-
-
-def _image_set(rows: pd.DataFrame) -> bytes:
-    return np.unique(rows["idx"].to_numpy()).tobytes()
 
 
 def _norm(run: Run) -> Literal["l2", "linf"]:
@@ -324,7 +307,7 @@ def _mean(rows: pd.DataFrame, column: str) -> float:
     return float(rows[column].mean()) if column in rows else float("nan")
 
 
-def _certification(run: Run, log: Log) -> Certification:
+def _certification(run: Run, log: Log, images: KnownImages) -> Certification:
     rows = log.rows
     predict = rows["predict"].to_numpy()
     guarantee = _guarantee(run, rows)
@@ -334,8 +317,8 @@ def _certification(run: Run, log: Log) -> Certification:
         run=run,
         path=log.path,
         guarantee=guarantee,
+        image_set=images.identify(run.facts, rows),
         indices=rows["idx"].to_numpy(),
-        labels=rows["label"].to_numpy() if "label" in rows else np.full(len(rows), ABSTAIN),
         correct=(rows["correct"].to_numpy() == 1) & (predict != ABSTAIN),
         radius=radius,
         abstained=int((predict == ABSTAIN).sum()),
@@ -393,13 +376,17 @@ def _guarantee(run: Run, rows: pd.DataFrame) -> Guarantee:
     return Guarantee.parse(names[0])
 
 
-def _attacks(run: Run, log: Log) -> list[Attack]:
+def _attacks(run: Run, log: Log, images: KnownImages) -> list[Attack]:
     keys = [column for column in ("epsilon", "num_noise") if column in log.rows]
-    if not keys:
-        return [Attack(run, log.path, {}, log.rows)]
-    groups = log.rows.groupby(keys, sort=True, dropna=False)
+    groups = log.rows.groupby(keys, sort=True, dropna=False) if keys else [((), log.rows)]
     return [
-        Attack(run, log.path, dict(zip(keys, values, strict=True)), rows.reset_index(drop=True))
+        Attack(
+            run,
+            log.path,
+            dict(zip(keys, values, strict=True)),
+            rows.reset_index(drop=True),
+            images.identify(run.facts, rows),
+        )
         for values, rows in groups
     ]
 

@@ -19,6 +19,8 @@ from robustsmooth.kinds import FIELD_COLUMNS, KINDS
 from robustsmooth.statistics import ABSTAIN
 
 INTEGERS = ("idx", "label", "predict", "correct")
+TEXTS = {"time": str, "image": str}
+"""Columns that are never read as numbers: a clock, and a hash, which may happen to have digits only."""
 _CLOCK = re.compile(rb"\t\d+:\d+:\d+(\.\d+)?\r?$")
 _CLOCK_ROW = np.dtype(
     [
@@ -154,7 +156,7 @@ def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -
             raise ValueError("a line is too short, too long or empty")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            rows = pd.read_csv(io.BytesIO(content), sep="\t", index_col=False, dtype={"time": str})
+            rows = pd.read_csv(io.BytesIO(content), sep="\t", index_col=False, dtype=TEXTS)
         rows.columns = pd.Index(header)
     except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError, ValueError):
         rows = _parse_line_by_line(content, header)
@@ -162,7 +164,7 @@ def _parse(content: bytes, header: list[str], path: Path, problems: list[str]) -
     for column in header:
         if column == "time":
             rows[column] = _times(rows[column])
-        elif rows[column].dtype.kind not in "if":
+        elif column not in TEXTS and rows[column].dtype.kind not in "if":
             rows[column] = _numbers(rows[column], anyway=column in needed)
     unreadable = np.logical_or.reduce([np.isnan(rows[column].to_numpy()) for column in needed])
     if unreadable.any():

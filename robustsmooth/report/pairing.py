@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from robustsmooth import statistics
 from robustsmooth.report.comparable import group_name, names_of, on_the_same_images
 from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.images import ImageSet
 from robustsmooth.statistics import SURE
 
 EVERY = "all"
@@ -34,7 +35,7 @@ def pairs(
     return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
 
 
-def places_of_images(groups: Sequence[list[Certification]]) -> dict[str, int]:
+def places_of_images(groups: Sequence[list[Certification]]) -> dict[ImageSet, int]:
     """The rank of each set of images: first that of most methods."""
     sets = on_the_same_images(group[0] for group in groups)
     return {same[0].image_set: at for at, same in enumerate(sets)}

@@ -1,5 +1,6 @@
 """Run folders as the commands write them, with random numbers in place of a network's results."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def write_log(path, header, rows, end="\n"):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes((end.join(lines) + end).encode())
     return path
+
+
+def name_images(log, pixels):
+    """Add the column ``image`` to a log; images of other `pixels` have other hashes."""
+    header, *rows = log.read_text().splitlines()
+    names = [hashlib.sha256(f"{pixels}{row.partition(chr(9))[0]}".encode()).hexdigest()[:16] for row in rows]
+    rows = [f"{row}\t{name}" for row, name in zip(rows, names, strict=True)]
+    log.write_text("\n".join([f"{header}\timage", *rows]) + "\n")
 
 
 def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits", epochs=3, **config):

@@ -285,13 +285,10 @@ def test_images_in_another_order_are_the_same_images(tmp_path):
     log.write_text("\n".join([header, *reversed(lines)]) + "\n")
     first, second = read(str(tmp_path)).certifications
     assert first.image_set == second.image_set
-    assert foreign_images(tmp_path, 0) == foreign_images(tmp_path, 0) != foreign_images(tmp_path, 1)
-
-
-def foreign_images(tmp_path, shift):
-    """The images of a log, whose labels are those of another data set if they are shifted."""
-    (certification,) = read(foreign(tmp_path / f"log{shift}", "digits", shift=shift)).certifications
-    return certification.image_set
+    entries = [foreign(tmp_path / f"log{shift}", "digits", shift=shift) for shift in (0, 1)]
+    entries.append(foreign(tmp_path / "again", "digits"))
+    again, same, other = (item.image_set for item in read(entries).certifications)
+    assert again == same != other  # the labels are those of another data set
 
 
 def test_an_acr_is_not_shown_without_p_a(tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from robustsmooth.report.comparable import (
     by_data,
     by_guarantee,
-    data_name,
     fair_groups,
     names_of,
     on_the_same_images,
@@ -144,7 +143,7 @@ def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood], styles: S
                 [fair.data, f"n={fair.n}", f"α={fair.alpha}", *([fair.procedure] if several else [])]
             )
             name = name if len(groups) > 1 else ""
-            tried = [budget for budget in budgets if data_name(budget) == data_name(members[0])]
+            tried = [one for one in budgets if one.image_set.data == members[0].image_set.data]
             yield envelope(members, styles, tried, name, aside)
             yield envelope_per_sigma(members, styles, name, aside)
     if predicted and not groups:

@@ -12,6 +12,7 @@ from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Withstood
 from robustsmooth.report.figures.certified import by_acr, curve, radius_grid
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
+from robustsmooth.report.images import ImageSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def empirical_and_certified(
         for line in drawn:
             mean = line.values(lambda item: curve(item, grid)).mean(0)
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
-        curves: dict[tuple[str, str | None, Any, bytes], list[tuple[float, float]]] = {}
+        curves: dict[tuple[str, str | None, Any, ImageSet], list[tuple[float, float]]] = {}
         for group in repetitions(marked):
             first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
             key = (first.attack, styles.colour(first.run), first.run.facts.get("sigma"), first.image_set)

@@ -23,6 +23,7 @@ from robustsmooth.report.figures.drawing import (
     percent_axes,
     shortened,
 )
+from robustsmooth.report.images import ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import file_name
 
@@ -111,7 +112,7 @@ def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], colours:
     """
     names = sorted({member.attack for members in tried.values() for member in members})
     for method, members in tried.items():
-        best: dict[tuple[str, bytes], dict[float, float]] = {}
+        best: dict[tuple[str, ImageSet], dict[float, float]] = {}
         for group in repetitions(members):
             first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
             points = best.setdefault((first.attack, first.image_set), {})

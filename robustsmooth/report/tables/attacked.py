@@ -187,9 +187,9 @@ def _prediction_alpha(run: Run) -> float:
 def _contradiction_row(attack: Attack, certification: Certification, epsilon: float) -> dict[str, Any] | None:
     images = attack.rows["idx"].to_numpy()
     _, at_attack, at = np.intersect1d(images, certification.indices, return_indices=True)
+    if not len(at) or attack.image_set.data != certification.image_set.data:
+        return None
     table = attack.rows.iloc[at_attack]
-    if not len(at) or not np.array_equal(table["label"].to_numpy(), certification.labels[at]):
-        return None  # no image in common, or images of another data set or split
     label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
     certified = certification.correct[at] & (
         certification.radius[at] >= np.maximum(table["l2"].to_numpy(float), 0)

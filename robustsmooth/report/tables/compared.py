@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from robustsmooth import statistics
-from robustsmooth.report.comparable import among, common_images, fair_groups, repetitions, usual
+from robustsmooth.report.comparable import among, fair_groups, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import corrected, difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
@@ -58,7 +60,7 @@ def comparison_table(
 ) -> Table:
     """One classifier against each other one, on their common images.
 
-    Only classifiers on the same known data set, whose labels agree, certified alike (`fair_groups`).
+    Only classifiers on the same known data set, whose images agree, certified alike (`fair_groups`).
     Methods that were run under several seeds are left to `seed_comparison_table`.
 
     Args:
@@ -122,10 +124,9 @@ def chosen(baseline: str | None) -> str:
 
 
 def _pair(first: Certification, second: Certification, radius: float, level: float) -> dict[str, Any] | None:
-    common = common_images(first, second)
-    if common is None or len(common[0]) < 2:
+    _, at_first, at_second = np.intersect1d(first.indices, second.indices, return_indices=True)
+    if len(at_first) < 2:
         return None
-    at_first, at_second = common
     test = statistics.mcnemar(
         (first.correct & (first.radius >= radius))[at_first],
         (second.correct & (second.radius >= radius))[at_second],

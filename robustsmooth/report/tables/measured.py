@@ -87,6 +87,7 @@ def prediction_table(
                 "run": item.run.label,
                 **known_facts(item.run),
                 "images": len(item.rows),
+                "among": str(item.image_set),
                 key: hits / len(item.rows),
                 f"{key}_low": float(low),
                 f"{key}_high": float(high),

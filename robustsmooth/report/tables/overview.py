@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robustsmooth.report.comparable import among, data_name, fair, repetitions
+from robustsmooth.report.comparable import among, fair, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
+from robustsmooth.report.images import ImageSet
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import attack_rows
 from robustsmooth.report.tables.common import (
@@ -175,7 +176,7 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
 
 def _by_images(attacks: Sequence[Attack], titles: Sequence[str]) -> list[str]:
     """The titles, numbered where attacks with one title had different images: these share no column."""
-    sets: dict[str, dict[bytes, int]] = {}
+    sets: dict[str, dict[ImageSet, int]] = {}
     for attack, title in zip(attacks, titles, strict=True):
         known = sets.setdefault(title, {})
         known.setdefault(attack.image_set, len(known) + 1)
@@ -208,7 +209,7 @@ def _merged(rows: Mapping[tuple[str, Any], Sequence[_Row]]) -> list[dict[str, An
     }
     for row in every:
         if row.certification is not None:
-            group = fair(row.certification, data_name(row.certification))
+            group = fair(row.certification, row.certification.image_set.data.name)
             row.cells["among"] = among(row.certification, group)
     merged = []
     for row in every:
