@@ -9,6 +9,7 @@ import yaml
 from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
+from robustsmooth.report.tables import agreement_rows
 
 from .conftest import write_attack, write_certification, write_log, write_training
 
@@ -218,6 +219,20 @@ def test_measurements_and_attacks_of_networks_that_have_no_line_have_no_figure(t
     assert "certified_accuracy" in figures
     empty = {"training", "agreement", "agreement_others", "inference_voting", "attack_curves"}
     assert not (empty | {"empirical_certified"}) & figures.keys()
+
+
+def test_passes_and_votes_on_other_images_are_no_pair(tmp_path):
+    """Test and validation images have the same numbers, but other labels."""
+    for shift, method in enumerate(("heat", "gaussian", "macer")):
+        trained = write_training(tmp_path / method, method)
+        labels = [(i + (shift == 2)) % 10 for i in range(20)]
+        rows = [[i, 0.25, label, label, label] for i, label in enumerate(labels)]
+        write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    pairs = {(row["single"], row["vote"]) for row in agreement_rows(evaluations.measurements)}
+    own = {(method, method) for method in ("heat", "gaussian", "macer")}
+    assert pairs == own | {("heat", "gaussian"), ("gaussian", "heat")}
+    assert len(looks(drawn(tmp_path)["agreement_others"])) == 2
 
 
 def test_no_two_lines_of_agreement_look_the_same(tmp_path):

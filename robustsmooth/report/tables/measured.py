@@ -21,12 +21,12 @@ def agreement_rows(
 ) -> Iterator[dict[str, Any]]:
     """How often a network's single pass agrees with a vote: its own, or another network's.
 
-    Over the images that the single pass classifies correctly, as in HeatSmoothing's Figure 3.
+    Over the images that the single pass classifies correctly, as in HeatSmoothing's Figure 3. Networks that
+    were run on other data are no pair.
     """
-    chosen = [measurement for measurement in measurements if measurement.kind == "agreement"]
-    pairs = [(item, item) for item in chosen]
-    others = [(one, other) for one in chosen for other in chosen if one is not other]
-    for one, other in pairs + others[:MOST_PAIRS]:
+    chosen = list(measurements)
+    pairs = [(item, item) for item in chosen if item.kind == "agreement"]
+    for one, other in pairs + _others(chosen)[:MOST_PAIRS]:
         keys = ["idx", "sigma"]
         both = one.rows[[*keys, "label", "single"]].merge(other.rows[[*keys, "vote"]], on=keys)
         for sigma, rows in both.groupby("sigma"):
@@ -47,9 +47,15 @@ def agreement_rows(
 
 def pairs_left_out(measurements: Iterable[Measurement]) -> str:
     """A sentence about the pairs of networks that `agreement_rows` leaves out; empty if it has all."""
-    passes = sum(measurement.kind == "agreement" for measurement in measurements)
-    pairs = passes * (passes - 1)
+    pairs = len(_others(measurements))
     return f" Of {pairs} pairs of networks the first {MOST_PAIRS}." if pairs > MOST_PAIRS else ""
+
+
+def _others(measurements: Iterable[Measurement]) -> list[tuple[Measurement, Measurement]]:
+    """The pass of a network and the vote of another one, on images of the same data."""
+    chosen = [item for item in measurements if item.kind == "agreement"]
+    pairs = ((one, other) for one in chosen for other in chosen if one is not other)
+    return [(one, other) for one, other in pairs if one.image_set.data == other.image_set.data]
 
 
 def agreement_table(
