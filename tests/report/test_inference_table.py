@@ -10,8 +10,8 @@ from robustsmooth.report.tables import measured
 from robustsmooth.report.tables.measured import inference_table
 
 
-def sweep(folder, attack, sigmas, samples, shares, classifier="cpni"):
-    """A measurement of 100 images; `shares` are the right answers by level."""
+def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100):
+    """A measurement; `shares` are the right answers by level."""
     rows = [
         {
             "idx": image,
@@ -22,12 +22,13 @@ def sweep(folder, attack, sigmas, samples, shares, classifier="cpni"):
         }
         for sigma in sigmas
         for count in samples
-        for image in range(100)
+        for image in range(images)
     ]
     facts = {"classifier": classifier, "attack": attack}
     return SimpleNamespace(
         kind="smoothed_inference",
         rows=pd.DataFrame(rows),
+        image_set=images,
         run=SimpleNamespace(facts=facts, folder=Path(folder), label=classifier, config={}, path=folder),
     )
 
@@ -70,3 +71,14 @@ def test_two_attacks_with_the_same_name_are_named_by_their_folders():
     )
     (row,) = table.rows
     assert (row["pgd accuracy"], row["pgd_s accuracy"]) == (0.5, 0.6)
+
+
+def test_a_sweep_on_fewer_images_has_a_row_of_its_own():
+    """Nor is the best accuracy chosen among both."""
+    clean = sweep("a/clean", "none", [0.0, 0.1], [4], {0.0: 45, 0.1: 30}, images=60)
+    table = inference_table([clean, sweep("a/pgd", "pgd", [0.0], [4], {0.0: 3}, images=6),
+                             sweep("b/clean", "none", [0.0], [4], {0.0: 6}, "pni", images=6)])  # fmt: skip
+    told = [(row["images"], row.get("clean accuracy"), row.get("pgd accuracy")) for row in table.rows]
+    assert told == [(60, 0.75, None), (60, 0.5, None), (6, None, 0.5), (6, 1.0, None)]
+    column = next(column for column in table.columns if column.key == "clean accuracy")
+    assert [table.is_best(column, row) for row in table.rows][:2] == [True, False]

@@ -163,8 +163,8 @@ def timing_table(measurements: Iterable[Measurement]) -> Table:
 def inference_table(measurements: Iterable[Measurement]) -> Table:
     """Accuracy of smoothed inference without and under attacks, mean over seeds (CPNI Tables 3 and 4).
 
-    One row per network, voting rule, number of votes and noise level. For large grids only the largest number
-    of votes, without noise and at the best level of each attack.
+    One row per network, voting rule, number of votes, noise level and set of images. For large grids only the
+    largest number of votes, without noise and at the best level of each attack.
     """
     repeated = list(
         repetitions(measurement for measurement in measurements if measurement.kind == "smoothed_inference")
@@ -182,10 +182,12 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
         for name, members in chosen:
             for voting, samples, sigma in accuracies[name].index.intersection(wanted).sort_values():
                 mean, std = statistics.mean_and_std(accuracies[name].loc[voting, samples, sigma].to_numpy())
+                images = members[0].image_set
                 row = rows.setdefault(
-                    (network, voting, samples, sigma),
+                    (network, voting, samples, sigma, images),
                     {
                         "run": network,
+                        "among": str(images),
                         "voting": voting,
                         "samples": int(samples),
                         "sigma": float(sigma),
