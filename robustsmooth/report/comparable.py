@@ -8,13 +8,19 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
-from robustsmooth.report.facts import signature
+from robustsmooth.report.facts import USUAL_NOISE, signature
 from robustsmooth.report.images import Data, ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
 Each = TypeVar("Each", Certification, Withstood)
 Repeated = TypeVar("Repeated", Certification, Attack, Withstood, Measurement, Training)
+
+
+def smoothed_classifier(run: Run) -> tuple[str, Any, str]:
+    """What is certified: a network, the level of its noise, and the noise; Gaussian if that is not known."""
+    facts = run.facts
+    return str(facts["classifier"]), facts.get("sigma"), str(facts.get("smoothing", USUAL_NOISE))
 
 
 def by_data(certifications: Iterable[Certification]) -> dict[str, list[Certification]]:

@@ -27,6 +27,9 @@ NUMBERS = {
 }
 """Facts that must be numbers, and which ones are allowed."""
 
+USUAL_NOISE = "gaussian"
+"""The fact ``smoothing`` of logs that do not state it."""
+
 TRAINING_FACTS = {
     "attack": "train_attack",
     "epsilon": "train_epsilon",
@@ -154,8 +157,9 @@ def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
             facts = _facts_of_evaluated(checkpoint, trained)
     chosen = {group: choices.get(group) for group in GROUPS}
     facts |= {group: name for group, name in chosen.items() if name not in (None, "none", "as_trained")}
-    if mapping(config.get("smoothing")).get("_target_") == "robustsmooth.smoothing.GaussianNoise":
-        facts.setdefault("smoothing", "gaussian")  # of a checkpoint that does not name its noise
+    noise = str(mapping(config.get("smoothing")).get("_target_", "")).rpartition(".")[2]
+    if (words := re.findall("[A-Z][a-z]+", noise.removesuffix("Noise"))) not in ([], ["No"]):
+        facts.setdefault("smoothing", "_".join(words).lower())  # of a checkpoint that does not name its noise
     facts |= (
         _facts_of_training(config, facts)
         if trained == folder

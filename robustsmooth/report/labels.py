@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from robustsmooth.report.facts import overrides_of
+from robustsmooth.report.facts import USUAL_NOISE, overrides_of
 from robustsmooth.report.runs import Run
 
 SYMBOLS = {
@@ -58,13 +58,15 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     }
     named = []
     kinds: dict[Any, list[int]] = {}
+    noises = {run.facts.get("smoothing", USUAL_NOISE) for run in runs if run.logs}
     for at, run in enumerate(runs):
         own = names[_classifier_key(run)]
         named.append(replace(run, facts={**run.facts, **own}, label=own["classifier"]))
         if run.logs:  # not a training, which has its classifier's label
             kinds.setdefault((tuple(run.logs), run.facts.get("guarantee")), []).append(at)
     for members in kinds.values():
-        for at, label in zip(members, _evaluation_labels([named[at] for at in members]), strict=True):
+        told = _evaluation_labels([named[at] for at in members], name_noise=len(noises) > 1)
+        for at, label in zip(members, told, strict=True):
             named[at] = replace(named[at], label=label)
     return named
 
@@ -108,8 +110,11 @@ def _network_facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _evaluation_labels(runs: Sequence[Run]) -> list[str]:
-    """The classifiers' labels, and the facts that differ among evaluations of one kind."""
+def _evaluation_labels(runs: Sequence[Run], name_noise: bool) -> list[str]:
+    """The classifiers' labels, and the facts that differ among evaluations of one kind.
+
+    A noise that is not Gaussian is named if evaluations of any kind differ in it.
+    """
     facts = [dict(run.facts) for run in runs]
     per_classifier: dict[str, set[Any]] = {}
     for fact in facts:
@@ -120,7 +125,10 @@ def _evaluation_labels(runs: Sequence[Run]) -> list[str]:
             and len(per_classifier[fact["classifier"]]) == 1
         ):
             fact["sigma"] = None
-    order = ["sigma", *_differing(facts, OF_EVALUATIONS)]
+        noise = fact.pop("smoothing", USUAL_NOISE)
+        if name_noise and noise != USUAL_NOISE:
+            fact["smoothing"] = f"{noise} noise"
+    order = ["sigma", "smoothing", *_differing(facts, OF_EVALUATIONS)]
     labels = [" ".join([str(fact["classifier"]), *_words(fact, order)]) for fact in facts]
     return _tell_apart(labels, runs, facts, REST_OF_EVALUATIONS, lambda run: overrides_of(run.path))
 

@@ -103,7 +103,7 @@ def write_certification(
     return folder
 
 
-def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed=0):
+def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed=0, noise=None):
     """The folder of an attack with two budgets."""
     (folder / ".hydra").mkdir(parents=True)
     config = {
@@ -111,7 +111,7 @@ def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed
         "checkpoint": str(trained),
         "seed": 0,
         "attack": {"norm": "l2", "steps": 20},
-        "smoothing": {"sigma": sigma},
+        "smoothing": {"sigma": sigma} | ({"_target_": f"robustsmooth.smoothing.{noise}"} if noise else {}),
     }
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "attack.settings.json").write_text(

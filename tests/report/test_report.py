@@ -159,6 +159,21 @@ def test_an_attack_on_other_images_says_nothing_about_certificates(runs):
     assert "contradictions" not in tables
 
 
+@pytest.mark.parametrize("noise", [None, "GaussianNoise", "UniformNoise", "GridGaussianNoise"])
+def test_an_attack_under_another_noise_says_nothing_about_certificates(tmp_path, noise):
+    """The certificate's log does not state its noise: Gaussian. Rows and labels tell the two apart."""
+    trained = write_training(tmp_path / "heat", "heat")
+    write_certification(trained / "certify", trained)
+    write_attack(trained / "attack", trained, noise=noise)
+    tables = tables_of(tmp_path)
+    same = noise in (None, "GaussianNoise")
+    assert ("contradictions" in tables) == same
+    assert len(tables["overview"].rows) == (1 if same else 2)
+    words = {"UniformNoise": " uniform noise", "GridGaussianNoise": " grid_gaussian noise"}.get(noise, "")
+    assert {row["run"] for row in tables["attacks"].rows} == {f"heat{words}"}
+    assert {row["run"] for row in tables["radii"].rows} == {"heat"}
+
+
 def test_the_p_value_of_broken_certificates_uses_the_alpha_of_the_prediction(runs):
     """An answer of a plurality vote may be wrong for any image, so it indicates no bug."""
     before = tables_of(runs)["contradictions"].rows[0]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import repetitions
+from robustsmooth.report.comparable import repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
@@ -172,9 +172,8 @@ def _same_classifier(attacked: Run, certified: Run) -> bool:
     """Whether an attack was decided by the smoothed classifier that the certificate is about."""
     return (
         attacked.checkpoint is not None
-        and attacked.facts.get("classifier") == certified.facts.get("classifier")
         and attacked.facts.get("target") == "smoothed"
-        and attacked.facts.get("sigma") == certified.facts.get("sigma")
+        and smoothed_classifier(attacked) == smoothed_classifier(certified)
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robustsmooth.report.comparable import among, fair, repetitions
+from robustsmooth.report.comparable import among, fair, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.table import Column, Table
@@ -42,11 +42,11 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     only in their seed become one row of means and standard deviations.
     """
     columns: dict[str, Column] = {}
-    rows: dict[tuple[str, Any], list[_Row]] = {}
+    rows: dict[tuple[str, Any, str], list[_Row]] = {}
     known = [item for item in evaluations.certifications if item.run.checkpoint is not None]
     for item in sorted(known, key=lambda item: not item.guarantee.usual):
         cells = _certified_cells(item, radii, columns)
-        home = rows.setdefault(_classifier(item), [])
+        home = rows.setdefault(smoothed_classifier(item.run), [])
         free = next(
             (row for row in home if not item.guarantee.usual and not row.cells.keys() & cells.keys()), None
         )
@@ -58,7 +58,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     if not rows:
         return None
     seconds = {training.run.facts["classifier"]: training.seconds for training in evaluations.trainings}
-    for (classifier, _), home in rows.items():
+    for (classifier, *_), home in rows.items():
         for row in home:
             row.cells["seconds"] = seconds.get(classifier, math.nan)
     merged = _merged(rows)
@@ -86,11 +86,6 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         "certified radius; p_A: lower bound of the top class's probability."
         + (" ±: standard deviation over seeds." if repeated else ""),
     )  # fmt: skip
-
-
-def _classifier(certification: Certification | Attack) -> tuple[str, Any]:
-    """A network and the noise level of its smoothing."""
-    return str(certification.run.facts["classifier"]), certification.run.facts.get("sigma")
 
 
 def _certified_cells(
@@ -127,20 +122,20 @@ def _asked(certification: Certification, radii: Sequence[float]) -> list[float]:
 
 
 def _add_attacks(
-    attacks: Sequence[Attack], rows: dict[tuple[str, Any], list[_Row]], columns: dict[str, Column]
+    attacks: Sequence[Attack], rows: dict[tuple[str, Any, str], list[_Row]], columns: dict[str, Column]
 ) -> None:
     """Add a column per attack, in the rows of the attacked classifier or of its network."""
     for item, said, title in _titled(attacks):
-        classifier, sigma = _classifier(item)
+        classifier = smoothed_classifier(item.run)
         of_network = item.run.facts.get("target") == "network"
         homes = [
             row
-            for (name, level), home in rows.items()
-            if name == classifier and (of_network or level == sigma)
+            for known, home in rows.items()
+            if known == classifier or (of_network and known[0] == classifier[0])
             for row in home
         ]
         if not homes:
-            homes = rows.setdefault((classifier, sigma), [_Row(None, item.run.label)])
+            homes = rows.setdefault(classifier, [_Row(None, item.run.label)])
         for row in homes:
             row.cells[title] = said["accuracy"]
         columns.setdefault(
@@ -155,7 +150,7 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
     for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
         places: dict[Any, list[int]] = {}
         for at, attack in enumerate(attacks):
-            places.setdefault((_classifier(attack), titles[at]), []).append(at)
+            places.setdefault((smoothed_classifier(attack.run), titles[at]), []).append(at)
         clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
         if not clashing:
             break
@@ -168,7 +163,7 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
             titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
     seen: set[Any] = set()
     for at, attack in enumerate(attacks):
-        if (key := (_classifier(attack), titles[at])) in seen:
+        if (key := (smoothed_classifier(attack.run), titles[at])) in seen:
             titles[at] += f" ({attack.run.path.name})"
         seen.add(key)
     return list(zip(attacks, said, _by_images(attacks, titles), strict=True))
@@ -199,7 +194,7 @@ def _attack_title(attack: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _merged(rows: Mapping[tuple[str, Any], Sequence[_Row]]) -> list[dict[str, Any]]:
+def _merged(rows: Mapping[tuple[str, Any, str], Sequence[_Row]]) -> list[dict[str, Any]]:
     """The rows as they are printed: repetitions with several seeds as one row, in the order of the first."""
     every = [row for home in rows.values() for row in home]
     by_run = {id(row.certification): row for row in every if row.certification is not None}
