@@ -23,6 +23,15 @@ def smoothed_classifier(run: Run) -> tuple[str, Any, str]:
     return str(facts["classifier"]), facts.get("sigma"), str(facts.get("smoothing", USUAL_NOISE))
 
 
+def is_certified(attack: Attack | Withstood, certification: Certification) -> bool:
+    """Whether the attacked smoothed classifier is the certified one, on images of the same data."""
+    return (
+        attack.of_smoothed
+        and smoothed_classifier(attack.run) == smoothed_classifier(certification.run)
+        and attack.image_set.data == certification.image_set.data
+    )
+
+
 def by_data(certifications: Iterable[Certification]) -> dict[str, list[Certification]]:
     """Certifications of the same data set and split, whose images do not contradict each other.
 

@@ -103,6 +103,11 @@ class Attack:
     image_set: ImageSet
 
     @property
+    def of_smoothed(self) -> bool:
+        """Whether the smoothed classifier was attacked; False if the log does not say so."""
+        return self.run.facts.get("target") == "smoothed"
+
+    @property
     def clean(self) -> NDArray[np.bool_]:
         """Whether each image is correct without the attack (among the best k for a top-k attack)."""
         if "clean_correct" in self.rows:
@@ -142,6 +147,7 @@ class Withstood:
         epsilon: The budget.
         accuracy: Share of all images that are correct with and without the attack.
         image_set: Equal for attacks on the same images.
+        of_smoothed: Whether it is that of the smoothed classifier.
         settings: As of `Attack`.
     """
 
@@ -151,6 +157,7 @@ class Withstood:
     epsilon: float
     accuracy: float
     image_set: ImageSet
+    of_smoothed: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -235,7 +242,7 @@ def _add(result: Evaluations, run: Run, log: Log, images: KnownImages) -> None:
 
 
 def withstood(evaluations: Evaluations) -> list[Withstood]:
-    """Accuracies under attacks with a budget, including logs of PREDICT on attacked images.
+    """Accuracies under attacks with a finite budget, including logs of PREDICT on attacked images.
 
     A log of PREDICT counts as attacked if its facts name a budget ``epsilon``.
     """
@@ -251,13 +258,15 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
                     attack.epsilon,
                     float((~attack.won).mean()),
                     attack.image_set,
+                    attack.of_smoothed,
                     attack.settings,
                 )
             )
     for log in (log for log in evaluations.measurements if log.attacked_with is not None):
         share, budget = float((log.rows["correct"] == 1).mean()), float(log.attacked_with or 0.0)
-        points.append(Withstood(log.run, attack_name(log.run), _norm(log.run), budget, share, log.image_set))
-    return points
+        name, norm = attack_name(log.run), _norm(log.run)
+        points.append(Withstood(log.run, name, norm, budget, share, log.image_set, of_smoothed=True))
+    return [point for point in points if math.isfinite(point.epsilon)]
 
 
 def _norm(run: Run) -> Literal["l2", "linf"]:

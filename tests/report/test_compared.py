@@ -761,12 +761,12 @@ def test_the_noise_level_of_several_seeds_is_exact():
 
 def test_attacks_with_two_noise_levels_are_two_points(tmp_path):
     trained = write_training(tmp_path / "a")
-    write_certification(trained / "certify", trained)
     for sigma, seed in ((0.25, 0), (1.0, 1)):
+        write_certification(trained / str(sigma) / "certify", trained, sigma=sigma)
         write_attack(trained / str(sigma) / "pgd", trained, sigma=sigma, seed=seed)
     evaluations = read(str(tmp_path))
     (drawing,) = (item for item in draw_figures(evaluations) if item.name == "empirical_certified")
-    lines = [line.get_data() for line in drawing.figure().axes[0].get_lines() if line.get_linestyle() == ":"]
+    lines = [line.get_data() for line in drawing.figure().axes[0].get_lines() if line.get_marker() != "None"]
     drawn = sorted(accuracy for _, y in lines for accuracy in y)
     assert drawn == pytest.approx(sorted(100 * np.mean(~attack.won) for attack in evaluations.attacks))
 

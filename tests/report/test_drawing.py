@@ -261,6 +261,24 @@ def test_no_two_lines_of_agreement_look_the_same(tmp_path):
     assert "pairs" not in seeds.note
 
 
+def test_only_attacks_on_a_certified_smoothed_classifier_are_beside_its_curve(tmp_path):
+    """Neither those under another noise, nor those on the network itself, nor those without a budget."""
+    trained = write_training(tmp_path / "heat", "heat")
+    write_certification(trained / "certify", trained)
+    write_attack(trained / "pgd", trained)
+    write_attack(trained / "wide", trained, sigma=1.0)
+    write_attack(trained / "uniform", trained, noise="UniformNoise")
+    write_attack(trained / "bare", trained, target="network")
+    log = write_attack(trained / "minimum", trained) / "attack.tsv"
+    log.write_text(log.read_text().replace("\t0.25\t4\t", "\tinf\t4\t").replace("\t0.5\t4\t", "\tinf\t8\t"))
+    drawing = drawn(tmp_path)["empirical_certified"]
+    curve, marks, legend = drawing.figure().axes[0].get_lines()
+    assert (curve.get_label(), list(marks.get_xdata())) == ("heat", [0.25, 0.5])
+    assert legend.get_label() == "under attack: pgd on smoothed m=4"
+    for name in ("σ=1", "uniform noise", "network"):
+        assert name in drawing.note
+
+
 def test_a_certificate_keeps_its_line_beside_many_attacks_and_all_of_them_are_marked(tmp_path):
     trained = write_training(tmp_path / "heat", "heat")
     write_certification(trained / "z_certify", trained)

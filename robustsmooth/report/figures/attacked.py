@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import repetitions
+from robustsmooth.report.comparable import is_certified, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Attack, Certification, Withstood
 from robustsmooth.report.figures.certified import by_acr, curve, radius_grid
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
@@ -23,32 +23,33 @@ def empirical_and_certified(
 ) -> Drawing | None:
     """Accuracy under attack at each budget beside certified accuracy (SmoothAdv Figure 3).
 
-    Attacks are drawn with the certificates of the attacked classifier, in its colour. None if no classifier
-    has both and a colour.
+    Attacks are drawn with the certificates of the attacked smoothed classifier, in its colour. None if no
+    classifier has both and a colour.
     """
-    under_attack = {item.run.facts["classifier"] for item in attacks}
-    beside = [
-        certification
-        for certification in certifications
-        if certification.run.facts["classifier"] in under_attack
-    ]
+    beside = [item for item in certifications if any(is_certified(attack, item) for attack in attacks)]
     drawn, grey = by_acr(styles, beside)
     if not drawn:
         return None
-    marked = [item for item in attacks if styles.colour(item.run)]
+    shown = [item for line in drawn for item in line.members]
+    marked = [attack for attack in attacks if any(is_certified(attack, item) for item in shown)]
     names = sorted({item.attack for item in marked})
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
 
-        grid = radius_grid([item for line in drawn for item in line.members])
+        grid = radius_grid(shown)
         for line in drawn:
             mean = line.values(lambda item: curve(item, grid)).mean(0)
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
-        curves: dict[tuple[str, str | None, Any, ImageSet], list[tuple[float, float]]] = {}
+        curves: dict[tuple[str, str | None, tuple[Any, ...], ImageSet], list[tuple[float, float]]] = {}
         for group in repetitions(marked):
             first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
-            key = (first.attack, styles.colour(first.run), first.run.facts.get("sigma"), first.image_set)
+            key = (
+                first.attack,
+                styles.colour(first.run),
+                smoothed_classifier(first.run)[1:],
+                first.image_set,
+            )
             curves.setdefault(key, []).append((first.epsilon, accuracy))
         for (name, colour, _, _), points in curves.items():
             x, y = zip(*sorted(points), strict=True)
@@ -62,9 +63,9 @@ def empirical_and_certified(
 
     note = "Without marks: certified accuracy, a lower bound. Marks: accuracy under attack, an upper bound."
     missing = [line.label for line in grey]
-    known = {item.run.facts["classifier"] for item in beside}
-    uncertified = [item.run for item in attacks if item.run.facts["classifier"] not in known]
-    missing += [run.label for run in uncertified if styles.colour(run) is None]
+    missing += [
+        attack.run.label for attack in attacks if not any(is_certified(attack, item) for item in beside)
+    ]
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
 

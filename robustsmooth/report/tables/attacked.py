@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import repetitions, smoothed_classifier
+from robustsmooth.report.comparable import is_certified, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
@@ -146,7 +146,7 @@ def contradiction_table(evaluations: Evaluations) -> Table:
         if attack.epsilon is None or attack.norm != "l2":
             continue
         for certification in evaluations.certifications:
-            if _same_classifier(attack.run, certification.run) and certification.guarantee.usual:
+            if certification.guarantee.usual and is_certified(attack, certification):
                 row = _contradiction_row(attack, certification, attack.epsilon)
                 rows += [row] if row else []
     columns = [
@@ -168,15 +168,6 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     )  # fmt: skip
 
 
-def _same_classifier(attacked: Run, certified: Run) -> bool:
-    """Whether an attack was decided by the smoothed classifier that the certificate is about."""
-    return (
-        attacked.checkpoint is not None
-        and attacked.facts.get("target") == "smoothed"
-        and smoothed_classifier(attacked) == smoothed_classifier(certified)
-    )
-
-
 def _prediction_alpha(run: Run) -> float:
     """Probability that an attacked image's answer is not that of the exact classifier; 1 for a plurality."""
     asked = mapping(run.config.get("prediction"))
@@ -186,7 +177,7 @@ def _prediction_alpha(run: Run) -> float:
 def _contradiction_row(attack: Attack, certification: Certification, epsilon: float) -> dict[str, Any] | None:
     images = attack.rows["idx"].to_numpy()
     _, at_attack, at = np.intersect1d(images, certification.indices, return_indices=True)
-    if not len(at) or attack.image_set.data != certification.image_set.data:
+    if not len(at):
         return None
     table = attack.rows.iloc[at_attack]
     label, adversarial = table["label"].to_numpy(), table["adversarial"].to_numpy()
