@@ -296,14 +296,14 @@ def main() -> None:
     normalize = Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
 
     def cifar(depth: int, votes: int) -> None:
-        network = Classifier(CifarResNet(depth), normalize, num_classes=10)
+        network = Classifier(CifarResNet(depth, 10), normalize, num_classes=10)
         race(f"ResNet-{depth}", network, (3, 32, 32), args.votes or votes, args)
 
     if args.device == "cpu":
         cifar(20, 16_000)
         return
     cifar(110, 80_000)
-    network = Classifier(torchvision_network("resnet50"), num_classes=1000)
+    network = Classifier(torchvision_network("resnet50", 1000), num_classes=1000)
     race("ResNet-50", network, (3, 224, 224), args.votes or 8_000, args)
 
 

@@ -79,7 +79,7 @@ class Clock(pl.Callback):
 def training(data: CIFAR10DataModule, steps: int) -> tuple[list[float], list[float]]:
     """Seconds of the real and of the constant steps."""
     torch.manual_seed(0)
-    network = build_classifier(CifarResNet(20), 10, "cifar10", channels_last=True)
+    network = build_classifier(CifarResNet(20, 10), 10, "cifar10", channels_last=True)
     module = GaussianModule(network, partial(torch.optim.SGD, lr=0.1, momentum=0.9), sigma=0.25)
     clock = Clock()
     trainer = pl.Trainer(

@@ -9,7 +9,7 @@ from omegaconf.errors import MissingMandatoryValue
 from robustsmooth.commands.settings import check_settings
 from robustsmooth.instantiation import instantiate
 from tests.composing import composed
-from tests.test_conf import COMMANDS
+from tests.test_conf import COMMANDS, choices
 
 NONSENSE = {
     "text": "nonsense",
@@ -237,3 +237,12 @@ def test_a_model_may_refer_to_the_data_of_the_training(command):
 def test_its_other_settings_are_checked(word, message):
     with pytest.raises((ValueError, MissingMandatoryValue), match=message):
         check_settings(composed("certify", *OF_THE_TRAINING, word), "certify")
+
+
+@pytest.mark.parametrize(
+    "model", [name for name in choices("model") if name not in ("as_trained", "ensemble")]
+)
+@pytest.mark.parametrize("command", ["train", "certify"])
+def test_every_network_may_get_its_classes_from_a_folder_of_images(command, model):
+    file = ["checkpoint=a"] if command == "certify" else []
+    check_settings(composed(command, *file, "data=imagefolder", f"model={model}"), command)

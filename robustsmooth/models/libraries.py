@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 
-def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
+def torchvision_network(name: str, num_classes: int) -> nn.Module:
     """A classification network of torchvision, untrained.
 
     Published weights are loaded by ``model.checkpoint=torchvision:IMAGENET1K_V2``; the attribute
@@ -36,7 +36,7 @@ def torchvision_network(name: str, num_classes: int = 1000) -> nn.Module:
 
 
 def timm_network(
-    name: str, num_classes: int = 1000, in_channels: int = 3, image_size: int | None = None
+    name: str, num_classes: int, in_channels: int = 3, image_size: int | None = None
 ) -> nn.Module:
     """A network of timm, untrained; needs the extra ``robustsmooth[timm]``.
 
@@ -59,7 +59,7 @@ def timm_network(
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
 
 
-def resnet32x32(depth: int = 34, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def resnet32x32(depth: int, num_classes: int, in_channels: int = 3) -> nn.Module:
     """An ImageNet residual network for 32x32 images: a 3x3 stem and no pooling in front.
 
     HeatSmoothing and the robustness library train these on CIFAR-10. The names of the parameters are

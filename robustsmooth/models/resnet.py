@@ -65,7 +65,7 @@ class CifarResNet(nn.Module):
     """
 
     def __init__(
-        self, depth: int, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "identity"
+        self, depth: int, num_classes: int, in_channels: int = 3, shortcut: Shortcut = "identity"
     ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:

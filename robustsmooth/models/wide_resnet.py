@@ -59,9 +59,9 @@ class WideResNet(nn.Module):
 
     def __init__(
         self,
-        depth: int = 28,
-        width: int = 10,
-        num_classes: int = 10,
+        depth: int,
+        width: int,
+        num_classes: int,
         in_channels: int = 3,
         dropout: float = 0.0,
     ) -> None:

@@ -83,3 +83,22 @@ def test_a_new_head_is_kept(call, tmp_path):
     trained = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     exported = load_file(tmp_path / "a.safetensors")
     assert torch.equal(exported["network.head.weight"], trained["network.network.head.weight"])
+
+
+FOLDERS = ["data=imagefolder", "data.test_crop=32", "data.num_workers=0", "trainer=cpu"]
+
+
+def test_a_folder_of_images_from_training_to_certification(call, class_folders, tmp_path):
+    """The number of classes is not given; the weights are then certified as a foreign file."""
+    data = [*FOLDERS, f"data.root={class_folders({'cat': 6, 'dog': 6}, {'cat': 2, 'dog': 2})}"]
+    short = ["data.batch_size=4", "data.augmentation.size=32", "trainer.max_epochs=1"]
+    folder = tmp_path / "run"
+    call("train", "method=gaussian", *data, "model=torchvision", *short, f"hydra.run.dir={folder}")
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["robustsmooth"]["config"]["model"]["network"]["num_classes"] == 2
+    weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
+    torch.save(weights, tmp_path / "foreign.pt")
+    given = ["model=torchvision", "smoothing.sigma=0.5", "certificate.n0=5", "certificate.n=10"]
+    certified = ["certify", f"checkpoint={tmp_path / 'foreign.pt'}", *data, *given]
+    call(*certified, f"hydra.run.dir={tmp_path / 'certified'}")
+    assert len((tmp_path / "certified" / "certify.tsv").read_text().splitlines()) == 1 + 4

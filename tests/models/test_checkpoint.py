@@ -110,7 +110,7 @@ def normalized(images, mean, std):
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 COHEN = {"widths": [16, 32, 64], "blocks": 1}
-PROJECTION = {"depth": 8, "shortcut": "projection"}
+PROJECTION = {"depth": 8, "num_classes": 10, "shortcut": "projection"}
 
 
 def logits(path, network, normalization, classes=10, **options):
@@ -179,9 +179,9 @@ def test_robustness_library(tmp_path, caplog):
     torch.save({"model": content, "epoch": 149}, tmp_path / "cifar_l2_0_5.pt")
     expected = reference(state, normalized(IMAGES, **OTHER), "shortcut", "linear")
     with caplog.at_level(logging.WARNING):
-        close(logits(tmp_path / "cifar_l2_0_5.pt", resnet32x32(18), "cifar10"), expected)
+        close(logits(tmp_path / "cifar_l2_0_5.pt", resnet32x32(18, 10), "cifar10"), expected)
     assert "was trained with the normalisation mean [0.1, 0.2, 0.3], std [0.4, 0.5, 0.6]" in caplog.text
-    close(logits(tmp_path / "cifar_l2_0_5.pt", resnet32x32(18), None), expected)
+    close(logits(tmp_path / "cifar_l2_0_5.pt", resnet32x32(18, 10), None), expected)
 
 
 def test_the_cifar_zoo(tmp_path, caplog):
@@ -190,7 +190,7 @@ def test_the_cifar_zoo(tmp_path, caplog):
     torch.save({"state_dict": prefixed("module.", state), "best_prec1": 91.7}, tmp_path / "resnet20.th")
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     expected = reference(state, normalized(IMAGES, **imagenet), head="linear")
-    close(logits(tmp_path / "resnet20.th", CifarResNet(20), "imagenet"), expected)
+    close(logits(tmp_path / "resnet20.th", CifarResNet(20, 10), "imagenet"), expected)
     assert caplog.text == ""
 
 
@@ -233,7 +233,7 @@ def test_trades(tmp_path):
         key.replace("block1.", "sub_block1."): value for key, value in state.items() if "block1." in key
     }
     torch.save({**prefixed("module.", state), **prefixed("module.", unused)}, tmp_path / "trades.pt")
-    close(logits(tmp_path / "trades.pt", WideResNet(10, 2), "none"), expected)
+    close(logits(tmp_path / "trades.pt", WideResNet(10, 2, 10), "none"), expected)
 
 
 @pytest.mark.parametrize(
@@ -333,14 +333,14 @@ def test_torchvision_weights(monkeypatch):
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", state_dict)
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     for place in ("torchvision:ResNet18_Weights.IMAGENET1K_V1", "torchvision:IMAGENET1K_V1"):
-        classifier = build_classifier(torchvision_network("resnet18"), 1000, "cifar10", place).eval()
+        classifier = build_classifier(torchvision_network("resnet18", 1000), 1000, "cifar10", place).eval()
         with torch.no_grad():
             close(classifier(IMAGES), theirs.eval()(normalized(IMAGES, **imagenet)))
     assert asked == [ResNet18_Weights.IMAGENET1K_V1] * 2
     with pytest.raises(ValueError, match=r"torchvision has no weights 'torchvision:V1' for this network"):
         load_checkpoint(classifier, "torchvision:V1")
     with pytest.raises(ValueError, match=r"torchvision has no weights 'torchvision:IMAGENET1K_V1' for this"):
-        build_classifier(CifarResNet(8), 10, None, "torchvision:IMAGENET1K_V1")
+        build_classifier(CifarResNet(8, 10), 10, None, "torchvision:IMAGENET1K_V1")
 
 
 def test_no_network_connection(monkeypatch):
@@ -368,7 +368,7 @@ def test_timm_weights(monkeypatch):
 
 
 def test_our_lightning_checkpoint_and_run_folder(tmp_path):
-    trained = build_classifier(CifarResNet(8), 10, OTHER).eval()
+    trained = build_classifier(CifarResNet(8, 10), 10, OTHER).eval()
     content = {
         "state_dict": {**prefixed("network.", trained.state_dict()), "mapping.weight": torch.zeros(3)},
         "robustsmooth": {"config": {"model": {"normalization": OTHER}}},
@@ -379,21 +379,23 @@ def test_our_lightning_checkpoint_and_run_folder(tmp_path):
     with torch.no_grad():
         expected = trained(IMAGES)
     for place in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt"):
-        assert torch.equal(logits(place, CifarResNet(8), OTHER), expected)
-        assert torch.equal(logits(place, CifarResNet(8), "cifar10"), expected)
-        assert torch.equal(logits(place, CifarResNet(8), None), expected)
+        assert torch.equal(logits(place, CifarResNet(8, 10), OTHER), expected)
+        assert torch.equal(logits(place, CifarResNet(8, 10), "cifar10"), expected)
+        assert torch.equal(logits(place, CifarResNet(8, 10), None), expected)
     assert read_checkpoint(tmp_path / "run").config == {"model": {"normalization": OTHER}}
 
 
 def test_our_checkpoint_without_normalisation_says_so(tmp_path, caplog):
-    trained = build_classifier(CifarResNet(8), 10, None).eval()
+    trained = build_classifier(CifarResNet(8, 10), 10, None).eval()
     content = {
         "state_dict": prefixed("network.", trained.state_dict()),
         "robustsmooth": {"config": {"seed": 0}},
     }
     torch.save(content, tmp_path / "c.ckpt")
     with torch.no_grad():
-        assert torch.allclose(logits(tmp_path / "c.ckpt", CifarResNet(8), OTHER), trained(IMAGES), atol=1e-5)
+        assert torch.allclose(
+            logits(tmp_path / "c.ckpt", CifarResNet(8, 10), OTHER), trained(IMAGES), atol=1e-5
+        )
     assert "mean [0.0, 0.0, 0.0], std [1.0, 1.0, 1.0]" in caplog.text
 
 
@@ -418,21 +420,21 @@ def test_a_plain_checkpoint_fits_a_network_with_noise_layers(tmp_path):
 
 def test_noise_strengths_are_loaded_where_the_file_has_them(tmp_path):
     images = NoiseLayers(weight=ParametricNoise, images=ParametricNoise)
-    trained = build_classifier(CifarResNet(8), 10, OTHER, noise_layers=images)
+    trained = build_classifier(CifarResNet(8, 10), 10, OTHER, noise_layers=images)
     with torch.no_grad():
         for key, value in trained.named_parameters():
             value.fill_(0.125) if "noise" in key else None
     torch.save(trained.state_dict(), tmp_path / "c.pt")
-    again = build_classifier(CifarResNet(8), 10, OTHER, str(tmp_path / "c.pt"), noise_layers=images)
+    again = build_classifier(CifarResNet(8, 10), 10, OTHER, str(tmp_path / "c.pt"), noise_layers=images)
     assert again.state_dict().keys() == trained.state_dict().keys()
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in again.state_dict().items())
 
 
 def test_noise_layers_that_are_not_configured_are_named(tmp_path):
-    noisy = build_classifier(CifarResNet(8), 10, None, noise_layers=weight_noise())
+    noisy = build_classifier(CifarResNet(8, 10), 10, None, noise_layers=weight_noise())
     torch.save(noisy.state_dict(), tmp_path / "c.pt")
     with pytest.raises(ValueError, match=r"weight_noise.scale.*It has noise layers: set model.noise_layers"):
-        logits(tmp_path / "c.pt", CifarResNet(8), None)
+        logits(tmp_path / "c.pt", CifarResNet(8, 10), None)
 
 
 def test_a_new_head(tmp_path):
@@ -461,19 +463,19 @@ def message(path, network):
 
 def test_mismatches_are_listed(tmp_path):
     torch.save(published(**COHEN), tmp_path / "c.pt")
-    shortcut = message(tmp_path / "c.pt", CifarResNet(8))
+    shortcut = message(tmp_path / "c.pt", CifarResNet(8, 10))
     assert "12 keys that the network does not have (layer2.0.downsample.0.weight," in shortcut
     assert shortcut.endswith(
         "and 8 more). Its shortcuts are projections: set model.network.shortcut=projection"
     )
-    deeper = message(tmp_path / "c.pt", CifarResNet(14, shortcut="projection"))
+    deeper = message(tmp_path / "c.pt", CifarResNet(14, 10, shortcut="projection"))
     assert "30 keys missing in the file (layer1.1.bn1.bias, layer1.1.bn1.running_mean," in deeper
     assert "Is it for another depth, width or network?" in deeper
     torch.save(published(**COHEN, projection=False), tmp_path / "identity.pt")
     assert message(tmp_path / "identity.pt", CifarResNet(**PROJECTION)).endswith(
         "set model.network.shortcut=identity"
     )
-    wider = message(tmp_path / "c.pt", resnet32x32(18))
+    wider = message(tmp_path / "c.pt", resnet32x32(18, 10))
     assert "of another shape (conv1.weight is 16x3x3x3 in the file and 64x3x3x3 here" in wider
 
 
@@ -489,15 +491,15 @@ def test_a_new_head_does_not_help_with_other_channels(tmp_path):
 
 def test_a_file_of_another_network(tmp_path):
     torch.save({"encoder.weight": torch.zeros(3), "decoder.bias": torch.zeros(2)}, tmp_path / "c.pt")
-    text = message(tmp_path / "c.pt", CifarResNet(8))
+    text = message(tmp_path / "c.pt", CifarResNet(8, 10))
     assert "2 keys that the network does not have (decoder.bias, encoder.weight)" in text
 
 
 def test_other_channels(tmp_path):
-    torch.save(build_classifier(CifarResNet(8), 10, OTHER).state_dict(), tmp_path / "c.pt")
+    torch.save(build_classifier(CifarResNet(8, 10), 10, OTHER).state_dict(), tmp_path / "c.pt")
     grey = {"mean": [0.5, 0.5], "std": [1.0, 1.0]}
     with pytest.raises(ValueError, match=r"is for images of 3 channels, not of 2"):
-        build_classifier(CifarResNet(8), 10, grey, str(tmp_path / "c.pt"))
+        build_classifier(CifarResNet(8, 10), 10, grey, str(tmp_path / "c.pt"))
 
 
 def test_missing(tmp_path):

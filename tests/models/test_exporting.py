@@ -29,7 +29,7 @@ STATISTICS = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
 
 
 def trained(channels_last=False):
-    network = build_classifier(CifarResNet(8), 10, STATISTICS, channels_last=channels_last)
+    network = build_classifier(CifarResNet(8, 10), 10, STATISTICS, channels_last=channels_last)
     network.train()(torch.rand(8, 3, 32, 32))  # BatchNorm with its own statistics
     return network.eval()
 
@@ -120,7 +120,7 @@ def test_onnx_of_a_diffusion_denoiser(tmp_path, resampling, rescale):
 
 
 def test_onnx_refuses_random_networks(tmp_path):
-    noisy = build_classifier(CifarResNet(8), 10, None, noise_layers=NoiseLayers(weight=ParametricNoise))
+    noisy = build_classifier(CifarResNet(8, 10), 10, None, noise_layers=NoiseLayers(weight=ParametricNoise))
     with pytest.raises(ValueError, match=r"noise layers cannot be exported to ONNX; use format=safetensors"):
         save_onnx(noisy, (3, 32, 32), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
@@ -136,7 +136,7 @@ def test_safetensors_hold_the_network_and_its_config(tmp_path):
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["robustsmooth"]) == config
     assert read_checkpoint(path).config == config
-    again = build_classifier(CifarResNet(8), 10, None, str(path)).eval()
+    again = build_classifier(CifarResNet(8, 10), 10, None, str(path)).eval()
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(again(images), network(images), atol=1e-5)

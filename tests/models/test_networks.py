@@ -22,17 +22,20 @@ def parameters(network):
 
 # Exact counts: by hand for the 6n+2 family (see `count_by_hand`), and as published for the others.
 PUBLISHED = {
-    "ResNet-20": (lambda: CifarResNet(20), 269_722),  # "0.27M", He et al. 2016, Table 6
-    "ResNet-32": (lambda: CifarResNet(32), 464_154),  # "0.46M"
-    "ResNet-44": (lambda: CifarResNet(44), 658_586),  # "0.66M"
-    "ResNet-56": (lambda: CifarResNet(56), 853_018),  # "0.85M"
-    "ResNet-110": (lambda: CifarResNet(110), 1_727_962),  # "1.7M"
-    "ResNet-110, Cohen's": (lambda: CifarResNet(110, shortcut="projection"), 1_730_714),
-    "ResNet-18, 32x32": (lambda: resnet32x32(18), 11_173_962),
-    "ResNet-34, 32x32": (lambda: resnet32x32(34), 21_282_122),
-    "WRN-16-4": (lambda: WideResNet(16, 4), 2_748_890),  # "2.7M"
-    "WRN-28-10": (lambda: WideResNet(28, 10), 36_479_194),  # "36.5M", Zagoruyko and Komodakis 2016, Table 4
-    "ResNet-50": (lambda: torchvision_network("resnet50"), 25_557_032),  # "25.6M", torchvision
+    "ResNet-20": (lambda: CifarResNet(20, 10), 269_722),  # "0.27M", He et al. 2016, Table 6
+    "ResNet-32": (lambda: CifarResNet(32, 10), 464_154),  # "0.46M"
+    "ResNet-44": (lambda: CifarResNet(44, 10), 658_586),  # "0.66M"
+    "ResNet-56": (lambda: CifarResNet(56, 10), 853_018),  # "0.85M"
+    "ResNet-110": (lambda: CifarResNet(110, 10), 1_727_962),  # "1.7M"
+    "ResNet-110, Cohen's": (lambda: CifarResNet(110, 10, shortcut="projection"), 1_730_714),
+    "ResNet-18, 32x32": (lambda: resnet32x32(18, 10), 11_173_962),
+    "ResNet-34, 32x32": (lambda: resnet32x32(34, 10), 21_282_122),
+    "WRN-16-4": (lambda: WideResNet(16, 4, 10), 2_748_890),  # "2.7M"
+    "WRN-28-10": (
+        lambda: WideResNet(28, 10, 10),
+        36_479_194,
+    ),  # "36.5M", Zagoruyko and Komodakis 2016, Table 4
+    "ResNet-50": (lambda: torchvision_network("resnet50", 1000), 25_557_032),  # "25.6M", torchvision
     "digits": (lambda: SmallCNN(10), 65_834),
 }
 
@@ -69,12 +72,12 @@ def test_size_by_hand(depth, shortcut):
 SMALL = {
     "digits": (lambda: SmallCNN(10), (1, 8, 8)),
     "mnist": (lambda: SmallCNN(10), (1, 28, 28)),
-    "resnet": (lambda: CifarResNet(20), (3, 32, 32)),
-    "resnet projection": (lambda: CifarResNet(14, shortcut="projection"), (3, 32, 32)),
-    "resnet grey": (lambda: CifarResNet(8, in_channels=1), (1, 28, 28)),
-    "resnet 32x32": (lambda: resnet32x32(18), (3, 32, 32)),
-    "resnet 32x32 grey": (lambda: resnet32x32(18, in_channels=1), (1, 32, 32)),
-    "wide": (lambda: WideResNet(10, 2), (3, 32, 32)),
+    "resnet": (lambda: CifarResNet(20, 10), (3, 32, 32)),
+    "resnet projection": (lambda: CifarResNet(14, 10, shortcut="projection"), (3, 32, 32)),
+    "resnet grey": (lambda: CifarResNet(8, 10, in_channels=1), (1, 28, 28)),
+    "resnet 32x32": (lambda: resnet32x32(18, 10), (3, 32, 32)),
+    "resnet 32x32 grey": (lambda: resnet32x32(18, 10, in_channels=1), (1, 32, 32)),
+    "wide": (lambda: WideResNet(10, 2, 10), (3, 32, 32)),
     "torchvision": (lambda: torchvision_network("resnet18", 10), (3, 64, 64)),
     "timm": (lambda: timm_network("resnet10t", 10), (3, 64, 64)),
 }
@@ -124,13 +127,13 @@ def test_gradient_reaches_every_parameter_and_the_image(network_and_shape):
 
 def test_activations_keep_their_scale_at_the_start():
     """He initialisation: activations neither vanish nor explode in a deep network."""
-    logits = CifarResNet(110).train()(torch.randn(16, 3, 32, 32))
+    logits = CifarResNet(110, 10).train()(torch.randn(16, 3, 32, 32))
     assert 0.05 < logits.std() < 20
 
 
 def test_identity_shortcut_by_hand():
     """Option A of He et al.: every second pixel, the channels between zeros."""
-    network = CifarResNet(8).eval()
+    network = CifarResNet(8, 10).eval()
     features = torch.rand(2, 16, 8, 8)
     shortcut = network.layer2[0].downsample(features)
     assert shortcut.shape == (2, 32, 4, 4)
@@ -141,19 +144,19 @@ def test_identity_shortcut_by_hand():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CifarResNet(21), r"`depth` must be 6n \+ 2 \(20, 32, 44, 56, 110...\), got 21"),
-        (lambda: CifarResNet(20, shortcut="A"), "`shortcut` must be 'identity' or 'projection', got 'A'"),
-        (lambda: WideResNet(27), r"`depth` must be 6n \+ 4"),
-        (lambda: WideResNet(28, 0), "`width` must be at least 1"),
-        (lambda: resnet32x32(20), "`depth` must be 18, 34, 50, 101 or 152, got 20"),
+        (lambda: CifarResNet(21, 10), r"`depth` must be 6n \+ 2 \(20, 32, 44, 56, 110...\), got 21"),
+        (lambda: CifarResNet(20, 10, shortcut="A"), "`shortcut` must be 'identity' or 'projection', got 'A'"),
+        (lambda: WideResNet(27, 10, 10), r"`depth` must be 6n \+ 4"),
+        (lambda: WideResNet(28, 0, 10), "`width` must be at least 1"),
+        (lambda: resnet32x32(20, 10), "`depth` must be 18, 34, 50, 101 or 152, got 20"),
         (
-            lambda: torchvision_network("resnet51"),
+            lambda: torchvision_network("resnet51", 1000),
             "torchvision has no network 'resnet51' .* did you mean resnet50",
         ),
         (lambda: torchvision_network("inception_v3"), "torchvision's inception_v3 has .* use timm's"),
         (lambda: torchvision_network("googlenet"), "torchvision's googlenet has .* use timm's inception_v3"),
         (
-            lambda: timm_network("vit_smal_patch16_224"),
+            lambda: timm_network("vit_smal_patch16_224", 1000),
             "timm has no network .* did you mean vit_small_patch16_224",
         ),
     ],
@@ -170,7 +173,7 @@ def test_timm_missing(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ModuleNotFoundError) as caught:
-        timm_network("resnet18")
+        timm_network("resnet18", 1000)
     said, status = explain(caught.value)
     assert (said, status) == ("timm is not installed; install it with: pip install 'robustsmooth[timm]'", 1)
 
@@ -184,7 +187,7 @@ def test_timm_image_size():
 class TestBuildClassifier:
     def test_normalisation_is_the_first_layer(self):
         mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
-        network = CifarResNet(8).eval()
+        network = CifarResNet(8, 10).eval()
         classifier = build_classifier(network, 10, {"mean": mean, "std": std}).eval()
         images = torch.rand(3, 3, 32, 32)
         by_hand = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
@@ -193,17 +196,17 @@ class TestBuildClassifier:
         assert not [name for name, _ in classifier.named_parameters() if "normalize" in name]
 
     def test_by_name_or_none(self):
-        by_name = build_classifier(CifarResNet(8), 10, "cifar10").normalize
+        by_name = build_classifier(CifarResNet(8, 10), 10, "cifar10").normalize
         assert by_name.std.flatten().tolist() == pytest.approx([0.2023, 0.1994, 0.2010])
-        center = build_classifier(CifarResNet(8), 10, "cifar10_center").normalize
+        center = build_classifier(CifarResNet(8, 10), 10, "cifar10_center").normalize
         assert center.std.flatten().tolist() == [1, 1, 1]
         images = torch.rand(2, 3, 32, 32)
-        network = CifarResNet(8).eval()
+        network = CifarResNet(8, 10).eval()
         for none in (None, "none"):
             assert torch.equal(build_classifier(network, 10, none).eval()(images), network(images))
 
     def test_channels_last(self):
-        network = CifarResNet(8).eval()
+        network = CifarResNet(8, 10).eval()
         images = torch.rand(4, 3, 32, 32)
         before = build_classifier(network, 10, "cifar10").eval()(images)
         after = build_classifier(network, 10, "cifar10", channels_last=True).eval()
@@ -220,4 +223,4 @@ class TestBuildClassifier:
     )
     def test_bad_normalisation(self, normalization, message):
         with pytest.raises(ValueError, match=message):
-            build_classifier(CifarResNet(8), 10, normalization)
+            build_classifier(CifarResNet(8, 10), 10, normalization)

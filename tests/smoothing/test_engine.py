@@ -211,7 +211,7 @@ def test_batch_size_changes_only_votes_that_are_ties_to_rounding(network, images
 
 def test_votes_that_differ_between_batch_sizes_are_ties_to_rounding():
     torch.manual_seed(3)
-    network = CifarResNet(8).eval()  # untrained: nearly all logits are close
+    network = CifarResNet(8, 10).eval()  # untrained: nearly all logits are close
     batch = GaussianNoise(0.5).sample(torch.rand(3, 32, 32), 256, generator(0, "test"))
     forward = Forward(network, Numerics(channels_last=False), torch.device("cpu"))
     whole, parts = forward(batch), torch.cat([forward(part) for part in batch.split(32)])
