@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class Trained:
             inside.
         noise: The noise that it was trained with; None if that is unknown or it had none.
         data: The settings of its data, as plain values: ``num_classes``, ``channels``, ``root`` and so on.
-        training: The resolved config of its training; empty for a foreign checkpoint.
+        training: The resolved config of its training, with the names of the ``classes``; empty for a foreign
+            checkpoint.
         checkpoint: Where it was read from: a file, or a name such as ``torchvision:...``.
     """
 
@@ -56,7 +58,8 @@ class OpenedRun:
     Attributes:
         network: Logits of images in [0, 1], in eval mode.
         datamodule: The data for the evaluation.
-        training: The resolved config of its training; empty for a foreign checkpoint.
+        training: The resolved config of its training, with the names of the ``classes``; empty for a foreign
+            checkpoint.
         checkpoint: Where it was read from.
         seed: Determines the noise of the evaluation. Validation images get other noise than test images, so
             that choices made on them do not use the test's noise.
@@ -77,7 +80,7 @@ class _Found:
 
     Attributes:
         weights: Its tensors; none for a library's checkpoint, which is read when the network is known.
-        config: The config of its training; empty for a foreign checkpoint.
+        config: The config of its training, with ``classes``; empty for a foreign checkpoint.
         accuracy: The clean accuracy that its authors state; None if they do not.
     """
 
@@ -89,6 +92,11 @@ class _Found:
     def place(self) -> str:
         """Where it was read from."""
         return self.weights.place
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their labels; empty if they are not in the file."""
+        return list(self.config.get("classes", ()))
 
     @property
     def built(self) -> list[Any]:
@@ -186,8 +194,8 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
         needs_sigma: Whether the command makes no sense without a noise level.
 
     Raises:
-        ValueError: If the checkpoint is missing, damaged or for another network, or if something
-            is neither given nor known from training.
+        ValueError: If the checkpoint is missing, damaged or for another network, if the data have other
+            classes than the training, or if something is neither given nor known from training.
     """
     found = _find(cfg.checkpoint, cfg.get("unverified", False))
     cfg = copy.deepcopy(cfg)
@@ -206,6 +214,10 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = datamodule.num_classes
+    if found.classes:
+        with suppress(FileNotFoundError):  # an export needs no data; a download comes later
+            there = "the data; give the class folders the names of the training"
+            _check_classes(found, datamodule.class_names, there)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = _network(cfg.model, found)
     OmegaConf.set_struct(cfg, True)
@@ -289,11 +301,33 @@ def open_ensemble(
         trust: As in `open_network`.
 
     Raises:
-        ValueError: As in `open_network` and `Ensemble`, or if a member's training has not ended.
+        ValueError: As in `open_network` and `Ensemble`, or if a member's training has not ended or had other
+            classes.
     """
     for place in members:
         require_finished(place)
-    return Ensemble([open_network(place, trust) for place in (checkpoint, *members)], consensus).eval()
+    first, *others = found = [_find(place) for place in (checkpoint, *members)]
+    for other in others:
+        _check_classes(other, first.classes, f"`{first.place}`; members of an ensemble need the same classes")
+    networks = [_network(_as_trained(OmegaConf.create(), each, "model", trust), each) for each in found]
+    return Ensemble(networks, consensus).eval()
+
+
+def _check_classes(found: _Found, names: Sequence[str], where: str) -> None:
+    """Refuse classes with other names, or in another order, than those of a training.
+
+    Names that are just the labels are no names. The number of classes is checked with the weights.
+    """
+    then, now = found.classes, list(names)
+    unnamed = [str(label) for label in range(len(now))]
+    if unnamed in (then, now) and set(then) != set(now):
+        return
+    for label, (old, new) in enumerate(zip(then, now, strict=False)):
+        if old != new:
+            raise ValueError(
+                f"the class with label {label} is {old!r} in the training of `{found.place}`, but {new!r} in "
+                f"{where}"
+            )
 
 
 def _trained_sigma(training: Mapping[str, Any]) -> float | None:

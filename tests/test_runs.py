@@ -1,10 +1,14 @@
 """`robustsmooth.load`: our networks and foreign ones, and what is known about their training."""
 
+import shutil
+from contextlib import nullcontext
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 import robustsmooth
+import robustsmooth.data
 import robustsmooth.models.storage
 from robustsmooth import runs
 from robustsmooth.instantiation import instantiate
@@ -194,3 +198,57 @@ def test_an_ensemble_of_own_networks_is_opened_with_trust(trained, tmp_path, com
     assert open_run(compose("certify", *words, f"trust=[{OWN}]")).network.num_classes == 10
     with pytest.raises(ValueError, match=f"wants to call {OWN}"):
         open_run(compose("certify", *words))
+
+
+def with_classes(file, names):
+    content = torch.load(file, weights_only=True)
+    content["robustsmooth"]["config"]["classes"] = names
+    torch.save(content, file)
+
+
+DIGITS = [str(digit) for digit in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "refused"),
+    [
+        (["cat", "dog"], ["cat", "dog"], None),
+        (["cat", "dog"], ["Dog", "cat"], "label 0 is 'cat' in the training of .*, but 'Dog' in the data"),
+        (["a", "b", "d"], ["a", "c", "d"], "label 1 is 'b' .* but 'c'"),
+        (["a", "b"], ["0", "1"], None),  # names that are the labels are no names
+        (["0", "1"], ["a", "b"], None),
+        (None, ["a", "b"], None),
+        ([str(label) for label in range(11)], ["0", "1", "10", *DIGITS[2:]], "label 2 is '2' .* but '10'"),
+    ],
+)
+def test_classes_in_another_order_are_refused(trained, tmp_path, compose, monkeypatch, then, now, refused):
+    if then is not None:
+        with_classes(tmp_path / "run" / "checkpoints" / "last.ckpt", then)
+    monkeypatch.setattr(robustsmooth.data.DigitsDataModule, "class_names", now)
+    cfg = compose("certify", f"checkpoint={tmp_path / 'run'}")
+    with nullcontext() if refused is None else pytest.raises(ValueError, match=refused):
+        open_run(cfg)
+
+
+def test_a_run_without_its_data_is_opened(trained, tmp_path, compose, monkeypatch):
+    """Its export reads no data."""
+    with_classes(tmp_path / "run" / "checkpoints" / "last.ckpt", DIGITS)
+
+    def missing(self, split):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(robustsmooth.data.DigitsDataModule, "names", missing)
+    assert torch.equal(
+        open_run(compose("export", f"checkpoint={tmp_path / 'run'}")).network(IMAGES), trained(IMAGES)
+    )
+
+
+def test_the_members_of_an_ensemble_have_the_same_classes(trained, tmp_path):
+    (tmp_path / "run" / "summary.json").touch()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    with_classes(tmp_path / "run" / "checkpoints" / "last.ckpt", ["cat", "dog"])
+    with_classes(tmp_path / "other" / "checkpoints" / "last.ckpt", ["Dog", "cat"])
+    with pytest.raises(
+        ValueError, match=r"label 0 is 'Dog' in the training of .*other.*, but 'cat' in .*run.*; members"
+    ):
+        runs.open_ensemble(tmp_path / "run", [tmp_path / "other"])

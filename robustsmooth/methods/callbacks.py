@@ -24,8 +24,9 @@ class SaveConfig(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the config under ``"robustsmooth"``."""
-        checkpoint.setdefault("robustsmooth", {})["config"] = self.config
+        """Add the config under ``"robustsmooth"``, with the names of the classes as ``classes``."""
+        classes = list(trainer.datamodule.class_names)  # type: ignore[attr-defined]
+        checkpoint.setdefault("robustsmooth", {})["config"] = {**self.config, "classes": classes}
 
 
 class KeepMetrics(Callback):

@@ -1,5 +1,7 @@
 """Errors in data and checkpoints end a command with one sentence and status 1."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -102,3 +104,9 @@ def test_a_folder_of_images_from_training_to_certification(call, class_folders, 
     certified = ["certify", f"checkpoint={tmp_path / 'foreign.pt'}", *data, *given]
     call(*certified, f"hydra.run.dir={tmp_path / 'certified'}")
     assert len((tmp_path / "certified" / "certify.tsv").read_text().splitlines()) == 1 + 4
+    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "Dog")  # sorted before `cat`
+    shutil.rmtree(tmp_path / "train")
+    own = ["certify", f"checkpoint={folder}", "data.num_workers=0", "certificate.n=10"]
+    said = call(*own, f"hydra.run.dir={tmp_path / 'other'}", status=1)
+    assert "the class with label 0 is 'cat' in the training of" in said
+    assert "but 'Dog' in the data; give the class folders the names of the training" in said
