@@ -18,6 +18,7 @@ from robustsmooth.data.batch import Batch
 from robustsmooth.data.folders import class_folders, labelled_paths, read_image
 from robustsmooth.data.module import ImageDataModule, Part, Settings, Split
 from robustsmooth.data.sampler import TrainingSampler
+from robustsmooth.data.tensors import JoinedParts
 from robustsmooth.smoothing.addressing import address, generator
 
 
@@ -124,6 +125,39 @@ class ImageFiles:
         return self.__getitems__([position])
 
 
+class _Transformed:
+    """Images in memory, transformed like those of `ImageFiles`.
+
+    Args:
+        part: The images.
+        first: The index of the first one, for the transform.
+        size: Sides of the transformed images.
+        transform: See `ImageFiles`.
+    """
+
+    def __init__(
+        self, part: Part, first: int, size: int, transform: Callable[[Image.Image, int], Image.Image]
+    ) -> None:
+        self.part, self.first, self.transform = part, first, transform
+        self.labels, self.shape = part.labels, (3, size, size)
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """The images at `positions`."""
+        batch = self.part.__getitems__(positions)
+        pixels = batch.images.permute(0, 2, 3, 1).numpy()
+        changed = [
+            np.asarray(self.transform(Image.fromarray(image), self.first + position))
+            for image, position in zip(pixels, positions, strict=True)
+        ]
+        return batch._replace(images=torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2))
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.__getitems__([position])
+
+
 def _centre(image: Image.Image, position: int, *, resize: int, crop: int) -> Image.Image:
     """The transform of evaluation."""
     return resize_and_crop(image, resize, crop)
@@ -215,11 +249,20 @@ class ImageFolderDataModule(ImageDataModule):
             )
 
     def training_view(self, part: Part, sampler: TrainingSampler) -> Part:
-        """The training split as the loader reads it: augmented in the workers."""
-        if self.file_augmentation is None or not isinstance(part, ImageFiles):
+        """The training images as the loader reads them: augmented in the workers, extra ones too."""
+        if self.file_augmentation is None:
             return part
+        size = self.file_augmentation.size
         transform = partial(_augmented, change=self.file_augmentation, seed=self.seed, sampler=sampler)
-        return ImageFiles(part.folder, part.paths, part.labels, self.file_augmentation.size, transform)
+
+        def view(part: Part, first: int) -> Part:
+            if isinstance(part, JoinedParts):
+                return JoinedParts(view(part.first, first), view(part.second, first + len(part.first)))
+            if isinstance(part, ImageFiles):
+                return ImageFiles(part.folder, part.paths, part.labels, size, transform)
+            return _Transformed(part, first, size, transform)
+
+        return view(part, 0)
 
     def _wanted(self, names: Sequence[str]) -> set[str]:
         if isinstance(self.classes, int):

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from robustsmooth.data import ImageFolderDataModule, RandomResizedCrop
+from robustsmooth.data import UNLABELED, ImageFolderDataModule, ImageTensors, RandomResizedCrop
 from robustsmooth.data.folders import UnreadableImageError, read_image
 from robustsmooth.data.imagefolder import resize_and_crop
+from robustsmooth.smoothing import address
 
 
 @pytest.fixture
@@ -161,6 +162,27 @@ def test_validation_images_are_not_augmented(folder):
     batch = next(iter(data.val_dataloader()))
     assert len(batch.images) == 3
     assert torch.equal(batch.images, data.part("train").__getitems__(batch.indices.tolist()).images)
+
+
+@pytest.mark.parametrize("size", [32, 24])
+def test_extra_images_are_augmented_like_the_others(folder, size):
+    """As in CIFAR-10; and the augmentation of the others stays as it is without them."""
+    crop = RandomResizedCrop(size)
+    images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    extra = ImageTensors(images, torch.full((4,), UNLABELED))
+    data = images_in(folder, extra=extra, augmentation=crop)
+    loader = data.train_dataloader()
+    seen = {int(i): image for b in loader for i, image in zip(b.indices, b.images, strict=True)}
+    alone = epochs(images_in(folder, augmentation=crop), 1)
+    assert {(0, index): int(seen[index].sum()) for index in range(12)} == alone
+    for index in range(12, 16):
+        before = Image.fromarray(images[index - 12].permute(1, 2, 0).numpy())
+        after = crop(before, random.Random(address(0, "augmentation", 0, index)))
+        assert np.array_equal(seen[index].numpy(), np.asarray(after).transpose(2, 0, 1))
+    labels = torch.cat([batch.labels for batch in loader])
+    assert int((labels == UNLABELED).sum()) == 4
+    plain = next(iter(images_in(folder, extra=extra, augmentation=None, batch_size=16).train_dataloader()))
+    assert torch.equal(plain.images[plain.indices >= 12], images[plain.indices[plain.indices >= 12] - 12])
 
 
 def test_chosen_classes(folder):
