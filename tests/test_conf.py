@@ -120,6 +120,21 @@ def test_methods_with_data_sets_compose_and_bind(method, data, tmp_path):
         assert module.configure_optimizers()
 
 
+@pytest.mark.parametrize("data", ["imagefolder", "imagenet", "mini_imagenet50"])
+@pytest.mark.parametrize(
+    ("words", "test", "training"),
+    [
+        ([], 224, 224),
+        (["data.test_crop=16"], 16, 16),
+        (["data.test_crop=288", "data.augmentation.size=224"], 288, 224),
+    ],
+)
+def test_training_images_are_as_large_as_test_images(data, words, test, training):
+    module = instantiate(composed("train", f"data={data}", "data.num_classes=10", *words).data)
+    assert module.image_shape == (3, test, test)
+    assert module.file_augmentation.size == training
+
+
 def on_the_digits(cfg, folder):
     """The config with what some methods start from, which is not read before training."""
     if "start" in cfg.method:

@@ -93,7 +93,7 @@ FOLDERS = ["data=imagefolder", "data.test_crop=32", "data.num_workers=0", "train
 def test_a_folder_of_images_from_training_to_certification(call, class_folders, tmp_path):
     """The number of classes is not given; the weights are then certified as a foreign file."""
     data = [*FOLDERS, f"data.root={class_folders({'cat': 6, 'dog': 6}, {'cat': 2, 'dog': 2})}"]
-    short = ["data.batch_size=4", "data.augmentation.size=32", "trainer.max_epochs=1"]
+    short = ["data.batch_size=4", "trainer.max_epochs=1"]
     folder = tmp_path / "run"
     call("train", "method=gaussian", *data, "model=torchvision", *short, f"hydra.run.dir={folder}")
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
