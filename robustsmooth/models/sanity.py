@@ -53,8 +53,9 @@ def sanity_check(
             "its precision overflows: take another checkpoint, or train again with a smaller learning rate"
         )
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
-    chance = 1 / logits.shape[1]
-    note = "; that is close to guessing: is model.normalization right?" if accuracy < 3 * chance else ""
+    chance = labels.bincount().max().item() / len(labels)  # of always the most frequent class
+    is_guessing = chance < 1 and accuracy < chance + 0.1 * (1 - chance)  # one class alone tells nothing
+    note = "; that is close to guessing: is model.normalization right?" if is_guessing else ""
     _say(f"clean accuracy on {len(labels)} {split} images: {100 * accuracy:.1f} %{note}")
     if expected is not None:
         chance_error = 2 * math.sqrt(expected * (1 - expected) / len(labels))

@@ -52,6 +52,38 @@ def test_a_network_that_only_guesses_is_reported(capsys):
     assert "0.0 %; that is close to guessing: is model.normalization right?" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("counts", "correct", "guesses"),
+    [
+        ([50, 50], 100, False),
+        ([50, 50], 60, False),
+        ([50, 50], 54, True),
+        ([90, 10], 90, True),  # always the first class
+        ([90, 10], 93, False),
+        ([10] * 10, 18, True),
+        ([10] * 10, 20, False),
+        ([100], 70, False),  # one class alone tells nothing
+    ],
+)
+def test_guessing_is_measured_by_the_most_frequent_class(capsys, counts, correct, guesses):
+    class Data:
+        def sample(self, count, split="test"):
+            labels = torch.tensor([label for label, number in enumerate(counts) for _ in range(number)])
+            answers = (labels + (torch.arange(100) >= correct)) % 10
+            return nn.functional.one_hot(answers, 10).float(), labels, torch.arange(100)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            return images
+
+    assert sanity_check(Network(), Data()) == correct / 100
+    assert ("close to guessing" in capsys.readouterr().out) == guesses
+
+
 def test_a_network_that_answers_nan_is_refused():
     broken = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     nn.init.constant_(broken[1].bias, float("nan"))
