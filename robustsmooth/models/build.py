@@ -53,9 +53,11 @@ def build_classifier(
         denoiser_checkpoint: The denoiser's weights; a checkpoint of a denoised classifier has its own.
 
     Raises:
-        ValueError: If the normalisation is unknown or the checkpoint does not fit.
+        ValueError: If the normalisation is unknown, or not for the three channels of torchvision's networks;
+            or if the checkpoint does not fit.
     """
     normalize = _normalize(normalization)
+    _check_channels(network, normalize)
     if denoiser_checkpoint is not None:
         if denoiser is None:
             raise ValueError(
@@ -70,6 +72,20 @@ def build_classifier(
     if checkpoint is not None:
         load_checkpoint(classifier, checkpoint, new_head=new_head)
     return classifier
+
+
+def _check_channels(network: nn.Module, normalize: Normalize | None) -> None:
+    """Refuse a network of torchvision for grey images, before it fails in the first step."""
+    name = getattr(network, "torchvision_name", None)
+    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    if normalize is None or name is None or first is None:
+        return
+    channels = normalize.mean.numel()
+    if channels != first.in_channels:
+        raise ValueError(
+            f"torchvision's {name} takes images of {first.in_channels} channels, but the data (and "
+            f"`normalization`) have {channels}; choose model=timm, whose networks take any number"
+        )
 
 
 def _normalize(normalization: str | Statistics | None) -> Normalize | None:

@@ -28,6 +28,7 @@ __all__ = ["class_folders", "draw", "official_cifar10"]  # fixtures
             "`batch_size` must be at most the number of training images (1253), got 2000",
         ),
         (["model.normalization=imagnet"], "`model.normalization` must be one of none, cifar10,"),
+        (["model=torchvision"], "torchvision's resnet18 takes images of 3 channels, but the data (and"),
         (["model.checkpoint=nowhere.pt"], "there is no checkpoint at `nowhere.pt`"),
     ],
 )

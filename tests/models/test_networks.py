@@ -224,3 +224,11 @@ class TestBuildClassifier:
     def test_bad_normalisation(self, normalization, message):
         with pytest.raises(ValueError, match=message):
             build_classifier(CifarResNet(8, 10), 10, normalization)
+
+    def test_networks_of_torchvision_take_three_channels(self):
+        grey = {"mean": [0.3], "std": [0.4]}
+        with pytest.raises(
+            ValueError, match=r"resnet18 takes images of 3 channels, .* have 1; choose model=timm"
+        ):
+            build_classifier(torchvision_network("resnet18", 10), 10, grey)
+        build_classifier(resnet32x32(18, 10, in_channels=1), 10, grey)
