@@ -88,6 +88,8 @@ class Subset:
 def stratified_split(labels: Tensor, held_out: int | float) -> tuple[list[int], list[int]]:
     """Hold out images of every class, in proportion to its size; always the same ones.
 
+    Every class keeps an image for training: where all of its images would be held out, it is one less.
+
     Args:
         labels: ``(N,)`` int64, the classes of the training split.
         held_out: How many images to hold out, in [0, N); or what share of them, in (0, 1).
@@ -96,7 +98,7 @@ def stratified_split(labels: Tensor, held_out: int | float) -> tuple[list[int], 
         The positions that are kept, and those held out, both in ascending order.
 
     Raises:
-        ValueError: If `held_out` is out of range.
+        ValueError: If `held_out` is out of range, or no image could be held out.
     """
     if not 0 <= held_out < len(labels):
         raise ValueError(
@@ -113,4 +115,11 @@ def stratified_split(labels: Tensor, held_out: int | float) -> tuple[list[int], 
     chosen = by_class[places.long()]
     stays = torch.ones(len(labels), dtype=torch.bool)
     stays[chosen] = False
-    return stays.nonzero().flatten().tolist(), chosen.sort().values.tolist()
+    for label in {*labels.tolist()} - {*labels[stays].tolist()}:  # the last image of a class stays
+        stays[(labels == label).nonzero()[0]] = True
+    if held_out and stays.all():
+        raise ValueError(
+            f"`data.val_images` would hold out {held_out} of {len(labels)} images, each the only one of its "
+            "class; give a larger number, or 0"
+        )
+    return stays.nonzero().flatten().tolist(), (~stays).nonzero().flatten().tolist()
