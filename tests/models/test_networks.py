@@ -153,8 +153,11 @@ def test_identity_shortcut_by_hand():
             lambda: torchvision_network("resnet51", 1000),
             "torchvision has no network 'resnet51' .* did you mean resnet50",
         ),
-        (lambda: torchvision_network("inception_v3"), "torchvision's inception_v3 has .* use timm's"),
-        (lambda: torchvision_network("googlenet"), "torchvision's googlenet has .* use timm's inception_v3"),
+        (lambda: torchvision_network("inception_v3", 10), "torchvision's inception_v3 has .* use timm's"),
+        (
+            lambda: torchvision_network("googlenet", 10),
+            "torchvision's googlenet has .* use timm's inception_v3",
+        ),
         (
             lambda: timm_network("vit_smal_patch16_224", 1000),
             "timm has no network .* did you mean vit_small_patch16_224",
