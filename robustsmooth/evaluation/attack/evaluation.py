@@ -277,11 +277,18 @@ class AttackEvaluation(Evaluation):
         decision: Decision,
         seconds: float,
     ) -> None:
-        """Save the images, then write the rows that are missing."""
+        """Write the rows that are missing, and before them their images."""
         perturbation = points.double() - images.double()
         lengths = {norm: distance(perturbation, norm).tolist() for norm in ("l2", "linf")}
         self._check_budget(variant, lengths)
-        self.images.add(keys, images, points, labels.tolist(), decision.predictions)
+        new = [place for place, key in enumerate(keys) if not self.has(*key)]
+        self.images.add(
+            [keys[place] for place in new],
+            images[new],
+            points[new],
+            labels[new].tolist(),
+            [decision.predictions[place] for place in new],
+        )
         for place, key in enumerate(keys):
             row = {
                 "idx": key[0],

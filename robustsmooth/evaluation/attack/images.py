@@ -89,7 +89,8 @@ class ImageStore:
         Returns:
             The arrays of all saved images; None if there are none.
         """
-        parts = sorted(self._parts.glob("*.npz"))
+        # The later of two parts with an image counts: the other start was killed before it wrote the row.
+        parts = sorted(self._parts.glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
         entries: dict[Key, Entry] = {}
         for path in [*self._merged(), *parts]:
             arrays = _read(path)

@@ -693,6 +693,42 @@ def test_images_put_together_in_another_way_are_all_saved(tmp_path):
     np.testing.assert_array_equal(merged["clean"], images[[0, 1, 3]].numpy())
 
 
+def test_of_an_image_that_was_saved_twice_the_later_one_counts(tmp_path):
+    """The start that saved it first was killed before it wrote the row."""
+    store, later = ImageStore(tmp_path, "npz"), torch.rand(8, 1, 2, 2)
+    for index in range(8):
+        keys = [(index, 0.3, 1), (index + 8, 0.3, 1)]
+        store.add(keys, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), [0, 0], [1, 1])
+    for index in range(8):
+        store.add([(index, 0.3, 1)], later[[index]], later[[index]], [0], [2])
+    merged = store.merge()
+    np.testing.assert_array_equal(merged["adversarial"][:8], later.numpy())
+    assert merged["predict"].tolist() == [2] * 8 + [1] * 8
+
+
+@pytest.mark.parametrize("stop", [2, 6, 13])
+def test_after_an_interruption_saved_images_are_those_of_the_rows(attack, monkeypatch, tmp_path, stop):
+    """A random network answers differently to images that are attacked again in another batch."""
+    network, written = RandomInside().eval(), []
+
+    def write(self, row, write=AttackEvaluation.write):
+        if len(written) == stop:
+            raise RuntimeError("stopped")
+        written.append(row)
+        write(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttackEvaluation, "write", write)
+        with pytest.raises(RuntimeError, match="stopped"):
+            attack("a", network=network, epsilons=[0.4, 0.8], save="npz")
+    _, path = attack("a", network=network, epsilons=[0.4, 0.8], save="npz")
+    rows = table(path)
+    with np.load(tmp_path / "a" / "attack.npz") as saved:
+        assert saved["predict"].tolist() == [int(row["adversarial"]) for row in rows]
+        moved = (saved["adversarial"].astype(float) - saved["clean"]).reshape(len(rows), -1)
+    assert np.linalg.norm(moved, axis=1) == pytest.approx([float(row["l2"]) for row in rows], rel=1e-12)
+
+
 # ------------------------------------------------------------------------------------- bad input
 
 
