@@ -21,7 +21,7 @@ def export(cfg: DictConfig) -> str:
 
     if cfg.push is not None and (cfg.format != "safetensors" or cfg.file is not None):
         raise ValueError("`push` uploads the folder that format=safetensors writes; leave `file` out")
-    run = open_run(cfg, needs_sigma=False)
+    run = open_run(cfg, needs_sigma=False, needs_data=False)
     cfg = run.config
     folder = prepare(cfg, "export")
     path = Path(cfg.file) if cfg.file is not None else folder / f"model.{cfg.format}"

@@ -182,7 +182,7 @@ def open_network(checkpoint: str | Path | Checkpoint, trust: Sequence[str] = ())
     return _network(_as_trained(OmegaConf.create(), found, "model", trust), found)
 
 
-def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
+def open_run(cfg: DictConfig, *, needs_sigma: bool = True, needs_data: bool = True) -> OpenedRun:
     """Open ``cfg.checkpoint``, with the model, data, noise and normalisation of its training.
 
     What the command line leaves open (null in ``data=as_trained``, ``model=as_trained`` and
@@ -192,6 +192,7 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
     Args:
         cfg: The config of an evaluation command; it is not changed.
         needs_sigma: Whether the command makes no sense without a noise level.
+        needs_data: Whether it evaluates on the data, whose classes must then be those of the training.
 
     Raises:
         ValueError: If the checkpoint is missing, damaged or for another network, if the data have other
@@ -214,8 +215,8 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True) -> OpenedRun:
     datamodule = instantiate(cfg.data)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = datamodule.num_classes
-    if found.classes:
-        with suppress(FileNotFoundError):  # an export needs no data; a download comes later
+    if found.classes and needs_data:
+        with suppress(FileNotFoundError):  # a download comes later
             there = "the data; give the class folders the names of the training"
             _check_classes(found, datamodule.class_names, there)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -316,11 +317,11 @@ def open_ensemble(
 def _check_classes(found: _Found, names: Sequence[str], where: str) -> None:
     """Refuse classes with other names, or in another order, than those of a training.
 
-    Names that are just the labels are no names. The number of classes is checked with the weights.
+    Names that are just the labels, such as 000, 001, ..., are no names. The number of classes is checked with
+    the weights.
     """
     then, now = found.classes, list(names)
-    unnamed = [str(label) for label in range(len(now))]
-    if unnamed in (then, now) and set(then) != set(now):
+    if set(then) != set(now) and (_are_labels(then) or _are_labels(now)):
         return
     for label, (old, new) in enumerate(zip(then, now, strict=False)):
         if old != new:
@@ -328,6 +329,10 @@ def _check_classes(found: _Found, names: Sequence[str], where: str) -> None:
                 f"the class with label {label} is {old!r} in the training of `{found.place}`, but {new!r} in "
                 f"{where}"
             )
+
+
+def _are_labels(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() and int(name) == label for label, name in enumerate(names))
 
 
 def _trained_sigma(training: Mapping[str, Any]) -> float | None:

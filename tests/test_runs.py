@@ -217,6 +217,8 @@ DIGITS = [str(digit) for digit in range(10)]
         (["a", "b", "d"], ["a", "c", "d"], "label 1 is 'b' .* but 'c'"),
         (["a", "b"], ["0", "1"], None),  # names that are the labels are no names
         (["0", "1"], ["a", "b"], None),
+        (["a", "b"], ["00", "01"], None),
+        (["001", "000"], ["000", "001"], "label 0 is '001'"),
         (None, ["a", "b"], None),
         ([str(label) for label in range(11)], ["0", "1", "10", *DIGITS[2:]], "label 2 is '2' .* but '10'"),
     ],
@@ -230,17 +232,18 @@ def test_classes_in_another_order_are_refused(trained, tmp_path, compose, monkey
         open_run(cfg)
 
 
-def test_a_run_without_its_data_is_opened(trained, tmp_path, compose, monkeypatch):
-    """Its export reads no data."""
+def test_what_reads_no_data_does_not_ask_for_their_classes(trained, tmp_path, compose, monkeypatch):
+    """An export, whose data may be gone or others."""
     with_classes(tmp_path / "run" / "checkpoints" / "last.ckpt", DIGITS)
 
     def missing(self, split):
-        raise FileNotFoundError
+        raise ValueError("the data have 3 classes")
 
     monkeypatch.setattr(robustsmooth.data.DigitsDataModule, "names", missing)
-    assert torch.equal(
-        open_run(compose("export", f"checkpoint={tmp_path / 'run'}")).network(IMAGES), trained(IMAGES)
-    )
+    cfg = compose("export", f"checkpoint={tmp_path / 'run'}")
+    assert torch.equal(open_run(cfg, needs_data=False).network(IMAGES), trained(IMAGES))
+    with pytest.raises(ValueError, match="3 classes"):
+        open_run(cfg)
 
 
 def test_the_members_of_an_ensemble_have_the_same_classes(trained, tmp_path):
