@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -224,7 +224,31 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
         training = _training(run, result.problems)
         if training is not None:
             result.trainings.append(training)
+    _join_images(result, images)
     return result
+
+
+def _join_images(result: Evaluations, images: KnownImages) -> None:
+    """Give evaluations of the same images the same `image_set`, now that all logs are known."""
+    found, undecided = images.joined()
+    doubtful: dict[str, list[Path]] = {}
+
+    def joined(member: Certification | Attack | Measurement) -> Any:
+        data, numbers = member.image_set
+        if data in undecided:
+            doubtful.setdefault(data.name, []).append(member.run.path)
+        return replace(member, image_set=ImageSet(found[data], numbers))
+
+    result.certifications = list(map(joined, result.certifications))
+    result.attacks = list(map(joined, result.attacks))
+    result.measurements = list(map(joined, result.measurements))
+    for name, paths in doubtful.items():
+        others = len(set(paths)) - 1
+        more = f" and {others} other log{'s' if others > 1 else ''}" if others else ""
+        result.problems.append(
+            f"{paths[0]}{more}: without hashes of the pixels the images could be those of several data sets "
+            f"called {name}; logs of this kind are compared with each other only"
+        )
 
 
 def _add(result: Evaluations, run: Run, log: Log, images: KnownImages) -> None:
@@ -237,7 +261,7 @@ def _add(result: Evaluations, run: Run, log: Log, images: KnownImages) -> None:
     elif log.kind == "attack":
         result.attacks += _attacks(run, log, images)
     else:
-        image_set = images.identify(run.facts, log.rows)
+        image_set = images.note(run.facts, log.rows)
         result.measurements.append(Measurement(run, log.kind, log.rows, image_set))
 
 
@@ -326,7 +350,7 @@ def _certification(run: Run, log: Log, images: KnownImages) -> Certification:
         run=run,
         path=log.path,
         guarantee=guarantee,
-        image_set=images.identify(run.facts, rows),
+        image_set=images.note(run.facts, rows),
         indices=rows["idx"].to_numpy(),
         correct=(rows["correct"].to_numpy() == 1) & (predict != ABSTAIN),
         radius=radius,
@@ -394,7 +418,7 @@ def _attacks(run: Run, log: Log, images: KnownImages) -> list[Attack]:
             log.path,
             dict(zip(keys, values, strict=True)),
             rows.reset_index(drop=True),
-            images.identify(run.facts, rows),
+            images.note(run.facts, rows),
         )
         for values, rows in groups
     ]

@@ -1,5 +1,7 @@
 """Which logs are about the same images."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,28 +74,80 @@ def test_attacks_on_other_images_are_not_in_an_envelope(tmp_path):
     assert (held[2] > held[:2]).any()
 
 
+def joined(*logs):
+    """Which data each log is of, whatever their order; None where it could be of several."""
+    answers = set()
+    for order in itertools.permutations(range(len(logs))):
+        known = KnownImages()
+        noted = {at: known.note(FACTS, logs[at]).data for at in order}
+        found, undecided = known.joined()
+        homes = [found[noted[at]] for at in range(len(logs))]
+        doubtful = tuple(noted[at] in undecided for at in range(len(logs)))
+        answers.add((tuple(map(homes.index, homes)), doubtful))
+    (answer,) = answers
+    return [None if unsure else at for at, unsure in zip(*answer, strict=True)]
+
+
 def test_logs_agree_where_both_know_the_image():
+    one, two = "0123456789abcdef", "f123456789abcdef"
+    logs = [
+        rows([3, 5], [0, 1], [one, two]),
+        rows([5, 3, 3], [1, 0, 0], [two, one, one]),
+        rows([3, 5], [0, 1]),
+        rows([3, 5], [0, 1], ["-", np.nan]),
+        rows([3, 5]),
+    ]
+    assert joined(*logs) == [0] * 5
+    assert joined(logs[0], rows([3], [0], [one])) == [0, 0]
+    for other in (rows([3, 5], [0, 2]), rows([3, 5], [0, 1], [one, one])):
+        assert joined(logs[0], other) == [0, 1]
+
+
+def test_the_same_images_are_those_with_the_same_numbers_of_the_same_data():
     known = KnownImages()
-    first, second = "0123456789abcdef", "f123456789abcdef"
-    named = known.identify(FACTS, rows([3, 5], [0, 1], [first, second]))
-    assert named == known.identify(FACTS, rows([5, 3, 3], [1, 0, 0], [second, first, first]))
-    assert named == known.identify(FACTS, rows([3, 5], [0, 1]))
-    assert named == known.identify(FACTS, rows([3, 5], [0, 1], ["-", np.nan]))
-    assert named == known.identify(FACTS, rows([3, 5]))
-    fewer = known.identify(FACTS, rows([3], [0], [first]))
-    assert (fewer.data, fewer == named) == (named.data, False)
-    for other in (rows([3, 5], [0, 2]), rows([3, 5], [0, 1], [first, first])):
-        assert known.identify(FACTS, other).data != named.data
-    assert known.identify(FACTS | {"split": "validation"}, rows([3], [0])).data != named.data
+    first, again, fewer = (known.note(FACTS, rows(numbers)) for numbers in ([3, 5], [5, 3, 3], [3]))
+    assert first == again
+    assert (known.joined()[0][first.data], first.numbers) != (fewer.data, fewer.numbers)
+    assert known.joined()[0][fewer.data] == known.joined()[0][first.data]
+    assert known.note(FACTS | {"split": "validation"}, rows([3])).data.name != first.data.name
 
 
-def test_what_one_log_says_of_an_image_counts_for_those_after_it():
-    """A log without hashes joins two others only if these agree with each other."""
-    known, hashes = KnownImages(), ["0" * 16, "8" * 16, "f" * 16]
-    unnamed = known.identify(FACTS, rows([0, 2], [0, 0]))
-    assert known.identify(FACTS, rows([0, 1, 2], [0, 0, 0], hashes)).data == unnamed.data
-    assert known.identify(FACTS, rows([0, 1, 2], [0, 0, 0], hashes[::-1])).data != unnamed.data
-    assert known.identify(FACTS, rows([1], [0], hashes[:1])).data != unnamed.data
+def test_a_log_without_hashes_joins_the_only_data_that_it_can_be_of():
+    hashes = ["0" * 16, "8" * 16, "f" * 16]
+    named, other = rows([0, 1, 2], [0, 0, 0], hashes), rows([0, 1, 2], [0, 0, 1], hashes[::-1])
+    assert joined(named, other, rows([0, 2], [0, 0])) == [0, 1, 0]
+    assert joined(named, rows([7, 8, 9], [0, 0, 0], hashes), rows([0, 2], [0, 0])) == [0, 0, 0]
+
+
+def test_logs_that_could_be_of_several_data_are_compared_with_each_other_only():
+    """Two folders of images with the same labels, and logs without hashes of the pixels."""
+    hashes = ["0" * 16, "8" * 16, "f" * 16]
+    named, other = rows([0, 1, 2], [0, 0, 0], hashes), rows([0, 1, 2], [0, 0, 0], hashes[::-1])
+    assert joined(named, other, rows([0, 2], [0, 0]), rows([0, 1, 2], [0, 0, 0])) == [0, 1, None, None]
+    known = KnownImages()
+    noted = [known.note(FACTS, log).data for log in (named, rows([0, 2], [0, 0]), rows([0]), other)]
+    homes = [known.joined()[0][data].part for data in noted]
+    assert homes == [0, 1, 1, 2]
+
+
+def test_the_log_that_says_most_comes_first():
+    """Disjoint images contradict nothing, but a log with all of them may tell two folders apart."""
+    hashes = [f"{at:016x}" for at in range(0, 100, 2)]
+    left, right = rows([0, 1], [0, 0], hashes[:2]), rows([2, 3], [0, 0], hashes[10:12])
+    assert joined(left, right, rows([0, 1, 2, 3], [0] * 4, hashes[:4])) == [0, 1, 0]
+
+
+def test_the_report_says_which_logs_could_be_of_several_folders(tmp_path):
+    for seed, pixels in enumerate(("animals", "birds", "", "")):
+        trained = write_training(tmp_path / f"gaussian{seed}", seed=seed, data="imagefolder")
+        log = write_certification(trained / "certify", trained, seed=seed) / "certify.tsv"
+        if pixels:
+            name_images(log, pixels)
+    evaluations = read(tmp_path)
+    (problem,) = [problem for problem in evaluations.problems if "could be those of several" in problem]
+    assert "gaussian2" in problem
+    assert "and 1 other log:" in problem
+    assert [item.image_set.data.part for item in evaluations.certifications] == [0, 1, 2, 2]
 
 
 def test_the_hash_of_an_image_is_never_read_as_a_number(tmp_path):
