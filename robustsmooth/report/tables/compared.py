@@ -124,7 +124,10 @@ def chosen(baseline: str | None) -> str:
 
 
 def _pair(first: Certification, second: Certification, radius: float, level: float) -> dict[str, Any] | None:
-    _, at_first, at_second = np.intersect1d(first.indices, second.indices, return_indices=True)
+    if np.array_equal(first.indices, second.indices):  # of thousands of logs the most
+        at_first = at_second = np.arange(first.images)
+    else:
+        _, at_first, at_second = np.intersect1d(first.indices, second.indices, return_indices=True)
     if len(at_first) < 2:
         return None
     test = statistics.mcnemar(
