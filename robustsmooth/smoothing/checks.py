@@ -1,8 +1,10 @@
 """Checks of images, noises and networks for which a certificate would be void."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,30 +87,33 @@ def check_network(
         source: Draws the noise, on the image's device.
 
     Returns:
-        Whether two passes over the same images differ by more than rounding.
+        Whether a pass draws random numbers: they need not change the answer to these images.
 
     Raises:
         ValueError: If the network does not take such images, does not return logits ``(B, K)``,
             lets a row depend on other rows, answers NaN for every noisy image, or draws random numbers that
-            `torch.manual_seed` does not determine.
+            `torch.manual_seed` does not determine. Those of a generator of the network's own, which is no
+            default generator, are noticed only if they change an answer in one of three passes.
     """
     batch = noise.sample(noise.prepare(image[None])[0], _ROWS, source).clone()
     others = batch.clone()
     others[1:] = 1 - 2 * others[1:].flip(0)  # another mean and another variance than the noisy images
     with torch.random.fork_rng([image.device] if image.device.type == "cuda" else []):
+        before = _generators(image.device)
         logits = _logits(network, batch)
-        same, again = [], network(batch)
-        for images in (batch, batch, others):
+        drawn, foreign = (old != new for old, new in zip(before, _generators(image.device), strict=True))
+        same = []
+        for images in (batch, batch, batch, others):
             torch.manual_seed(0)
             same.append(network(images)[0])
     scale = float(logits.nan_to_num(0, 0, 0).abs().max())
     equal = [torch.allclose(same[0], row, rtol=1e-3, atol=1e-3 * scale, equal_nan=True) for row in same]
-    if not equal[1]:
+    if foreign or not all(equal[:3]):
         raise ValueError(
-            "the network draws random numbers that torch.manual_seed does not determine (NumPy's, or those "
-            "of its own generator), so that its votes cannot be repeated; use torch's default generator"
+            "the network draws random numbers that torch.manual_seed does not determine (NumPy's, Python's, "
+            "or those of its own generator), so that its votes cannot be repeated; use torch's default one"
         )
-    if not equal[2]:
+    if not equal[3]:
         raise ValueError(
             "the network's answer to an image depends on the other images of the batch (BatchNorm without "
             "running statistics, say), so that its votes are not independent and certify nothing; make it "
@@ -119,8 +124,17 @@ def check_network(
             f"the network gives no answer (NaN or infinite logits) to any of {_ROWS} noisy images; its "
             "training diverged or its precision overflows: take another checkpoint, or precision 32-true"
         )
-    slack = 0.0 if image.device.type == "cpu" else 1e-3  # kernels of a GPU add in any order
-    return not torch.allclose(logits, again, rtol=slack, atol=slack, equal_nan=True)
+    return drawn
+
+
+def _generators(device: torch.device) -> tuple[list[bytes], str]:
+    """The states of PyTorch's default generators, and of NumPy's and Python's."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    numpy_state: Any = np.random.get_state()
+    name, key, *place = numpy_state
+    return [state.numpy().tobytes() for state in states], f"{name} {bytes(key)!r} {place} {random.getstate()}"
 
 
 def _logits(network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

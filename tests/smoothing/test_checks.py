@@ -1,6 +1,7 @@
 """The engine refuses wrong input before the first vote, in one sentence."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -128,6 +129,32 @@ def test_a_scripted_network_has_the_same_certificates():
     scripted = torch.jit.script(network())
     plain = SmoothedClassifier(network(), NOISE).certify(images(), CERTIFICATE)
     assert written(SmoothedClassifier(scripted, NOISE).certify(images(), CERTIFICATE)) == written(plain)
+
+
+class Member(nn.Module):
+    """Answers one of two classes in each pass, by chance."""
+
+    def __init__(self, coin):
+        super().__init__()
+        self.coin = coin
+
+    def forward(self, batch):
+        return nn.functional.one_hot(torch.full((len(batch),), int(self.coin())), 2).float()
+
+
+def test_randomness_is_noticed_where_two_passes_happen_to_agree():
+    for seed in range(12):
+        torch.manual_seed(seed)
+        classifier = SmoothedClassifier(Member(lambda: torch.rand(()) < 0.1), NOISE)
+        classifier.certify(images(), CERTIFICATE)
+        assert classifier.random_inside is True
+
+
+@pytest.mark.parametrize("coin", [lambda: random.random() < 0.1, lambda: np.random.rand() < 0.1])
+def test_random_numbers_that_cannot_be_repeated_are_refused_where_passes_happen_to_agree(coin):
+    for _ in range(12):
+        with pytest.raises(ValueError, match=r"torch\.manual_seed does not determine"):
+            SmoothedClassifier(Member(coin), NOISE).certify(images(), CERTIFICATE)
 
 
 @pytest.mark.parametrize("noise", [0.25, None, "gaussian"])
