@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from yaml import YAMLError
 
-from robustsmooth.evaluation import fingerprint
 from robustsmooth.loggers import read_metrics
 from robustsmooth.models import load_file
 from robustsmooth.places import PLACES, places_now
+from robustsmooth.smoothing import fingerprint
 
 # What must not change when a training continues; the rest may (more epochs, another device).
 # `method.network` is `model`, by interpolation.

@@ -19,7 +19,6 @@ from torch import nn
 from robustsmooth.data import Batch, ImageDataModule
 from robustsmooth.evaluation.context import (
     answers_of,
-    fingerprint,
     gather,
     image_shape,
     images_here,
@@ -29,7 +28,7 @@ from robustsmooth.evaluation.evaluation_progress import EvaluationProgress
 from robustsmooth.evaluation.records import Extension, RecordLog
 from robustsmooth.files import write_whole
 from robustsmooth.kinds import LogKind
-from robustsmooth.smoothing.addressing import image_names
+from robustsmooth.smoothing.addressing import fingerprint, image_names
 from robustsmooth.terminal import Terminal, say
 
 _COMPARED = 64

@@ -313,7 +313,7 @@ class ValidationCertification(Callback):
             network,
             self.noise,
             self.certificate,
-            seed=address(self.seed, "validation"),
+            seed=address(self.seed, "validation in training"),
             numerics=self.numerics,
             random_inside=True if is_random(network) else None,
             tuning=self._tuning,

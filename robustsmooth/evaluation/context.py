@@ -1,6 +1,5 @@
 """What an evaluation needs from its trainer: the network, the images, the other ranks, the vote engine."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -36,21 +35,6 @@ def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else list(value)
-
-
-def fingerprint(network: nn.Module | Mapping[str, Any]) -> str:
-    """A short hash of all weights and buffers, which identifies a classifier wherever its file is.
-
-    Args:
-        network: The network, or its state dict.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    state = network.state_dict() if isinstance(network, nn.Module) else network
-    for name, value in sorted(state.items()):
-        if isinstance(value, torch.Tensor):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> dict[str, list[float]]:

@@ -15,10 +15,10 @@ from robustsmooth.attacks import Attack
 from robustsmooth.data import Batch
 from robustsmooth.evaluation.attack.plan import check_attack
 from robustsmooth.evaluation.base import Evaluation
-from robustsmooth.evaluation.context import fingerprint, network_of, noise_levels
+from robustsmooth.evaluation.context import network_of, noise_levels
 from robustsmooth.kinds import SMOOTHED_INFERENCE, LogKind
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import ABSTAIN, Ballot, ImageRandomness, running_votes
+from robustsmooth.smoothing import ABSTAIN, Ballot, ImageRandomness, fingerprint, running_votes
 
 
 class InferenceSweep(Evaluation):

@@ -3,7 +3,14 @@
 Needs torch and scipy only; nothing here depends on training, files or configs.
 """
 
-from robustsmooth.smoothing.addressing import BatchRandomness, ImageRandomness, Randomness, address, generator
+from robustsmooth.smoothing.addressing import (
+    BatchRandomness,
+    ImageRandomness,
+    Randomness,
+    address,
+    fingerprint,
+    generator,
+)
 from robustsmooth.smoothing.ballots import (
     Ballot,
     HardVote,
@@ -118,6 +125,7 @@ __all__ = [
     "contains_label",
     "dispersion_test",
     "drive",
+    "fingerprint",
     "generator",
     "l_bound",
     "largest_radius",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustsmooth.smoothing.addressing import address, image_names
+from robustsmooth.smoothing.addressing import address, fingerprint, image_names
 from robustsmooth.smoothing.certificates.base import Begun, Certificate, Certified, Counts, Procedure
 from robustsmooth.smoothing.certificates.prediction import Predict, Predicted, Tally
 from robustsmooth.smoothing.checks import check_images, check_module, check_noise
@@ -167,8 +167,8 @@ class SmoothedClassifier:
             The records, in the order of the images.
 
         Raises:
-            ValueError: If there is not one previous record for each image, or one is of another image, index,
-                noise, seed or certificate; see also `run`.
+            ValueError: If there is not one previous record for each image, or one is of another network,
+                image, index, noise, seed or certificate; see also `run`.
         """
         if previous is None:
             return self.run(certificate, images, indices, labels)
@@ -182,8 +182,9 @@ class SmoothedClassifier:
             if record.origin != origin:
                 may = ", ".join(sorted(certificate.may_change))
                 raise ValueError(
-                    f"`previous[{at}]` is of another image, index, noise, seed or certificate, whose votes "
-                    f"must not be added to these; of {type(certificate).__name__} only {may} may change"
+                    f"`previous[{at}]` is of another network, image, index, noise, seed or certificate, "
+                    f"whose votes must not be added to these; of {type(certificate).__name__} only {may} "
+                    "may change"
                 )
         begun = [certificate.begun(record) for record in records]
         places = [at for at, votes in enumerate(begun) if certificate.goes_on(votes, self.noise)]
@@ -201,11 +202,12 @@ class SmoothedClassifier:
         return records
 
     def _origins(self, certificate: Certificate, images: Tensor, names: Tensor) -> list[str]:
-        """What the votes of each image depend on, but for the network, as a hash."""
+        """What the votes of each image depend on, as a hash."""
         settings = {
             key: value for key, value in vars(certificate).items() if key not in certificate.may_change
         }
-        common = f"{type(certificate).__qualname__} {_written(settings)} {_written(self.noise)}"
+        weights = fingerprint(self.network)
+        common = f"{type(certificate).__qualname__} {_written(settings)} {_written(self.noise)} {weights}"
         return [
             f"{address(self.seed, f'{common} {image}', int(name)):x}"
             for image, name in zip(image_names(images), names.tolist(), strict=True)

@@ -24,7 +24,6 @@ from robustsmooth.evaluation import (
     data_settings,
     default_radii,
 )
-from robustsmooth.evaluation.context import fingerprint
 from robustsmooth.evaluation.records import RecordLog
 from robustsmooth.report.logs import read_log
 from robustsmooth.smoothing import (
@@ -43,6 +42,7 @@ from robustsmooth.smoothing import (
     TopKCertificate,
     Tuning,
     address,
+    fingerprint,
     largest_radius,
     typical_votes,
 )
@@ -485,7 +485,7 @@ def test_checkpoints_can_be_chosen_by_acr(make_trainer, network, tiny_data, tmp_
     )
     trainer.fit(Training(network), tiny_data())
     data = tiny_data().images
-    records = SmoothedClassifier(network, NOISE, seed=address(0, "validation")).certify(
+    records = SmoothedClassifier(network, NOISE, seed=address(0, "validation in training")).certify(
         data.images[:6], Cohen(n0=10, n=100, batch_size=64), indices=data.indices[:6]
     )
     expected = sum(

@@ -107,8 +107,12 @@ def test_simulated_radii_under_optional_stopping_and_extending():
 
 
 class Shade(nn.Module):
+    def __init__(self, middle=0.4):
+        super().__init__()
+        self.register_buffer("middle", torch.tensor(middle))
+
     def forward(self, batch):
-        score = batch.flatten(1)[:, 0] - 0.4
+        score = batch.flatten(1)[:, 0] - self.middle
         return torch.stack([score, -score], dim=1)
 
 
@@ -141,13 +145,15 @@ def test_an_extended_run_equals_the_run_with_more_votes():
         {"seed": 5},
         {"indices": [3, 5]},
         {"images": torch.full((2, 1, 2, 2), 0.5)},
+        {"network": Shade(0.1)},
     ],
 )
 def test_votes_of_another_run_are_never_continued(change):
     images = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     first = SmoothedClassifier(Shade(), NOISE, seed=4).certify(images, Anytime(n=333), indices=[5, 3])
-    classifier = SmoothedClassifier(Shade(), change.get("noise", NOISE), seed=change.get("seed", 4))
-    with pytest.raises(ValueError, match=r"`previous\[0\]` is of another image, index, noise, seed"):
+    network, noise = change.get("network", Shade()), change.get("noise", NOISE)
+    classifier = SmoothedClassifier(network, noise, seed=change.get("seed", 4))
+    with pytest.raises(ValueError, match=r"`previous\[0\]` is of another network, image, index, noise, seed"):
         classifier.certify(
             change.get("images", images),
             change.get("certificate", Anytime(n=1200)),
@@ -175,11 +181,11 @@ def test_equal_settings_are_continued_however_they_are_written():
     SmoothedClassifier(Shade(), Blurred(1.0, 0.0)).certify(images, Anytime(n=200), previous=blurred)
     for first, second in ((torch.zeros(2), torch.ones(2)), (np.zeros(2000), np.arange(2000) == 1000)):
         records = SmoothedClassifier(Shade(), Blurred(1.0, first)).certify(images, Anytime(n=100))
-        with pytest.raises(ValueError, match="another image, index, noise"):
+        with pytest.raises(ValueError, match="another network, image, index, noise"):
             SmoothedClassifier(Shade(), Blurred(1.0, second)).certify(
                 images, Anytime(n=200), previous=records
             )
-    with pytest.raises(ValueError, match="another image, index, noise"):
+    with pytest.raises(ValueError, match="another network, image, index, noise"):
         SmoothedClassifier(Shade(), Blurred(1.0, 0.5)).certify(images, Anytime(n=200), previous=blurred)
 
 

@@ -26,10 +26,10 @@ from robustsmooth.evaluation.attack.summary import (
 )
 from robustsmooth.evaluation.attack.target import Decision, SinglePass, Target
 from robustsmooth.evaluation.base import Evaluation
-from robustsmooth.evaluation.context import answers_of, fingerprint, image_shape
+from robustsmooth.evaluation.context import answers_of, image_shape
 from robustsmooth.kinds import ATTACK, LogKind
 from robustsmooth.models import is_random
-from robustsmooth.smoothing import ABSTAIN, ImageRandomness, Noise
+from robustsmooth.smoothing import ABSTAIN, ImageRandomness, Noise, fingerprint
 from robustsmooth.smoothing.numerics import autocast
 from robustsmooth.statistics import short
 
