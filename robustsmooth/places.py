@@ -36,7 +36,7 @@ def places_now(recorded: str, started_in: str | Path, before: str | Path, now: P
 
 
 def require_finished(place: str | Path) -> None:
-    """Check that a run folder from which another run starts or learns holds a training that has ended.
+    """Check that a run folder whose network is used or evaluated holds a training that has ended.
 
     It may have ended before its last epoch, as ``trainer.max_time`` or early stopping decide. All other
     places are accepted, a file of checkpoints of an unfinished training too.

@@ -20,7 +20,6 @@ from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
 from robustsmooth.models.published import PREFIX, Published, fetch, published
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
-from robustsmooth.places import require_finished
 from robustsmooth.smoothing import Noise, address
 from robustsmooth.trust import TRUSTED, plain, targets, trusted
 
@@ -120,7 +119,8 @@ def load(place: str | Path, *settings: str, trust: Sequence[str] = (), unverifie
         unverified: Download a published network although its hash is not recorded.
 
     Raises:
-        ValueError: If it is missing, damaged or for another network, or its model or data are unknown.
+        ValueError: If it is missing, damaged, for another network or a training that has not ended, or if its
+            model or data are unknown.
     """
     cfg = _composed(settings)
     cfg.trust = [*trust]  # an ensemble passes it on
@@ -195,8 +195,9 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True, needs_data: bool = Tr
         needs_data: Whether it evaluates on the data, whose classes must then be those of the training.
 
     Raises:
-        ValueError: If the checkpoint is missing, damaged or for another network, if the data have other
-            classes than the training, or if something is neither given nor known from training.
+        ValueError: If the checkpoint is missing, damaged, for another network or a training that has not
+            ended, if the data have other classes than the training, or if something is neither given nor
+            known from training.
     """
     found = _find(cfg.checkpoint, cfg.get("unverified", False))
     cfg = copy.deepcopy(cfg)
@@ -302,11 +303,8 @@ def open_ensemble(
         trust: As in `open_network`.
 
     Raises:
-        ValueError: As in `open_network` and `Ensemble`, or if a member's training has not ended or had other
-            classes.
+        ValueError: As in `open_network` and `Ensemble`, or if a member's training had other classes.
     """
-    for place in members:
-        require_finished(place)
     first, *others = found = [_find(place) for place in (checkpoint, *members)]
     for other in others:
         _check_classes(other, first.classes, f"`{first.place}`; members of an ensemble need the same classes")

@@ -40,11 +40,10 @@ def train(cfg: DictConfig) -> float | None:
         cfg.data.num_classes = datamodule.num_classes
     folder = prepare(cfg, "train", begin=False)
     checkpoint, kept = resume_from(folder, cfg)
-    if checkpoint is None:
-        for place in named_places(cfg.method):
-            require_finished(place)
     unfinished = not is_finished(folder, cfg, checkpoint, kept)
     if unfinished:
+        for place in named_places(cfg.method):
+            require_finished(place)
         check_evaluations(folder, checkpoint, cfg)
     else:
         print(f"already trained to epoch {trained_epochs(folder)}")

@@ -29,6 +29,7 @@ def trained(compose, tmp_path, request):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     content = {"state_dict": state, "robustsmooth": {"config": config}}
     torch.save(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (tmp_path / "run" / "summary.json").touch()
     torch.save(network.network.state_dict(), tmp_path / "foreign.pt")
     (tmp_path / "hub").mkdir()
     save_safetensors(network, tmp_path / "hub" / "model.safetensors", config)
@@ -143,15 +144,25 @@ def test_the_checkpoint_before_a_damaged_one_is_proposed(trained, tmp_path):
     assert robustsmooth.load(last.parent / "previous.ckpt").sigma == 0.5
 
 
-def test_an_ensemble_has_no_member_whose_training_has_not_ended(trained, tmp_path):
-    with pytest.raises(ValueError, match="has not ended; finish it first"):
-        runs.open_ensemble(tmp_path / "run", [tmp_path / "run"])
+@pytest.mark.parametrize(
+    "opened",
+    [
+        lambda run, compose: open_run(compose("certify", f"checkpoint={run}")),
+        lambda run, compose: robustsmooth.load(run),
+        lambda run, compose: runs.open_ensemble(run / "checkpoints" / "last.ckpt", [run]),
+    ],
+    ids=["command", "load", "member"],
+)
+def test_a_run_whose_training_has_not_ended_is_not_evaluated(trained, tmp_path, compose, opened):
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(ValueError, match="has not ended; finish it first: start its command again"):
+        opened(tmp_path / "run", compose)
+    robustsmooth.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
 
 
 def test_an_ensemble_reads_each_file_once(trained, tmp_path, monkeypatch):
     """The command has read the first one already, for the config of its training."""
     read = []
-    (tmp_path / "run" / "summary.json").touch()
     monkeypatch.setattr(runs, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
     both = runs.open_ensemble(read_checkpoint(tmp_path / "run"), [tmp_path / "run"])
     assert read == [tmp_path / "run" / "checkpoints" / "last.ckpt"]
@@ -247,7 +258,6 @@ def test_what_reads_no_data_does_not_ask_for_their_classes(trained, tmp_path, co
 
 
 def test_the_members_of_an_ensemble_have_the_same_classes(trained, tmp_path):
-    (tmp_path / "run" / "summary.json").touch()
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     with_classes(tmp_path / "run" / "checkpoints" / "last.ckpt", ["cat", "dog"])
     with_classes(tmp_path / "other" / "checkpoints" / "last.ckpt", ["Dog", "cat"])

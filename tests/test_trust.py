@@ -183,6 +183,7 @@ def _checkpoint(training, path: Path) -> Path:
     if not path.suffix:
         (path / ".hydra").mkdir()
         (path / ".hydra" / "config.yaml").write_text(json.dumps(training), encoding="utf-8")
+        (path / "summary.json").touch()
     return path
 
 

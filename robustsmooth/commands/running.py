@@ -103,13 +103,13 @@ def _say(name: str, sentence: str) -> None:
     print(f"robustsmooth {name}: {sentence}", file=sys.stderr, flush=True)
 
 
-def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[str] = ()) -> Callable[[], Any]:
+def nested(command_line: str, training: Path, folder: Path, trust: Sequence[str] = ()) -> Callable[[], Any]:
     """Another command inside this one, on this run's checkpoint: composed now, run when it is called.
 
     Args:
         command_line: Such as ``"certify certificate.n=1000"``; ``{run}`` stands for the run folder, as in
             ``checkpoint={run}/checkpoints/best.ckpt`` for another network than the last epoch's.
-        checkpoint: The run folder that the command evaluates.
+        training: The run folder whose last epoch the command evaluates.
         folder: Where it writes.
         trust: Constructors that the checkpoint's config may name, since this run's config names them too.
 
@@ -126,9 +126,10 @@ def nested(command_line: str, checkpoint: Path, folder: Path, trust: Sequence[st
         raise ValueError(
             f"`evaluate` runs certify, predict, attack or measure, got {name!r} in {command_line!r}"
         )
-    places = [f"checkpoint={_quoted(checkpoint)}", f"run_dir={_quoted(folder)}", f"trust=[{','.join(trust)}]"]
+    last = training / "checkpoints" / "last.ckpt"
+    places = [f"checkpoint={_quoted(last)}", f"run_dir={_quoted(folder)}", f"trust=[{','.join(trust)}]"]
     cfg = hydra.compose(
-        config_name=name, overrides=[*places, *(_placed(override, checkpoint) for override in overrides)]
+        config_name=name, overrides=[*places, *(_placed(override, training) for override in overrides)]
     )
     check_settings(cfg, name)
 

@@ -10,6 +10,7 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from robustsmooth.models.storage import checksum, load_file
+from robustsmooth.places import require_finished
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params")
 
@@ -22,7 +23,7 @@ def checkpoint_file(place: str | Path | None) -> Path:
             without selection), a folder that `export` wrote, or a checkpoint file.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or if the training in the run folder has not ended.
     """
     if place is None:
         raise ValueError("`checkpoint` must be a run folder or a checkpoint file, got null")
@@ -31,6 +32,7 @@ def checkpoint_file(place: str | Path | None) -> Path:
         return path
     if not path.exists():
         raise ValueError(f"there is no checkpoint at `{path}`; give a run folder or a checkpoint file")
+    require_finished(path)
     for file in (path / "checkpoints" / "last.ckpt", path / "model.safetensors"):
         if file.is_file():
             return file
@@ -73,7 +75,7 @@ def read_checkpoint(place: str | Path, network: nn.Module | None = None) -> Chec
 
     Raises:
         ValueError: If there is no checkpoint, it is damaged, it would execute code, or it holds no
-            tensors.
+            tensors; or as in `checkpoint_file`.
     """
     text = str(place)
     if text.startswith("torchvision:"):

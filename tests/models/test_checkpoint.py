@@ -376,6 +376,7 @@ def test_our_lightning_checkpoint_and_run_folder(tmp_path):
     }
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     torch.save(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (tmp_path / "run" / "summary.json").touch()
     with torch.no_grad():
         expected = trained(IMAGES)
     for place in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt"):
