@@ -17,6 +17,17 @@ FILES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglo
 """All configs, nested ones too, as `group/name`."""
 
 
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_commands_that_start_together_have_different_folders(kind):
+    folders = set()
+    for _ in range(2):
+        cfg = composed("train", whole=True)
+        place = OmegaConf.to_container(cfg.hydra[kind], resolve=False)["dir"]
+        assert place.endswith(("${hydra:job.name}", "${hydra.job.name}"))
+        folders.add(OmegaConf.create({"dir": place.rpartition("-")[0]}).dir)
+    assert len(folders) == 2
+
+
 def nodes(cfg, path=""):
     """All nodes with a `_target_`, with their paths; interpolations are not resolved."""
     if OmegaConf.is_config(cfg):
