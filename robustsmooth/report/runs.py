@@ -87,7 +87,7 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
     if isinstance(entries, str | Mapping):
         entries = [entries]
     forget()
-    found: dict[Path, Run] = {}
+    found: dict[Path, Run] = {}  # by their paths without symbolic links
     for entry in entries:
         given = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
         if not given.get("path"):
@@ -110,16 +110,16 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
         if unmatched == runs:
             raise ValueError(f"`runs`: the pattern {pattern!r} matches no path, such as {runs[0].path}")
         for run in runs:
-            found.setdefault(run.path, _with_facts(run, expression, given))
-        one = found[runs[0].path]
+            found.setdefault(run.path.resolve(), _with_facts(run, expression, given))
+        one = found[runs[0].path.resolve()]
         doubtful = _misspelt([*given, *(expression.groupindex if expression else ())])
-        found[one.path] = replace(one, problems=(*one.problems, *doubtful))
+        found[one.path.resolve()] = replace(one, problems=(*one.problems, *doubtful))
         if unmatched:
-            one = found[unmatched[0].path]
+            one = found[unmatched[0].path.resolve()]
             more = f" nor {len(unmatched) - 1} others" if len(unmatched) > 1 else ""
             problem = f"the pattern {pattern!r} does not match {one.path}{more}, which lack its facts"
-            found[one.path] = replace(one, problems=(*one.problems, problem))
-    return [found[path] for path in sorted(found, key=natural)]
+            found[one.path.resolve()] = replace(one, problems=(*one.problems, problem))
+    return sorted(found.values(), key=lambda run: natural(run.path))
 
 
 def _misspelt(names: Iterable[str]) -> list[str]:

@@ -111,6 +111,15 @@ def test_a_run_with_several_paths_is_listed_once(runs):
     assert len(find_runs(entries)) == 12
 
 
+def test_a_run_with_a_second_name_is_listed_once(runs, tmp_path):
+    (tmp_path / "link").symlink_to(runs, target_is_directory=True)
+    assert len(find_runs([str(runs), str(tmp_path / "link")])) == 12
+    assert {run.path.parent for run in find_runs(f"{tmp_path}/link/0_*")} <= {
+        tmp_path / "link",
+        tmp_path / "link" / "0_gaussian",
+    }
+
+
 def test_a_report_among_loose_logs_hides_none_of_them(tmp_path):
     for name in ("a.tsv", "b.tsv"):
         write_log(tmp_path / name, CERTIFY[:6], [row[:6] for row in certify_rows()])
