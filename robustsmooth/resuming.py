@@ -173,14 +173,16 @@ def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) ->
     written = list(folder.glob("*/*.settings.json"))
     if not written or checkpoint is None or checkpoint.name != "last.ckpt":  # an older one repairs the last
         return
-    epochs = load_file(checkpoint)["epoch"] + 1
+    content = load_file(checkpoint)
+    complete = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    steps, most = content["global_step"], cfg.trainer.max_epochs
     best = checkpoint.with_name("best.ckpt")
     networks = {_fingerprint(path) for path in (checkpoint, best) if path.exists()} - {None}
     evaluated = {path.parent.name for path in written if _evaluated(path) in networks}
-    if evaluated and epochs < cfg.trainer.max_epochs:
+    if evaluated and (most is None or not 0 <= most <= complete):  # -1: any number
         names = ", ".join(f"`{name}`" for name in sorted(evaluated))
         raise ValueError(
-            f"the evaluations in {names} of `{folder}` are of the network after {epochs} epochs, which more "
+            f"the evaluations in {names} of `{folder}` are of the network after {steps} steps, which more "
             "training would overwrite; choose another folder with hydra.run.dir=..., or remove them"
         )
 

@@ -214,7 +214,7 @@ def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
     before = weights(tmp_path)
     said = call("train", *train, "trainer.max_epochs=2", status=1)
     assert (
-        f"the evaluations in `mine` of `{tmp_path}` are of the network after 1 epochs, which more training "
+        f"the evaluations in `mine` of `{tmp_path}` are of the network after 19 steps, which more training "
         "would overwrite; choose another folder with hydra.run.dir=..., or remove them"
     ) in said
     assert all(torch.equal(before[key], value) for key, value in weights(tmp_path).items())
@@ -222,6 +222,24 @@ def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
     call("train", *train, "trainer.max_epochs=1")  # repairs it
     shutil.rmtree(tmp_path / "mine")
     call("train", *train, "trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize("steps", [3, None], ids=["within-the-last-epoch", "without-a-last-epoch"])
+def test_a_network_that_was_evaluated_before_the_end_is_not_trained_further(call, tmp_path, steps):
+    train = ["trainer=cpu", "trainer.max_epochs=1", "save_every_steps=3", f"hydra.run.dir={tmp_path}"]
+    call("train", *train)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    if steps is None:
+        train.append("trainer.max_epochs=-1")
+    else:
+        content = torch.load(last, weights_only=True)
+        content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 0
+        torch.save(content, last)
+    (tmp_path / "summary.json").unlink()
+    few = ["prediction.n=10", "data.subset.max=2"]
+    call("predict", f"checkpoint={last}", *few, f"hydra.run.dir={tmp_path}/mine")
+    said = call("train", *train, status=1)
+    assert f"the evaluations in `mine` of `{tmp_path}` are of the network after" in said
 
 
 @pytest.mark.slow
