@@ -15,7 +15,7 @@ from torch import nn
 
 from robustsmooth.commands import conf_dir, register_resolvers
 from robustsmooth.commands.settings import check_model
-from robustsmooth.data import ImageDataModule
+from robustsmooth.data import ImageDataModule, check_class_names
 from robustsmooth.instantiation import instantiate
 from robustsmooth.models import Checkpoint, Ensemble, read_checkpoint, sanity_check
 from robustsmooth.models.published import PREFIX, Published, fetch, published
@@ -219,7 +219,7 @@ def open_run(cfg: DictConfig, *, needs_sigma: bool = True, needs_data: bool = Tr
     if found.classes and needs_data:
         with suppress(FileNotFoundError):  # a download comes later
             there = "the data; give the class folders the names of the training"
-            _check_classes(found, datamodule.class_names, there)
+            check_class_names(found.classes, datamodule.class_names, found.place, there)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network = _network(cfg.model, found)
     OmegaConf.set_struct(cfg, True)
@@ -307,30 +307,10 @@ def open_ensemble(
     """
     first, *others = found = [_find(place) for place in (checkpoint, *members)]
     for other in others:
-        _check_classes(other, first.classes, f"`{first.place}`; members of an ensemble need the same classes")
+        where = f"`{first.place}`; members of an ensemble need the same classes"
+        check_class_names(other.classes, first.classes, other.place, where)
     networks = [_network(_as_trained(OmegaConf.create(), each, "model", trust), each) for each in found]
     return Ensemble(networks, consensus).eval()
-
-
-def _check_classes(found: _Found, names: Sequence[str], where: str) -> None:
-    """Refuse classes with other names, or in another order, than those of a training.
-
-    Names that are just the labels, such as 000, 001, ..., are no names. The number of classes is checked with
-    the weights.
-    """
-    then, now = found.classes, list(names)
-    if set(then) != set(now) and (_are_labels(then) or _are_labels(now)):
-        return
-    for label, (old, new) in enumerate(zip(then, now, strict=False)):
-        if old != new:
-            raise ValueError(
-                f"the class with label {label} is {old!r} in the training of `{found.place}`, but {new!r} in "
-                f"{where}"
-            )
-
-
-def _are_labels(names: Sequence[str]) -> bool:
-    return all(name.isdecimal() and int(name) == label for label, name in enumerate(names))
 
 
 def _trained_sigma(training: Mapping[str, Any]) -> float | None:

@@ -6,7 +6,7 @@ from robustsmooth.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from robustsmooth.data.digits import DigitsDataModule
 from robustsmooth.data.imagefolder import ImageFiles, ImageFolderDataModule, RandomResizedCrop
 from robustsmooth.data.mnist import FashionMNISTDataModule, MNISTDataModule
-from robustsmooth.data.module import ImageDataModule
+from robustsmooth.data.module import ImageDataModule, check_class_names
 from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset
 from robustsmooth.data.tensors import ImageTensors
@@ -34,4 +34,5 @@ __all__ = [
     "VoteTable",
     "WithoutLabels",
     "UnrepeatedSampler",
+    "check_class_names",
 ]

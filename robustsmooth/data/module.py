@@ -319,6 +319,35 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         )
 
 
+def check_class_names(then: Sequence[str], now: Sequence[str], trained: str, where: str) -> None:
+    """Refuse classes with other names, or in another order, than those of a training.
+
+    Names that are just the labels, such as 000, 001, ..., are no names. The number of classes is checked with
+    the weights.
+
+    Args:
+        then: The names of the training, in the order of the labels; empty if they are not known.
+        now: Those of the data, or of another training.
+        trained: Which training, for the message.
+        where: Where `now` comes from, for the message.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if set(then) != set(now) and (_are_labels(then) or _are_labels(now)):
+        return
+    for label, (old, new) in enumerate(zip(then, now, strict=False)):
+        if old != new:
+            raise ValueError(
+                f"the class with label {label} is {old!r} in the training of `{trained}`, but {new!r} in "
+                f"{where}"
+            )
+
+
+def _are_labels(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() and int(name) == label for label, name in enumerate(names))
+
+
 class DownloadedDataModule(ImageDataModule):
     """Base of the data sets that torchvision can download.
 

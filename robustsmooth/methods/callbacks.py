@@ -10,9 +10,13 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torchmetrics import Metric
 
+from robustsmooth.data import check_class_names
+
 
 class SaveConfig(Callback):
     """Put the resolved config into every checkpoint, so that a single file can be evaluated.
+
+    A training that continues must have the classes and the number of images of its checkpoint.
 
     Args:
         config: Plain values only: a checkpoint is data, not code.
@@ -24,9 +28,32 @@ class SaveConfig(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the config under ``"robustsmooth"``, with the names of the classes as ``classes``."""
-        classes = list(trainer.datamodule.class_names)  # type: ignore[attr-defined]
-        checkpoint.setdefault("robustsmooth", {})["config"] = {**self.config, "classes": classes}
+        """Add the config under ``"robustsmooth"``, with the names of the classes as ``classes``.
+
+        Beside it ``images``, the number of images of the training split.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        config = {**self.config, "classes": list(data.class_names)}
+        checkpoint.setdefault("robustsmooth", {}).update(config=config, images=len(data.part("train")))
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Compare the data.
+
+        Raises:
+            ValueError: If the classes have other names or another order, or if images were added or removed.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        saved, folder = checkpoint["robustsmooth"], self.config["run_dir"]
+        way_out = "; put the data back as they were, or choose another folder with hydra.run.dir=..."
+        check_class_names(saved["config"].get("classes", ()), data.class_names, folder, f"the data{way_out}")
+        then, now = saved.get("images"), len(data.part("train"))  # older checkpoints do not have it
+        if then not in (None, now):
+            raise ValueError(
+                f"the training in `{folder}` began with {then} images in the training split, which has {now} "
+                f"now{way_out}"
+            )
 
 
 class KeepMetrics(Callback):

@@ -105,7 +105,17 @@ def test_a_folder_of_images_from_training_to_certification(call, class_folders, 
     certified = ["certify", f"checkpoint={tmp_path / 'foreign.pt'}", *data, *given]
     call(*certified, f"hydra.run.dir={tmp_path / 'certified'}")
     assert len((tmp_path / "certified" / "certify.tsv").read_text().splitlines()) == 1 + 4
-    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "Dog")  # sorted before `cat`
+    more = ["train", "method=gaussian", *data, "model=torchvision", short[0], "trainer.max_epochs=2"]
+    removed = (tmp_path / "train" / "dog" / "0005.png").rename(tmp_path / "removed.png")
+    said = call(*more, f"hydra.run.dir={folder}", status=1)
+    assert f"`{folder}` began with 12 images in the training split, which has 11 now; put" in said
+    removed.rename(tmp_path / "train" / "dog" / "0005.png")
+    for split in ("train", "test"):
+        (tmp_path / split / "dog").rename(tmp_path / split / "Dog")  # sorted before `cat`
+    said = call(*more, f"hydra.run.dir={folder}", status=1)
+    assert f"label 0 is 'cat' in the training of `{folder}`, but 'Dog' in the data; put" in said
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 0
+    assert (folder / "summary.json").exists()
     shutil.rmtree(tmp_path / "train")
     own = ["certify", f"checkpoint={folder}", "data.num_workers=0", "certificate.n=10"]
     said = call(*own, f"hydra.run.dir={tmp_path / 'other'}", status=1)
