@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MaxMetric, MeanMetric, Metric
+from torchmetrics import MaxMetric, MeanMetric
 
 from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.smoothing import (
@@ -93,7 +93,8 @@ class ClassificationModule(pl.LightningModule):
         # "disable" lets NaN through, but ignores weights: so one value per image is given.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MeanMetric()
-        self.train_others = nn.ModuleDict()  # of other values that a method logs
+        self.train_learning_rate = MaxMetric(nan_strategy="disable")
+        self.train_others = nn.ModuleDict()  # see `mean_metric`
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_top1 = MeanMetric()
         self.val_top5 = MeanMetric()
@@ -189,20 +190,20 @@ class ClassificationModule(pl.LightningModule):
         if logits is not None:
             self.train_top1.update(contains_label(logits.detach(), batch.labels).float())
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self._log_over_epoch("learning_rate", rate, MaxMetric)
+        self.train_learning_rate.update(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", self.train_learning_rate, on_step=False, on_epoch=True)
         for key, value in parts.items():
-            self._log_over_epoch(key, value.detach().to(self.device).expand(size), MeanMetric)
+            metric = self.mean_metric(key)
+            metric.update(value.detach().to(self.device).expand(size))
+            where = f"train_others.{key}"
+            self.log(f"train/{key}", metric, on_step=False, on_epoch=True, metric_attribute=where)
         return loss
 
-    def _log_over_epoch(self, key: str, value: float | Tensor, kind: type[Metric]) -> None:
-        """Log ``train/<key>`` through a metric of the module, which checkpoints within an epoch hold."""
+    def mean_metric(self, key: str) -> MeanMetric:
+        """The mean of ``train/<key>`` over an epoch, created when it is first asked for."""
         if key not in self.train_others:
-            self.train_others[key] = kind(nan_strategy="disable").to(self.device)
-        metric: Any = self.train_others[key]
-        metric.update(value)
-        where = f"train_others.{key}"
-        self.log(f"train/{key}", metric, on_step=False, on_epoch=True, metric_attribute=where)
+            self.train_others[key] = MeanMetric(nan_strategy="disable").to(self.device)
+        return cast(MeanMetric, self.train_others[key])
 
     def on_validation_epoch_start(self) -> None:
         """Seed the global generators, so that layers that use them draw the same numbers every time."""

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torchmetrics import Metric
 
 from robustsmooth.data import check_class_names
+from robustsmooth.methods.base import ClassificationModule
 
 
 class SaveConfig(Callback):
@@ -90,6 +91,9 @@ class KeepMetrics(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the metrics their states back."""
+        assert isinstance(pl_module, ClassificationModule)
+        for name in {name for states in self._states for name in states if name.startswith("train_others.")}:
+            pl_module.mean_metric(name.removeprefix("train_others."))
         if len(self._states) != trainer.world_size:
             self._states = [_merged(self._states, _metrics(pl_module))] if trainer.is_global_zero else []
         states = self._states[trainer.global_rank] if trainer.global_rank < len(self._states) else {}

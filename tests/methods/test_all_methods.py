@@ -14,6 +14,7 @@ from torch import nn
 from robustsmooth.data import DigitsDataModule
 from robustsmooth.instantiation import instantiate
 from robustsmooth.methods import ClassificationModule, Sun2025Module
+from robustsmooth.methods.callbacks import KeepMetrics
 from tests.composing import composed
 from tests.methods.registry import METHODS
 
@@ -78,22 +79,29 @@ def fit(config, module, *callbacks, ckpt_path=None, **kwargs):
 
 @pytest.fixture(scope="module")
 def whole(method, composed_once, tmp_path_factory):
-    """An uninterrupted run: the trainer, the module, the folder of the checkpoints."""
-    folder, module = tmp_path_factory.mktemp(method.name), build(composed_once)
-    return fit(composed_once, module, Checkpoints(folder)), module, folder
+    """An uninterrupted run: the trainer, the module, its checkpoints."""
+    kept, module = Checkpoints(tmp_path_factory.mktemp(method.name)), build(composed_once)
+    return fit(composed_once, module, KeepMetrics(), kept), module, kept
 
 
 class Checkpoints(Callback):
-    """Writes the checkpoints that are read: within an epoch, after an epoch, at the end."""
+    """Writes the checkpoints that are read: within an epoch, after an epoch, at the end.
+
+    Attributes:
+        logged: The values of every finished epoch.
+    """
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.logged = folder, {}
 
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step in (3, STEPS):
             trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
 
     def on_train_epoch_end(self, trainer, pl_module):
+        self.logged[trainer.current_epoch] = {
+            key: value.clone() for key, value in trainer.callback_metrics.items()
+        }
         if trainer.current_epoch == 1:
             trainer.save_checkpoint(self.folder / "epoch=1.ckpt")
 
@@ -118,16 +126,20 @@ def test_trains_and_logs(method, config, whole):
 @pytest.mark.parametrize("checkpoint", ["step=3", pytest.param("epoch=1", marks=pytest.mark.slow)])
 def test_resumes_exactly(config, whole, tmp_path, checkpoint):
     """Therefore a second run of the same config is the same, too."""
-    _, uninterrupted, folder = whole
+    _, uninterrupted, kept = whole
     torch.manual_seed(123)  # the random state of the new process does not matter
     resumed = instantiate(config.method)
-    fit(config, resumed, Checkpoints(tmp_path), ckpt_path=folder / f"{checkpoint}.ckpt")
+    again = Checkpoints(tmp_path)
+    fit(config, resumed, KeepMetrics(), again, ckpt_path=kept.folder / f"{checkpoint}.ckpt")
     assert_equal_states(uninterrupted.state_dict(), resumed.state_dict())
-    ends = [torch.load(item / f"step={STEPS}.ckpt", weights_only=True) for item in (folder, tmp_path)]
+    ends = [torch.load(item / f"step={STEPS}.ckpt", weights_only=True) for item in (kept.folder, tmp_path)]
     one, other = (end["optimizer_states"][0]["state"] for end in ends)
     assert one.keys() == other.keys()
     for key, state in one.items():
         assert_equal_states(*({k: torch.as_tensor(v) for k, v in s.items()} for s in (state, other[key])))
+    assert list(again.logged)[-2:] == [2, 3]
+    for epoch, logged in again.logged.items():
+        assert_equal_states(kept.logged[epoch], logged)
 
 
 @pytest.mark.parametrize("method", ONCE_PER_METHOD, indirect=True)
