@@ -44,6 +44,12 @@ def test_every_experiment_of_a_paper_has_its_entry():
     assert sum(len(paper["experiments"]) for paper in papers().values()) == len(STATED)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_training_of_an_experiment_loses_at_most_500_steps(name):
+    """Data sets that only some of its rows choose have recipes, which test_recipes.py tests."""
+    assert 0 < composed("train", f"experiment={name}", "scale=full").save_every_steps <= 500
+
+
 @pytest.mark.parametrize("name", STATED)
 def test_full_scale_is_what_the_paper_states(name):
     """Row by row; what all rows share binds to its constructors."""

@@ -121,6 +121,16 @@ def test_recipe(recipe, compose):
         assert OmegaConf.select(config, key, throw_on_missing=True) == value, key
 
 
+IMAGENET = sorted(path.stem for path in (conf_dir() / "recipe").glob("*imagenet*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", IMAGENET)
+def test_a_training_on_imagenet_loses_at_most_500_steps(recipe, compose):
+    """An epoch takes hours, and HeatSmoothing trains for only one."""
+    method, data = recipe.split("-")
+    assert 0 < compose("train", f"method={method}", f"data={data}").save_every_steps <= 500
+
+
 VARIANTS = {"sodm_softmax": "sodm", "heat_adversarial": "heat"}
 """Methods with a name of their own, so that one sweep can contain both."""
 
