@@ -233,6 +233,11 @@ class WithinEpochs(ModelCheckpoint):
     step, it skips the end of the epoch, such as the schedule's step.
     """
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do not save the resumed step again: a batch may have added gradients, which would be lost."""
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step
+
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Save, unless the epoch ends with this batch."""
         if not trainer.is_last_batch:

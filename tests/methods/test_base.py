@@ -10,7 +10,8 @@ from torch import nn
 from robustsmooth.data import UNLABELED, Batch
 from robustsmooth.instantiation import instantiate
 from robustsmooth.methods import ClassificationModule
-from robustsmooth.methods.callbacks import StopAtDivergence
+from robustsmooth.methods.callbacks import StopAtDivergence, WithinEpochs
+from tests.methods.registry import METHODS
 
 
 class Method(ClassificationModule):
@@ -62,3 +63,20 @@ def test_a_diverged_network_is_not_saved_and_buffers_may_be_infinite():
     network.bias.data[1] = torch.nan
     with pytest.raises(ValueError, match=r"in epoch 3: 1 of 3 tensors hold NaN.* bias first"):
         watch.on_save_checkpoint(trainer, network, {"state_dict": network.state_dict()})
+
+
+@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable.*")  # our sampler can be resumed
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* not empty")
+def test_a_resumed_training_saves_only_between_accumulated_steps(compose, tmp_path):
+    """A checkpoint does not contain the gradients of a step that is not complete."""
+    method, *_ = METHODS
+    words = ("data.batch_size=4", "trainer.max_epochs=1", "trainer.accumulate_grad_batches=5")
+    config = compose("train", *method.overrides, *words)  # ten batches, two steps
+    last = tmp_path / "last.ckpt"
+    for resumed in (None, last):
+        within = WithinEpochs(tmp_path, filename="last", every_n_train_steps=1, enable_version_counter=False)
+        trainer = instantiate(config.trainer, callbacks=[within], logger=False)
+        module = instantiate(config.method)
+        trainer.fit(module, instantiate(config.data), ckpt_path=resumed, weights_only=True)
+        progress = torch.load(last, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        assert progress["current"]["processed"] == 5
