@@ -55,7 +55,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         augmentation: Augmentation of training images, such as `CropAndFlip`; None for none.
         num_workers: Processes that load images; None for one per core. Data in memory need none.
         extra: More training images, such as `UnlabeledImages` for self-training. They are mixed into the
-            training batches; their indices follow those of the training split.
+            training batches, in each epoch at most as many as there are training images, see
+            `TrainingSampler`; their indices follow those of the training split.
         seed: The run's seed, for order and augmentation.
     """
 
@@ -218,15 +219,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Training images, in another order in each epoch; continues where a resumed run stopped."""
         rank, ranks = self._rank()
         epoch, first_batch = self._progress()
-        part, positions = self.part("train"), self.train_positions
+        part = self.part("train")
+        labelled = len(part)
         if self.extra is not None:
             part = JoinedParts(part, self.extra)
-            positions = [*positions, *range(len(part) - len(self.extra), len(part))]
         sampler = TrainingSampler(
             part,  # type: ignore[arg-type]
             batch_size=self.batch_size,
             seed=self.seed,
-            positions=positions,
+            positions=self.train_positions,
+            extra=range(labelled, len(part)),
             num_replicas=ranks,
             rank=rank,
             epoch=epoch,

@@ -54,14 +54,17 @@ class TrainingSampler(DistributedSampler[int]):
         batch_size: Images per step, over all ranks; a multiple of `num_replicas`.
         seed: The run's seed.
         positions: The positions in `dataset` to draw from; all of them by default.
+        extra: Further positions, of extra images. An epoch draws as many of them as there are `positions`, or
+            all if there are fewer. Epochs that follow each other draw other ones: they divide one permutation
+            among them, and the next permutation begins when the rest does not suffice for an epoch.
         num_replicas: Number of ranks.
         rank: This rank, in [0, num_replicas).
         epoch: The first epoch, after a resume.
         first_batch: How many batches of that epoch to skip, after a resume within an epoch; the count of a
             whole epoch belongs to the epoch before, and nothing is skipped.
         weights: Called at the beginning of every epoch, on all ranks; returns how often to draw each
-            position, ``(len(positions),)``. The images of the epoch are then drawn with replacement, as many
-            as there are positions. If it returns None, each image is used once.
+            of `positions`, ``(len(positions),)``. The images of the epoch are then drawn with replacement,
+            as many as without weights, and no extra ones. If it returns None, each image is used once.
 
     Raises:
         ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
@@ -73,6 +76,7 @@ class TrainingSampler(DistributedSampler[int]):
         batch_size: int,
         seed: int = 0,
         positions: Sequence[int] | None = None,
+        extra: Sequence[int] = (),
         num_replicas: int = 1,
         rank: int = 0,
         epoch: int = 0,
@@ -82,38 +86,52 @@ class TrainingSampler(DistributedSampler[int]):
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True)
         everything = range(len(dataset)) if positions is None else positions  # type: ignore[arg-type]
         self.positions = torch.as_tensor(list(everything), dtype=torch.int64)
+        self.extra = torch.as_tensor(list(extra), dtype=torch.int64)
+        self.images = len(self.positions) + min(len(self.positions), len(self.extra))
+        """Images that an epoch draws from."""
         if batch_size % num_replicas:
             raise ValueError(
                 f"`batch_size` is the batch over all devices and must be a multiple of their number "
                 f"({num_replicas}), got {batch_size}"
             )
-        if batch_size > len(self.positions):
+        if batch_size > self.images:
             raise ValueError(
-                f"`batch_size` must be at most the number of training images ({len(self.positions)}), "
+                f"`batch_size` must be at most the number of training images ({self.images}), "
                 f"got {batch_size}"
             )
         self.batch_size, self.seed = batch_size, seed
-        self.epoch, self.first_batch = epoch, first_batch % (len(self.positions) // batch_size)
+        self.epoch, self.first_batch = epoch, first_batch % (self.images // batch_size)
         self._resumed_epoch = epoch
         self.weights = weights
 
     def __iter__(self) -> Iterator[int]:
         order = self._order()
         batches = len(order) // self.batch_size
-        steps = self.positions[order[: batches * self.batch_size]].view(batches, self.batch_size)
+        steps = order[: batches * self.batch_size].view(batches, self.batch_size)
         skipped = self.first_batch if self.epoch == self._resumed_epoch else 0
         return iter(steps[skipped:, self.rank :: self.num_replicas].flatten().tolist())
 
     def _order(self) -> torch.Tensor:
+        """The positions of the epoch, in the order in which they are visited."""
         source = generator(self.seed, "order", self.epoch)
         weights = None if self.weights is None else self.weights(self.epoch)
         if weights is None:
-            return torch.randperm(len(self.positions), generator=source)
+            positions = torch.cat([self.positions, self._extra()])
+            return positions[torch.randperm(len(positions), generator=source)]
         # By inversion in float64: torch.multinomial takes at most 2^24 images and computes in float32.
         heights = weights.double().cumsum(0)
-        drawn = torch.rand(len(self.positions), dtype=torch.float64, generator=source) * heights[-1]
+        drawn = torch.rand(self.images, dtype=torch.float64, generator=source) * heights[-1]
         last = int(weights.nonzero()[-1])  # by rounding, a draw may be behind the last one
-        return torch.searchsorted(heights, drawn, right=True).clamp(max=last)
+        return self.positions[torch.searchsorted(heights, drawn, right=True).clamp(max=last)]
+
+    def _extra(self) -> torch.Tensor:
+        """The extra positions of the epoch."""
+        count = self.images - len(self.positions)
+        if not count:
+            return self.extra
+        permutation, part = divmod(self.epoch, len(self.extra) // count)
+        order = torch.randperm(len(self.extra), generator=generator(self.seed, "extra", permutation))
+        return self.extra[order[part * count : (part + 1) * count]]
 
     def __len__(self) -> int:
-        return len(self.positions) // self.batch_size * self.batch_size // self.num_replicas
+        return self.images // self.batch_size * self.batch_size // self.num_replicas

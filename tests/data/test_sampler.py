@@ -69,6 +69,39 @@ def test_only_chosen_positions_train():
     assert set(TrainingSampler(DATA, 5, positions=range(40, 60))) == set(range(40, 60))
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_half_of_an_epoch_are_extra_images(ranks):
+    """20 images, 70 extra ones: three epochs divide 60 of these, the next three another 60."""
+    extra, drawn = range(30, 100), []
+    for epoch in range(6):
+        shares = [
+            list(TrainingSampler(DATA, 4, 1, range(20), extra, ranks, rank, epoch)) for rank in range(ranks)
+        ]
+        order = [position for pair in zip(*shares, strict=True) for position in pair]
+        assert sorted(order)[:20] == list(range(20))
+        drawn.append(set(order) & set(extra))
+        assert len(order) == len(set(order)) == 20 + len(drawn[-1]) == 40
+        assert len(shares[0]) == len(TrainingSampler(DATA, 4, 1, range(20), extra, ranks, 0, epoch))
+    first, second = set.union(*drawn[:3]), set.union(*drawn[3:])
+    assert len(first) == len(second) == 60
+    assert first != second
+    assert drawn[0] != drawn[3]
+
+
+def test_fewer_extra_images_are_all_drawn_in_every_epoch():
+    for epoch in range(3):
+        assert sorted(TrainingSampler(DATA, 5, 0, range(20), range(40, 45), epoch=epoch)) == [
+            *range(20),
+            *range(40, 45),
+        ]
+
+
+def test_extra_images_after_a_resume():
+    settings = {"positions": range(20), "extra": range(30, 100), "epoch": 4}
+    whole = list(TrainingSampler(DATA, 4, **settings))
+    assert list(TrainingSampler(DATA, 4, first_batch=7, **settings)) == whole[28:]
+
+
 def test_a_resumed_epoch_is_completed_and_the_next_is_complete():
     whole = TrainingSampler(DATA, 10, epoch=7)
     resumed = TrainingSampler(DATA, 10, epoch=7, first_batch=4)

@@ -85,6 +85,16 @@ def test_they_are_mixed_into_training_only(official_cifar10, file, arrays):
     assert all((batch.labels >= 0).all() for batch in data.val_dataloader())
 
 
+def test_more_than_there_are_training_images_take_turns(official_cifar10, file):
+    """Of 30 extra images an epoch has 20, as many as training images."""
+    extra = UnlabeledImages(str(file))
+    data = CIFAR10DataModule(str(official_cifar10[0]), val_images=30, batch_size=10, extra=extra)
+    loader = data.train_dataloader()
+    labels = torch.cat([batch.labels for batch in loader])
+    assert len(loader) == 4
+    assert int((labels == UNLABELED).sum()) == 20
+
+
 def test_they_are_not_read_for_evaluation(official_cifar10):
     data = CIFAR10DataModule(str(official_cifar10[0]), num_classes=10, extra=UnlabeledImages("nowhere.npz"))
     assert len(list(data.test_dataloader())) == 1
