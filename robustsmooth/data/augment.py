@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, addressed by (seed, epoch, image).
+"""Augmentation of whole batches, addressed by (seed, epoch, draw of an image).
 
 The random numbers come from an integer hash that is computed on the tensor of indices itself, so
 that a batch takes a few tensor operations on any device, and the crop of an image does not depend on its
@@ -44,7 +44,7 @@ def random_integers(key: int, indices: Tensor, draw: int, bound: int) -> Tensor:
 
     Args:
         key: See `augmentation_key`.
-        indices: ``(B,)`` int64, any device.
+        indices: ``(B,)`` int64, any device: of the images, or `robustsmooth.data.tensors.Draws`.
         draw: Number of the draw; different draws are independent.
         bound: The integers are uniform in [0, bound), up to one part in 2**32.
 

@@ -87,7 +87,7 @@ class ImageFiles:
         paths: The files, relative to `folder`.
         labels: ``(N,)`` int64.
         size: Sides of the transformed images.
-        transform: Makes a ``size`` x ``size`` image of the image at a position.
+        transform: Makes a ``size`` x ``size`` image of an image.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ImageFiles:
         paths: Sequence[str] | np.ndarray,
         labels: Tensor,
         size: int,
-        transform: Callable[[Image.Image, int], Image.Image],
+        transform: Callable[[Image.Image], Image.Image],
     ) -> None:
         self.folder, self.labels, self.transform = folder, labels, transform
         # One array instead of a million strings, so that worker processes share it without copying.
@@ -117,7 +117,7 @@ class ImageFiles:
         _, height, width = self.shape
         pixels = np.empty((len(positions), height, width, 3), dtype=np.uint8)
         for place, position in enumerate(positions):
-            pixels[place] = np.asarray(self.transform(read_image(self.path(position)), position))
+            pixels[place] = np.asarray(self.transform(read_image(self.path(position))))
         indices = torch.as_tensor(positions, dtype=torch.int64)
         return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), self.labels[indices], indices)
 
@@ -125,49 +125,46 @@ class ImageFiles:
         return self.__getitems__([position])
 
 
-class _Transformed:
-    """Images in memory, transformed like those of `ImageFiles`.
+class _Augmented:
+    """Training images that are augmented when they are read, addressed by (seed, epoch, draw); see `Draws`.
 
     Args:
-        part: The images.
-        first: The index of the first one, for the transform.
-        size: Sides of the transformed images.
-        transform: See `ImageFiles`.
+        part: The images: of `ImageFiles`, in memory, or both.
+        change: The augmentation.
+        seed: The run's seed.
+        sampler: Knows the epoch.
     """
 
-    def __init__(
-        self, part: Part, first: int, size: int, transform: Callable[[Image.Image, int], Image.Image]
-    ) -> None:
-        self.part, self.first, self.transform = part, first, transform
-        self.labels, self.shape = part.labels, (3, size, size)
+    def __init__(self, part: Part, change: RandomResizedCrop, seed: int, sampler: TrainingSampler) -> None:
+        self.part, self.change, self.seed, self.sampler = part, change, seed, sampler
+        self.labels, self.shape = part.labels, (3, change.size, change.size)
 
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """The images at `positions`."""
-        batch = self.part.__getitems__(positions)
-        pixels = batch.images.permute(0, 2, 3, 1).numpy()
-        changed = [
-            np.asarray(self.transform(Image.fromarray(image), self.first + position))
-            for image, position in zip(pixels, positions, strict=True)
-        ]
-        return batch._replace(images=torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2))
+    def __getitems__(self, draws: Sequence[int]) -> Batch:
+        """The images of `draws`."""
+        indices = torch.as_tensor(draws, dtype=torch.int64)
+        pixels = np.stack([np.asarray(self._changed(draw)) for draw in draws])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        return Batch(images, self.labels[indices % len(self)], indices)
 
-    def __getitem__(self, position: int) -> Batch:
-        return self.__getitems__([position])
+    def __getitem__(self, draw: int) -> Batch:
+        return self.__getitems__([draw])
 
-
-def _centre(image: Image.Image, position: int, *, resize: int, crop: int) -> Image.Image:
-    """The transform of evaluation."""
-    return resize_and_crop(image, resize, crop)
+    def _changed(self, draw: int) -> Image.Image:
+        source = random.Random(address(self.seed, "augmentation", self.sampler.epoch, draw))
+        return self.change(_picture(self.part, draw % len(self)), source)
 
 
-def _augmented(
-    image: Image.Image, position: int, *, change: RandomResizedCrop, seed: int, sampler: TrainingSampler
-) -> Image.Image:
-    """The transform of training, addressed by (seed, epoch, position); the sampler has the epoch."""
-    return change(image, random.Random(address(seed, "augmentation", sampler.epoch, position)))
+def _picture(part: Part, position: int) -> Image.Image:
+    """An image as it is stored."""
+    if isinstance(part, JoinedParts):
+        beyond = position - len(part.first)
+        return _picture(part.first, position) if beyond < 0 else _picture(part.second, beyond)
+    if isinstance(part, ImageFiles):
+        return read_image(part.path(position))
+    return Image.fromarray(part[position].images[0].permute(1, 2, 0).numpy())
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -235,7 +232,7 @@ class ImageFolderDataModule(ImageDataModule):
         """See `ImageDataModule.load`."""
         folder = self.root / self.folders[split]
         paths, labels = labelled_paths(folder, self.class_names)
-        transform = partial(_centre, resize=self.test_resize, crop=self.test_crop)
+        transform = partial(resize_and_crop, resize=self.test_resize, crop=self.test_crop)
         return ImageFiles(folder, paths, labels, self.test_crop, transform)
 
     def setup(self, stage: str | None = None) -> None:
@@ -251,18 +248,8 @@ class ImageFolderDataModule(ImageDataModule):
     def training_view(self, part: Part, sampler: TrainingSampler) -> Part:
         """The training images as the loader reads them: augmented in the workers, extra ones too."""
         if self.file_augmentation is None:
-            return part
-        size = self.file_augmentation.size
-        transform = partial(_augmented, change=self.file_augmentation, seed=self.seed, sampler=sampler)
-
-        def view(part: Part, first: int) -> Part:
-            if isinstance(part, JoinedParts):
-                return JoinedParts(view(part.first, first), view(part.second, first + len(part.first)))
-            if isinstance(part, ImageFiles):
-                return ImageFiles(part.folder, part.paths, part.labels, size, transform)
-            return _Transformed(part, first, size, transform)
-
-        return view(part, 0)
+            return super().training_view(part, sampler)
+        return _Augmented(part, self.file_augmentation, self.seed, sampler)
 
     def _wanted(self, names: Sequence[str]) -> set[str]:
         if isinstance(self.classes, int):

@@ -14,7 +14,7 @@ from robustsmooth.data.augment import Augmentation, augmentation_key
 from robustsmooth.data.batch import Batch
 from robustsmooth.data.sampler import TrainingSampler, UnrepeatedSampler
 from robustsmooth.data.subset import Subset, stratified_split
-from robustsmooth.data.tensors import JoinedParts, Part
+from robustsmooth.data.tensors import Draws, JoinedParts, Part
 from robustsmooth.processes import cores
 
 Split = Literal["train", "test"]
@@ -238,8 +238,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader(self.training_view(part, sampler), sampler, drop_last=True)
 
     def training_view(self, part: Part, sampler: TrainingSampler) -> Part:
-        """The training images as the loader reads them; override it to augment single images."""
-        return part
+        """The training images as the loader reads them, by draws; override it to augment single images."""
+        return Draws(part)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """The held-out training images, each once over all ranks."""
@@ -252,8 +252,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training images and convert all to floats in [0, 1], on the device."""
         trainer = self.trainer
-        training = trainer is not None and trainer.training
-        return self.convert(batch, epoch=trainer.current_epoch if training else None)  # type: ignore[union-attr]
+        if trainer is None or not trainer.training:
+            return self.convert(batch)
+        batch = self.convert(batch, epoch=trainer.current_epoch)
+        images = len(self.part("train")) + len(self.extra or ())
+        return batch._replace(indices=batch.indices % images)  # of the draws
 
     def convert(self, batch: Batch, epoch: int | None = None) -> Batch:
         """The batch as networks get it.

@@ -66,6 +66,10 @@ class TrainingSampler(DistributedSampler[int]):
             of `positions`, ``(len(positions),)``. The images of the epoch are then drawn with replacement,
             as many as without weights, and no extra ones. If it returns None, each image is used once.
 
+    Yields:
+        Draws, see `robustsmooth.data.tensors.Draws`: the position, plus the length of `dataset` for every
+        time that the epoch drew it before.
+
     Raises:
         ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
     """
@@ -112,7 +116,7 @@ class TrainingSampler(DistributedSampler[int]):
         return iter(steps[skipped:, self.rank :: self.num_replicas].flatten().tolist())
 
     def _order(self) -> torch.Tensor:
-        """The positions of the epoch, in the order in which they are visited."""
+        """The draws of the epoch, in the order in which they are visited."""
         source = generator(self.seed, "order", self.epoch)
         weights = None if self.weights is None else self.weights(self.epoch)
         if weights is None:
@@ -122,7 +126,8 @@ class TrainingSampler(DistributedSampler[int]):
         heights = weights.double().cumsum(0)
         drawn = torch.rand(self.images, dtype=torch.float64, generator=source) * heights[-1]
         last = int(weights.nonzero()[-1])  # by rounding, a draw may be behind the last one
-        return self.positions[torch.searchsorted(heights, drawn, right=True).clamp(max=last)]
+        positions = self.positions[torch.searchsorted(heights, drawn, right=True).clamp(max=last)]
+        return positions + len(self.dataset) * _repetitions(positions)  # type: ignore[arg-type]
 
     def _extra(self) -> torch.Tensor:
         """The extra positions of the epoch."""
@@ -135,3 +140,10 @@ class TrainingSampler(DistributedSampler[int]):
 
     def __len__(self) -> int:
         return self.images // self.batch_size * self.batch_size // self.num_replicas
+
+
+def _repetitions(values: torch.Tensor) -> torch.Tensor:
+    """How many equal values are before each one, ``(N,)`` int64."""
+    ordered, places = values.sort(stable=True)
+    before = torch.arange(len(values)) - torch.searchsorted(ordered, ordered)
+    return torch.empty_like(before).scatter_(0, places, before)

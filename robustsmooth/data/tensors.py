@@ -79,6 +79,32 @@ def _described(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
+class Draws:
+    """The images that an epoch draws from a part, where it may draw an image several times.
+
+    Draw ``position + n * len(part)`` is the image at `position` for the (n + 1)-th time. In a batch the draws
+    are the indices, by which each is augmented on its own; `ImageDataModule` replaces them by those of the
+    images before a method gets the batch.
+
+    Args:
+        part: The images.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part, self.labels, self.shape = part, part.labels, part.shape
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitems__(self, draws: Sequence[int]) -> Batch:
+        """The images of `draws`."""
+        batch = self.part.__getitems__([draw % len(self) for draw in draws])
+        return batch._replace(indices=torch.as_tensor(draws, dtype=torch.int64))
+
+    def __getitem__(self, draw: int) -> Batch:
+        return self.__getitems__([draw])
+
+
 class JoinedParts:
     """Two parts joined: the positions of the second follow those of the first.
 

@@ -140,6 +140,19 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(folder):
     assert sum(here[0, index] == here[1, index] for index in range(12)) <= 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_drawn_twice_is_augmented_twice(folder, workers):
+    """The first time as without weights."""
+    once = epochs(images_in(folder), 1)
+    data = images_in(folder, num_workers=workers)
+    data.draw_weights = lambda epoch: torch.tensor([1.0, 1.0] + [0.0] * 10)
+    seen = epochs(data, 1)
+    assert len(seen) == 12
+    assert {draw % 12 for _, draw in seen} == {0, 1}
+    assert {seen[0, index] == once[0, index] for index in (0, 1)} == {True}
+    assert len(set(seen.values())) > 9  # sums of pixels, which may be equal by chance
+
+
 def test_resuming_in_the_middle_with_workers(folder):
     data = images_in(folder, num_workers=1)
     whole = epochs(data, 3)

@@ -99,6 +99,27 @@ def test_a_resumed_run_gets_the_images_of_the_uninterrupted_one(
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
 
 
+class ImageRecorder(Recorder):
+    """Records every image with its index."""
+
+    def training_step(self, batch, batch_idx):
+        self.seen += zip(batch.indices.tolist(), batch.images, strict=True)
+        return self.layer(batch.images.flatten(1)).sum()
+
+
+def test_an_image_that_is_drawn_twice_is_augmented_twice(tmp_path):
+    """The first time as without weights."""
+    data, module = digits(augmentation=CropAndFlip(8, True)), ImageRecorder()
+    data.draw_weights = lambda epoch: torch.arange(1433 - 180) < 20
+    trainer(tmp_path).fit(module, data)
+    assert {index for index, _ in module.seen} == set(data.train_positions[:20])
+    for chosen in data.train_positions[:20]:
+        images = [image for index, image in module.seen if index == chosen]
+        once = data.convert(data.part("train").__getitems__([chosen]), epoch=0).images[0]
+        assert torch.equal(images[0], once)
+        assert len({image.sum().item() for image in images}) > 3  # epochs
+
+
 def test_splits_are_disjoint_and_validation_is_not_augmented(tmp_path, uninterrupted):
     data = digits()
     data.setup()

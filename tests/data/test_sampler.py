@@ -1,5 +1,6 @@
 """Which rank visits which image, and when."""
 
+import collections
 import itertools
 
 import pytest
@@ -122,7 +123,7 @@ def test_the_sampler_draws_in_proportion_on_any_number_of_ranks():
     weights = torch.tensor([0.0, 1.0, 3.0, 0.0] * 5000)
     drawn = list(TrainingSampler(range(20000), 100, weights=lambda epoch: weights))
     assert len(drawn) == 20000
-    values = weights[torch.tensor(drawn)]
+    values = weights[torch.tensor(drawn) % 20000]
     assert (values > 0).all()
     share = (values == 3).float().mean().item()
     assert share == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 20000) ** 0.5)
@@ -131,3 +132,14 @@ def test_the_sampler_draws_in_proportion_on_any_number_of_ranks():
         for rank in range(2)
     ]
     assert sorted(ranks[0][:50] + ranks[1][:50]) == sorted(drawn[:100])
+
+
+def test_repeated_draws_of_an_image_are_numbered():
+    weights = torch.tensor([1.0, 2.0, 0.0] * 20)
+    drawn = list(TrainingSampler(range(100), 60, positions=range(60), weights=lambda epoch: weights))
+    counts = collections.Counter()
+    for draw in drawn:
+        repetition, position = divmod(draw, 100)
+        assert repetition == counts[position]
+        counts[position] += 1
+    assert counts.total() == 60 > len(counts)
