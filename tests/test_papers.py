@@ -132,6 +132,20 @@ def build(name, scale):
             finished[folder(cfg).partition("/")[0]] = now
 
 
+def test_a_network_is_fine_tuned_from_that_of_its_own_budget_and_noise_level():
+    rows, made = jobs("salman2019/table2", "cpu"), {}
+    for job in rows["pretraining"]:
+        cfg = job_config("salman2019/table2", "cpu", job)
+        made[cfg.method.sigma, cfg.attack.epsilon] = folder(cfg)
+    assert len(set(made.values())) == 4
+    for row in ("smoothadv_pretrained", "smoothadv_both"):
+        for job in rows[row]:
+            cfg = job_config("salman2019/table2", "cpu", job)
+            assert Path(cfg.model.checkpoint).name == made[cfg.method.sigma, cfg.attack.epsilon]
+    for members in rows.values():
+        OmegaConf.resolve(job_config("salman2019/table2", "cpu", members[0]))  # as every training does
+
+
 def started_from(cfg):
     """The folders of other jobs of the sweep whose networks or votes a job needs."""
     sweep = re.escape(HydraConfig.get().sweep.dir)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from robustsmooth.data.augment import Augmentation
 from robustsmooth.data.batch import Batch
 from robustsmooth.data.folders import class_folders, labelled_paths, read_image
 from robustsmooth.data.module import ImageDataModule, Part, Settings, Split
@@ -184,7 +185,8 @@ class ImageFolderDataModule(ImageDataModule):
         test_crop: Sides of the test images.
         test_resize: Length to which the shorter side is scaled before; the usual 256/224 of `test_crop` if
             None.
-        augmentation: Augmentation of training images; None to treat them like test images.
+        augmentation: Augmentation of training images: `RandomResizedCrop` of the stored images, or
+            `CropAndFlip` of images that are scaled and cut like test images; None for none.
         **settings: See `ImageDataModule`.
     """
 
@@ -198,10 +200,13 @@ class ImageFolderDataModule(ImageDataModule):
         class_seed: int = 0,
         test_crop: int = 224,
         test_resize: int | None = None,
-        augmentation: RandomResizedCrop | None = None,
+        augmentation: RandomResizedCrop | Augmentation | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(**settings)
+        stored: RandomResizedCrop | None = None
+        if isinstance(augmentation, RandomResizedCrop):
+            stored, augmentation = augmentation, None
+        super().__init__(augmentation=augmentation, **settings)
         self.root = Path(root).expanduser()
         self.folders: dict[Split, str] = {"train": train_folder, "test": test_folder}
         self.classes, self.class_seed = classes, class_seed
@@ -212,7 +217,7 @@ class ImageFolderDataModule(ImageDataModule):
                 f"`data.test_crop` must be in [1, {self.test_resize}], the length that the shorter side is "
                 f"scaled to (data.test_resize), got {test_crop}"
             )
-        self.file_augmentation = augmentation
+        self.file_augmentation = stored
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from robustsmooth.data import UNLABELED, ImageFolderDataModule, ImageTensors, RandomResizedCrop
+from robustsmooth.data import (
+    UNLABELED,
+    CropAndFlip,
+    ImageFolderDataModule,
+    ImageTensors,
+    RandomResizedCrop,
+)
+from robustsmooth.data.augment import augmentation_key
 from robustsmooth.data.folders import UnreadableImageError, read_image
 from robustsmooth.data.imagefolder import resize_and_crop
 from robustsmooth.smoothing import address
@@ -168,6 +175,17 @@ def test_without_augmentation_training_images_are_test_images(folder):
     batch = next(iter(data.train_dataloader()))
     again = data.part("train").__getitems__(batch.indices.tolist())
     assert torch.equal(batch.images, again.images)
+
+
+def test_images_can_be_shifted_after_they_are_scaled_and_cut(folder):
+    data = images_in(folder, augmentation=CropAndFlip(4))
+    batch = next(iter(data.train_dataloader()))
+    stored = data.part("train").__getitems__(batch.indices.tolist())
+    assert torch.equal(batch.images, stored.images)
+    assert torch.equal(
+        data.convert(batch, epoch=1).images,
+        CropAndFlip(4)(stored.images, stored.indices, augmentation_key(0, 1)) / 255,
+    )
 
 
 def test_validation_images_are_not_augmented(folder):

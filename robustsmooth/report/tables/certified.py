@@ -40,7 +40,7 @@ UNCERTIFIED = {"assumption": "under an assumption", "estimate": "estimated"}
 
 DIMENSIONS = {
     "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "cifar100": 3072,
-    "imagenet": 150528, "mini_imagenet50": 150528,
+    "imagenet": 150528, "imagenet32": 3072, "mini_imagenet50": 150528,
 }  # fmt: skip
 """Number of pixel values of an image (ImageNet's at 224 x 224), for linf by conversion."""
 
