@@ -169,7 +169,7 @@ def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
     """
     apart = []
     for group in _alike(members):
-        seeds = {seed for one in group if (seed := _seed(one.run)) is not None}
+        seeds = {one.run.training_seed for one in group} - {None}
         apart += [group] if len(seeds) == len(group) else [[one] for one in group]
     return apart
 
@@ -178,7 +178,7 @@ def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
     """Messages about runs that are no repetitions because one of several seeds is there more than once."""
     messages = []
     for group in _alike(certifications):
-        counts = Counter(str(_seed(one.run)) for one in group)
+        counts = Counter(str(one.run.training_seed) for one in group)
         doubled = [seed for seed, count in counts.items() if count > 1]
         if doubled and len(counts) > 1:
             family, labels = group[0].run.facts["family"], ", ".join(one.run.label for one in group)
@@ -195,12 +195,6 @@ def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:
     for member in members:
         groups.setdefault((_settings(member), _images(member)), []).append(member)
     return list(groups.values())
-
-
-def _seed(run: Run) -> Any:
-    """The seed of the training; of a foreign log, which has no network, its only one."""
-    trained_here = run.checkpoint is None or run.trained == run.path
-    return run.facts.get("seed" if trained_here else "train_seed")
 
 
 def _images(member: Certification | Attack | Withstood | Measurement | Training) -> ImageSet | None:
@@ -235,7 +229,7 @@ def _settings_of_run(run: Run) -> tuple[Any, ...]:
     ours = bool(run.config)
     left_out = ("seed", "train_seed", "classifier", "family", "source", *(["name"] if ours else []))
     told = [(key, str(_number(fact))) for key, fact in sorted(run.facts.items()) if key not in left_out]
-    return (*told, signature(run.path) if ours else "", _seed(run) is None)
+    return (*told, signature(run.path) if ours else "", run.training_seed is None)
 
 
 def _number(value: Any) -> Any:

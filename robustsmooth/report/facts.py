@@ -42,7 +42,7 @@ GROUPS = ("method", "model", "data", "certificate", "attack", "smoothing", "loss
 OF_AN_ATTACK = ("attack", "epsilon", "norm", "steps", "num_noise", "loss")
 KNOWN = (
     *NUMBERS, *GROUPS, *OF_AN_ATTACK, "name", "split", "images", "seed", "train_seed", "target", "mode",
-    "source", "guarantee", "randomized",
+    "source", "guarantee", "randomized", "device",
 )  # fmt: skip
 """Names of facts that reports use; others only tell runs apart."""
 NO_SETTINGS = {

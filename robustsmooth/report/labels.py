@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from robustsmooth.report.facts import USUAL_NOISE, overrides_of
+from robustsmooth.report.facts import KNOWN, NO_SETTINGS, USUAL_NOISE, overrides_of, signature
 from robustsmooth.report.runs import Run
 
 SYMBOLS = {
@@ -24,16 +24,10 @@ SYMBOLS = {
 
 OF_CLASSIFIERS = ("data", "model")
 """Facts that are in every label if they differ anywhere; others only in labels that would be equal."""
-REST_OF_CLASSIFIERS = (
-    "loss",
-    "train_attack",
-    "train_epsilon",
-    "train_steps",
-    "copies",
-    "train_seed",
-    "source",
-)
-OF_NAMED = ("name", "method", "train_sigma", *OF_CLASSIFIERS)
+REST_OF_CLASSIFIERS = ("loss", "train_attack", "train_epsilon", "train_steps", "copies")
+OF_REPETITIONS = ("train_seed", "source")
+"""Facts in which repetitions of a training differ."""
+OF_NAMED = ("name", "method", "train_sigma", *OF_CLASSIFIERS, "seed")
 """Facts that foreign logs of one classifier share."""
 OF_EVALUATIONS = ("split", "n", "alpha", "certificate", "attack", "target")
 REST_OF_EVALUATIONS = ("images", "mode", "norm", "epsilon", "steps", "num_noise", "seed")
@@ -89,6 +83,7 @@ def _representative(runs: Sequence[Run]) -> Run:
 
 
 def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    """The labels without and with what distinguishes repetitions with other seeds."""
     facts = [_network_facts(run) for run in runs]
     heads = [
         str(fact.get("name") or fact.get("method") or run.path.name.removesuffix(".tsv"))
@@ -97,16 +92,45 @@ def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     differing = _differing(facts, ("level", *OF_CLASSIFIERS))
     order = [name for name in (*OF_CLASSIFIERS, "level", "checkpoint") if name in {*differing, "checkpoint"}]
     labels = [" ".join([head, *_words(fact, order)]) for head, fact in zip(heads, facts, strict=True)]
-    return labels, _tell_apart(
-        labels, runs, facts, REST_OF_CLASSIFIERS, lambda run: overrides_of(run.trained or run.path)
+    families = _families(labels, runs, facts)
+    more = (*REST_OF_CLASSIFIERS, *OF_REPETITIONS)
+    return families, _tell_apart(families, runs, facts, more, _command_line)
+
+
+def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Labels that repetitions of a training with other seeds share, and no other network."""
+    own = sorted({name for run in runs for name in run.facts} - {*KNOWN, *REST_OF_CLASSIFIERS})
+    kinds = []
+    for label, run in zip(labels, runs, strict=True):
+        trained = signature(run.trained) if run.trained else run.facts.get("loss")
+        kinds.append((label, trained, *(_comparable(run.facts.get(name)) for name in own)))
+    first = {kind: at for at, kind in reversed([*enumerate(kinds)])}
+    told = _tell_apart(
+        [labels[at] for at in first.values()],
+        [runs[at] for at in first.values()],
+        [facts[at] for at in first.values()],
+        (*REST_OF_CLASSIFIERS, *own),
+        lambda run: [word for word in _command_line(run) if _key(word) not in NO_SETTINGS],
     )
+    names = dict(zip(first, told, strict=True))
+    return [names[kind] for kind in kinds]
+
+
+def _command_line(run: Run) -> list[str]:
+    """The arguments of the command of the training."""
+    return overrides_of(run.trained or run.path)
+
+
+def _key(word: str) -> str:
+    """The last part of the name of a setting on a command line."""
+    return word.lstrip("+~").partition("=")[0].rpartition(".")[2]
 
 
 def _network_facts(run: Run) -> dict[str, Any]:
     """What is known about the network itself; ``level`` is the noise that it was trained with, if any."""
     facts = dict(run.facts)
     facts["level"] = facts.get("train_sigma", facts.get("sigma")) or None
-    facts.setdefault("train_seed", facts.get("seed") if run.trained == run.path else None)
+    facts["train_seed"] = run.training_seed
     return facts
 
 

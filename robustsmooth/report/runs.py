@@ -67,6 +67,12 @@ class Run:
         """The folder of the run's files."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def training_seed(self) -> Any:
+        """The seed of the training, None if unknown; of a foreign log, which has no network, its only one."""
+        trained_here = self.checkpoint is None or self.trained == self.path
+        return self.facts.get("seed" if trained_here else "train_seed")
+
 
 def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[Run]:
     """Find the runs that `entries` name.

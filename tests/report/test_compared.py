@@ -493,6 +493,54 @@ def test_methods_under_several_seeds_are_compared_over_images_and_seeds(tmp_path
     assert "comparison" not in tables  # pairs of single seeds would say the same again, many times
 
 
+@pytest.mark.parametrize("of_ours", [True, False])
+def test_two_variants_of_a_method_under_several_seeds_have_two_names(tmp_path, of_ours):
+    entries = []
+    for weight in (1, 4):
+        for seed in (weight, weight + 1):
+            folder = tmp_path / f"{weight}-{seed}"
+            if of_ours:
+                write_training(folder, seed=seed, loss={"robust_weight": weight})
+                hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())
+                hydra["hydra"]["overrides"] = {"task": [f"loss.robust_weight={weight}", f"seed={seed}"]}
+                (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+                write_certification(folder / "certify", folder, seed=seed)
+                entries.append(str(folder))
+            else:
+                entries.append(foreign(folder / "log", "digits", seed=seed) | {"beta": weight, "seed": seed})
+    tables = tables_of(entries)
+    first, second = [
+        f"gaussian (loss.robust_weight={weight})" if of_ours else f"cohen beta={weight}" for weight in (1, 4)
+    ]
+    assert [row["group"] for row in tables["seeds"].rows] == [first, second]
+    assert [row["run"] for row in tables["certified_accuracy"].rows] == [
+        f"{first} seed=1", f"{first} seed=2", f"{second} seed=4", f"{second} seed=5"
+    ]  # fmt: skip
+    (row,) = tables_of(entries, baseline=first)["seed_comparison"].rows
+    assert (row["first"], row["second"]) == (second, first)
+    drawings = draw_figures(read(entries))
+    assert {line.get_label() for line in drawings[0].figure().axes[0].get_lines()} == {first, second}
+
+
+def test_the_mean_over_named_logs_of_several_seeds_has_no_seed_in_its_name(tmp_path):
+    entries = [
+        {**foreign(tmp_path / f"{name}{seed}", "digits", seed=seed), "name": name, "seed": seed}
+        for name in ("heat", "gaussian")
+        for seed in (0, 1)
+    ]
+    (row,) = tables_of(entries)["seed_comparison"].rows
+    assert {row["first"], row["second"]} == {"heat", "gaussian"}
+
+
+def test_seeds_certified_at_two_noise_levels_have_two_names(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        for sigma in (0.25, 0.5):
+            write_certification(trained / str(sigma), trained, sigma, seed=seed)
+    groups = [row["group"] for row in tables_of(str(tmp_path))["seeds"].rows]
+    assert groups == ["gaussian σ=0.25", "gaussian σ=0.5"]
+
+
 def test_runs_under_several_seeds_are_one_line_of_every_figure(tmp_path):
     for method, strength in (("heat", 1.6), ("gaussian", 1.0)):
         for seed in (0, 1, 2):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import among, fair_groups, repetitions, usual
+from robustsmooth.report.comparable import among, fair_groups, group_name, repetitions, usual
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import corrected, difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
@@ -159,7 +159,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     rows = []
     for fair, members in fair_groups(certifications).items():
         for group in (group for group in repetitions(members) if len(group) > 1):
-            row = {"group": group[0].run.facts["family"], **fair.facts, "seeds": len(group)}
+            row = {"group": group_name(group), **fair.facts, "seeds": len(group)}
             row |= {"images": group[0].images, "among": among(group[0], fair)}
             rows.append(row | over_seeds([_values(member, radii) for member in group]))
     columns = [

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robustsmooth.report.comparable import among, fair, repetitions, smoothed_classifier
+from robustsmooth.report.comparable import among, fair, group_name, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.table import Column, Table
@@ -219,9 +219,7 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     """One row of means over seeds, with the standard deviations under the keys of `Column.spread`."""
     if len(rows) == 1:
         return {"classifier": rows[0].label, **rows[0].cells}
-    first = rows[0].certification
-    family = str(first.run.facts["family"]) if first is not None else rows[0].label
-    label = rows[0].label.replace(str(first.run.facts["classifier"]), family) if first is not None else family
+    label = group_name([row.certification for row in rows if row.certification is not None])
     return {"classifier": label, "seeds": len(rows), **over_seeds([row.cells for row in rows])}
 
 
