@@ -75,9 +75,8 @@ class Column:
             return "∞" if value > 0 else "-∞"
         if self.style == "d" and value == int(value):
             value = int(value)
-        return self._number(value) + (
-            f" ± {self._number(spread)}" if (spread := self._spread(row, key)) else ""
-        )
+        spread = self._spread(row, key)
+        return self._number(value) + ("" if spread is None else f" ± {self._number(spread)}")
 
     def _number(self, value: Any) -> str:
         return f"{100 * value:.1f}" if self.style == "percent" else format(value, self.style)

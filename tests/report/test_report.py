@@ -364,6 +364,12 @@ def test_among_equal_values_none_is_the_best():
         assert not any(table.is_best(column, row) for row in table.rows), values
 
 
+def test_a_standard_deviation_of_zero_is_printed():
+    column = Column("value", "Value", "certificate", "percent", spread="std")
+    texts = [column.text({"value": 0.5, "std": std}) for std in (0.0, 0.01, None, float("nan"))]
+    assert texts == ["50.0 ± 0.0", "50.0 ± 1.0", "50.0", "50.0"]
+
+
 def test_infinite_distances_survive_every_format(tmp_path):
     table = Table("t", "T", [Column("d", "D", "empirical", ".3f")], [{"d": float("inf")}])
     assert "∞" in as_markdown(table)
