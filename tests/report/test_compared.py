@@ -15,6 +15,7 @@ from robustsmooth.report.facts import _facts_of_images
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels, as_latex
 from robustsmooth.report.markup import as_markdown
+from robustsmooth.report.table import plain_rows
 from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit, show
 
@@ -817,6 +818,25 @@ def test_attacks_with_two_noise_levels_are_two_points(tmp_path):
     lines = [line.get_data() for line in drawing.figure().axes[0].get_lines() if line.get_marker() != "None"]
     drawn = sorted(accuracy for _, y in lines for accuracy in y)
     assert drawn == pytest.approx(sorted(100 * np.mean(~attack.won) for attack in evaluations.attacks))
+
+
+def test_each_row_of_the_attacks_under_several_seeds_names_its_attack(tmp_path):
+    settings = {"few": {}, "many": {}, "level": {"sigma": 0.5}, "network": {"target": "network"}}
+    for seed in (0, 1):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        for name, said in settings.items():
+            folder = write_attack(trained / name, trained, seed=seed, **said)
+            log, noises = folder / "attack.tsv", "8" if name == "many" else "4"
+            log.write_text(log.read_text().replace("\t4\t", f"\t{noises}\t"))
+            choices = {"hydra": {"runtime": {"choices": {"attack": "pgd_l2"}}}}
+            (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(choices))
+    table = tables_of(str(tmp_path))["attack_seeds"]
+    facts = [column for column in table.used if column.kind == "fact"]
+    assert len(table.rows) == len({tuple(column.text(row) for column in facts) for row in table.rows}) == 8
+    assert {"sigma", "target", "num_noise"} < {column.key for column in facts}
+    for row in plain_rows(table):
+        assert {"empirical/accuracy", "empirical/accuracy_std", "empirical/clean_accuracy_std"} < row.keys()
+        assert isinstance(row["empirical/accuracy"], float)
 
 
 def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):

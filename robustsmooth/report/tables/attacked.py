@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import is_certified, repetitions
+from robustsmooth.report.comparable import group_name, is_certified, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts
+from robustsmooth.report.tables.common import RUN, known_facts, over_seeds, with_spread
 from robustsmooth.statistics import ABSTAIN, Method
 
 
@@ -116,25 +116,27 @@ def distance_table(evaluations: Evaluations) -> Table | None:
 def attack_seed_table(attacks: Sequence[Attack]) -> Table:
     """Accuracy without and under attack, mean and standard deviation over seeds (CPNI Tables 1, 2 and 4)."""
     said = {id(attack): row for attack, row in zip(attacks, attack_rows(attacks), strict=True)}
+    accuracies = (
+        Column("clean_accuracy", "Accuracy (%)", "empirical", "percent"),
+        Column("accuracy", "Accuracy under attack (%)", "empirical", "percent"),
+    )
     rows = []
     for group in (group for group in repetitions(attacks) if len(group) > 1):
         members = [said[id(item)] for item in group]
-        averaged: dict[str, Any] = {**members[0], "seeds": len(members)}
-        for key in ("clean_accuracy", "accuracy"):
-            mean, std = statistics.mean_and_std([member[key] for member in members])
-            averaged |= {f"{key}_mean": mean, f"{key}_std": std, key: f"{100 * mean:.2f} ± {100 * std:.2f}"}
-        rows.append(averaged)
+        means = over_seeds([{column.key: row[column.key] for column in accuracies} for row in members])
+        rows.append({**members[0], "run": group_name(group), "seeds": len(members), **means})
     columns = [
-        Column("family", "Runs"),
+        Column("run", "Runs"),
         Column("model", "Network"),
-        Column("noise_layers", "Noise layers"),
+        Column("sigma", "σ (pixel units)", style="g"),
         Column("attack", "Attack"),
         Column("source", "Attack seen on"),
+        Column("target", "Attacked"),
         Column("epsilon", "ε (pixel units)", style="g"),
+        Column("num_noise", "Noises", style="g"),
         Column("seeds", "Seeds", style="d"),
         Column("images", "Images", style="d"),
-        Column("clean_accuracy", "Accuracy (%)", "empirical"),
-        Column("accuracy", "Accuracy under attack (%)", "empirical"),
+        *with_spread(accuracies),
     ]
     return Table("attack_seeds", "Under attack, mean ± standard deviation over seeds", columns, rows)
 
