@@ -839,6 +839,26 @@ def test_each_row_of_the_attacks_under_several_seeds_names_its_attack(tmp_path):
         assert isinstance(row["empirical/accuracy"], float)
 
 
+@pytest.mark.parametrize("lacking", [0, 2])
+def test_it_is_said_which_results_only_some_of_the_seeds_have(tmp_path, lacking):
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        if seed != lacking:
+            write_attack(trained / "pgd", trained, seed=seed)
+    other = write_training(tmp_path / "heat", "heat")
+    write_certification(other / "certify", other)
+    write_attack(other / "pgd", other)
+    evaluations = read(str(tmp_path))
+    several, one = build_tables(evaluations)[0].rows
+    assert (several["seeds"], one["seeds"]) == (3, 1)
+    assert several.get("pgd on smoothed ε=0.25 m=4") is None is not one["pgd on smoothed ε=0.25 m=4"]
+    assert evaluations.problems == [
+        "no mean over the seeds of gaussian in the overview, since some lack it: "
+        "pgd on smoothed ε=0.25 m=4 (2 of 3 seeds), pgd on smoothed ε=0.5 m=4 (2 of 3 seeds)"
+    ]
+
+
 def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):
     for method, images in (("gaussian", 20), ("heat", 60), ("macer", 60)):
         trained = write_training(tmp_path / method, method)

@@ -61,8 +61,8 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     for (classifier, *_), home in rows.items():
         for row in home:
             row.cells["seconds"] = seconds.get(classifier, math.nan)
-    merged = _merged(rows)
-    repeated = any("seeds" in row for row in merged)
+    groups = _repeated(rows)
+    repeated = any(len(group) > 1 for group in groups)
     ordered = [
         Column("classifier", "Classifier"),
         *([Column("seeds", "Seeds", style="d")] if repeated else []),
@@ -78,8 +78,9 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         *sorted(columns.values(), key=lambda column: column.kind == "empirical"),
         Column("seconds", "Training (s)", "measurement", ".0f"),
     ]
+    evaluations.problems += [text for group in groups if (text := _lacking(group, ordered))]
     return Table(
-        "overview", "The classifiers compared", ordered, merged,
+        "overview", "The classifiers compared", ordered, list(map(_means, groups)),
         "Each row is one trained network, certified with one noise level and number of votes. Certified "
         "columns hold for the smoothed classifier with probability 1 - α per image; empirical columns are "
         "accuracies under the named attack; clean accuracy is the network's own, without noise. ACR: average "
@@ -194,8 +195,8 @@ def _attack_title(attack: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _merged(rows: Mapping[tuple[str, Any, str], Sequence[_Row]]) -> list[dict[str, Any]]:
-    """The rows as they are printed: repetitions with several seeds as one row, in the order of the first."""
+def _repeated(rows: Mapping[tuple[str, Any, str], Sequence[_Row]]) -> list[list[_Row]]:
+    """Groups of rows that are printed as one: repetitions with several seeds, in the order of the first."""
     every = [row for home in rows.values() for row in home]
     by_run = {id(row.certification): row for row in every if row.certification is not None}
     groups = {
@@ -206,21 +207,29 @@ def _merged(rows: Mapping[tuple[str, Any, str], Sequence[_Row]]) -> list[dict[st
         if row.certification is not None:
             group = fair(row.certification, row.certification.image_set.data.name)
             row.cells["among"] = among(row.certification, group)
-    merged = []
-    for row in every:
-        if row.certification is None:
-            merged.append({"classifier": row.label, **row.cells})
-        elif id(row.certification) in groups:
-            merged.append(_means(groups[id(row.certification)]))
-    return merged
+    found = ([row] if row.certification is None else groups.get(id(row.certification)) for row in every)
+    return [group for group in found if group is not None]
 
 
 def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     """One row of means over seeds, with the standard deviations under the keys of `Column.spread`."""
-    if len(rows) == 1:
-        return {"classifier": rows[0].label, **rows[0].cells}
-    label = group_name([row.certification for row in rows if row.certification is not None])
+    certified = [row.certification for row in rows if row.certification is not None]
+    label = group_name(certified) if certified else rows[0].label
     return {"classifier": label, "seeds": len(rows), **over_seeds([row.cells for row in rows])}
+
+
+def _lacking(rows: Sequence[_Row], columns: Sequence[Column], most: int = 6) -> str:
+    """A message about the columns that only some of several seeds have; empty if there are none."""
+    counts = {column.title: sum(column.text(row.cells) != "–" for row in rows) for column in columns}
+    some = [
+        f"{title.removesuffix(' (%)')} ({count} of {len(rows)} seeds)"
+        for title, count in counts.items()
+        if 0 < count < len(rows)
+    ]
+    more = f" and {len(some) - most} more" if len(some) > most else ""
+    name = _means(rows)["classifier"]
+    said = f"no mean over the seeds of {name} in the overview, since some lack it: "
+    return f"{said}{', '.join(some[:most])}{more}" if some else ""
 
 
 def training_table(evaluations: Evaluations) -> Table:
