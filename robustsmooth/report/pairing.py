@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import group_name, names_of, on_the_same_images
+from robustsmooth.report.comparable import by_data, group_name, names_of, on_the_same_images
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.images import ImageSet
 from robustsmooth.statistics import SURE
@@ -25,20 +25,31 @@ def pairs(
     acr: Callable[[Certification], float] = lambda item: item.acr,
 ) -> list[tuple[list[Certification], list[Certification]]]:
     """The best method and each other one; or each other one and its baseline; or every pair."""
-    ranked = _ranked(groups, acr)
+    order = ranked(groups, acr)
     if baseline == EVERY:
-        return list(combinations(ranked, 2))
+        return list(combinations(order, 2))
     if baseline is None:
-        return [(ranked[0], other) for other in ranked[1:]]
+        return [(order[0], other) for other in order[1:]]
     named = _named(groups, baseline)
-    others = [group for group in ranked if group not in named]
+    others = [group for group in order if group not in named]
     return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
 
 
+def ranked(
+    groups: Sequence[list[Certification]], acr: Callable[[Certification], float] = lambda item: item.acr
+) -> list[list[Certification]]:
+    """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
+    place = places_of_images(groups)
+    return sorted(
+        groups,
+        key=lambda group: (place[group[0].image_set], -float(np.mean(list(map(acr, group))))),
+    )
+
+
 def places_of_images(groups: Sequence[list[Certification]]) -> dict[ImageSet, int]:
-    """The rank of each set of images: first that of most methods."""
-    sets = on_the_same_images(group[0] for group in groups)
-    return {same[0].image_set: at for at, same in enumerate(sets)}
+    """The rank of each set of images: of each data set, first that of most methods."""
+    data = by_data(group[0] for group in groups).values()
+    return {same[0].image_set: at for members in data for at, same in enumerate(on_the_same_images(members))}
 
 
 def not_paired(groups: Sequence[list[Certification]], baseline: str | None) -> str:
@@ -113,17 +124,6 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for row, value in zip(known, statistics.holm([row[key] for row in known]).tolist(), strict=True):
             row[f"{key}_holm"] = value
     return list(rows)
-
-
-def _ranked(
-    groups: Sequence[list[Certification]], acr: Callable[[Certification], float]
-) -> list[list[Certification]]:
-    """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
-    place = places_of_images(groups)
-    return sorted(
-        groups,
-        key=lambda group: (place[group[0].image_set], -float(np.mean(list(map(acr, group))))),
-    )
 
 
 def _named(groups: Sequence[list[Certification]], baseline: str | None) -> list[list[Certification]]:

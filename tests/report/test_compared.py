@@ -653,6 +653,21 @@ def test_the_baseline_has_a_colour_in_the_figures_even_if_it_is_not_among_the_be
     assert drawn["gaussian"][-1].startswith("gaussian")  # in the order of the ACR, as the others
 
 
+@pytest.mark.parametrize("images", [(10, 10), (10, 4)])
+def test_the_luckiest_seed_and_an_unfinished_run_take_no_colour_from_better_ones(tmp_path, images):
+    """Two runs of each of eight methods: that with the largest single ACR has the smallest mean."""
+    entries = []
+    for at, method in enumerate("abcdefgh"):
+        for seed, radius in enumerate((0.1, 0.5) if method == "a" else (0.31 + 0.01 * at,) * 2):
+            rows = [[i, i, i, radius, 1, 0.1] for i in range(images[seed] if method == "a" else 10)]
+            write_log(tmp_path / f"{method}{seed}", CERTIFY[:6], rows)
+            facts = {"method": method, "seed": seed, "data": "digits", "sigma": 0.25}
+            entries.append({"path": str(tmp_path / f"{method}{seed}"), **facts})
+    drawing = draw_figures(read(entries))[0]
+    assert {line.get_label() for line in drawing.figure().axes[0].get_lines()} == {*"bcdefgh"}
+    assert "In grey: a" in drawing.note
+
+
 def test_of_several_baselines_the_one_at_the_same_noise_level_is_taken(tmp_path):
     """Not the one with the largest ACR, which would be another run than the reader thinks of."""
     strengths = {"gaussian": (1.0, 2.0), "heat": (1.6, 1.2), "macer": (1.3, None)}

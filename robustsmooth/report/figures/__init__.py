@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from robustsmooth.report.comparable import (
     by_data,
     by_guarantee,
@@ -31,6 +33,7 @@ from robustsmooth.report.figures.measured import (
     inference_over_votings,
     training_curves,
 )
+from robustsmooth.report.pairing import ranked
 from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import Run
 from robustsmooth.report.tables import agreement_rows
@@ -101,29 +104,31 @@ def _repeated(evaluations: Evaluations) -> dict[str, str]:
 
 
 def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
-    """All runs: the baseline, those with the largest ACR, those that withstood most, then the others.
+    """All runs: the baseline, the `ranked` certificates, those that withstood most, then the others.
 
-    Of one network, certifications come first: many attacks leave no line to the later ones.
+    Runs under several seeds count as one, with their mean. Of one network, certifications come first: many
+    attacks leave no line to the later ones.
     """
-    best: dict[str, tuple[float, float]] = {}
-    for certification in evaluations.certifications:
-        name = str(certification.run.facts["classifier"])
-        acr = float(certification.counted.mean()) if certification.guarantee.usual else 0.0
-        best[name] = max(best.get(name, (0.0, 0.0)), (acr, 0.0))
-    for attack in evaluations.attacks:
-        name, held = str(attack.run.facts["classifier"]), float((~attack.won).mean())
-        acr, before = best.get(name, (0.0, 0.0))
-        best[name] = (acr, max(before, held))
-    for certification in evaluations.certifications:
-        if baseline in names_of(certification):
-            best[str(certification.run.facts["classifier"])] = (math.inf, 0.0)
-    nothing = (-1.0, 0.0)
+    place: dict[str, int] = {}
+    for at, group in enumerate(ranked(repetitions(usual(evaluations.certifications)))):
+        for item in group:
+            place.setdefault(str(item.run.facts["classifier"]), at)
+    held = {str(item.run.facts["classifier"]): 0.0 for item in evaluations.certifications}
+    for attacks in repetitions(evaluations.attacks):
+        share = float(np.mean([(~attack.won).mean() for attack in attacks]))
+        for attack in attacks:
+            name = str(attack.run.facts["classifier"])
+            held[name] = max(held.get(name, 0.0), share)
+    for item in evaluations.certifications:
+        if baseline in names_of(item):
+            place[str(item.run.facts["classifier"])] = -1
     certified = [certification.run for certification in evaluations.certifications]
-    return sorted(
-        [*certified, *evaluations.runs],
-        key=lambda run: best.get(str(run.facts["classifier"]), nothing),
-        reverse=True,
-    )
+
+    def order(run: Run) -> tuple[float, float]:
+        name = str(run.facts["classifier"])
+        return place.get(name, math.inf), -held.get(name, -1.0)
+
+    return sorted([*certified, *evaluations.runs], key=order)
 
 
 def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood], styles: Styles) -> Iterator[Drawing]:
