@@ -47,7 +47,7 @@ class ClassificationModule(pl.LightningModule):
 
     Logs ``train/loss``, ``train/top1`` and ``train/learning_rate`` per epoch, and in validation
     ``val/loss``, ``val/top1``, ``val/top5`` on clean images and ``val/noisy_top1`` under noise of the
-    training level.
+    training level, which is ``val/top1`` again if that level is 0: best.ckpt is chosen by it.
 
     Args:
         network: Maps images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``; has ``num_classes``.

@@ -21,7 +21,8 @@ KIND_TITLES = {
 }
 """How a column's heading names the guarantee of its numbers."""
 
-BOLD = (
+BOLD = "Bold: the best of the rows about the same data."
+BOLD_CERTIFIED = (
     "Bold: the best of comparable rows; comparable certifications have the same images, n, α and procedure."
 )
 """Part of the notes of a table with bold values, of which one column may have several."""
@@ -144,8 +145,9 @@ class Table:
             if column.beside in shown and any(_alone(shown[column.beside], column, row) for row in self.rows)
         }
         dashes = [f"–: {reason}; do not read the ACR alone." for reason in sorted(reasons)]
-        bold = BOLD if any(key in shown for _, key in self._best) else ""
-        return " ".join(filter(None, [self.note, bold, *dashes]))
+        kinds = {shown[key].kind for _, key in self._best if key in shown}
+        bold = BOLD if kinds <= {"measurement", "empirical"} else BOLD_CERTIFIED
+        return " ".join(filter(None, [self.note, bold if kinds else "", *dashes]))
 
     @property
     def used(self) -> list[Column]:

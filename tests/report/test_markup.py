@@ -9,7 +9,7 @@ import pytest
 
 from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import FIRST_ROWS, as_html, as_markdown
-from robustsmooth.report.table import BOLD, Column, Table
+from robustsmooth.report.table import BOLD_CERTIFIED, Column, Table
 
 from .conftest import wide_table
 
@@ -69,7 +69,7 @@ def test_a_table_with_bold_values_says_what_they_mean(write):
 
     several, none = table([0.1, 0.2, 0.3, 0.4]), table([0.1, 0.1, 0.3, 0.3])
     assert as_html(several).count("<b>") == 2
-    assert several.notes == f"A note. {BOLD}"
+    assert several.notes == f"A note. {BOLD_CERTIFIED}"
     assert "Bold: the best of comparable rows" in write(several)
     assert "Bold" not in write(none)
 

@@ -74,6 +74,20 @@ def test_the_overview_has_clean_accuracy_and_seconds_of_training(runs):
     assert (keys[1:3], keys[-1]) == (["images", "top1"], "seconds")
 
 
+def test_trainings_at_other_noise_levels_are_not_compared_by_their_accuracy_under_noise(tmp_path):
+    """A training without noise logs its clean accuracy there, which chooses its best checkpoint."""
+    for method, sigma in (("natural", 0.0), ("gaussian", 0.25), ("heat", 0.5)):
+        log = write_training(tmp_path / method, method, sigma) / "metrics.csv"
+        log.write_text(f"epoch,val/top1,val/noisy_top1\n0,{1 - sigma},{1 - 2 * sigma}\n")
+    table = tables_of(tmp_path)["training"]
+    noisy = {row["method"]: row.get("val/noisy_top1") for row in table.rows}
+    assert noisy == {"natural": None, "gaussian": 0.5, "heat": 0.0}
+    bold = {column.key for column in table.columns for row in table.rows if table.is_best(column, row)}
+    assert bold == {"val/top1"}
+    assert "Bold: the best" in table.notes
+    assert "certification" not in table.notes
+
+
 def test_guarantees_never_share_a_column(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "cohen", trained)

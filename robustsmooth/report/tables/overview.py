@@ -246,6 +246,8 @@ def training_table(evaluations: Evaluations) -> Table:
         }
         row["epoch_seconds"] = training.seconds / training.epochs if training.epochs else math.nan
         row |= {key: float(last[key]) for key in keys if key in last}
+        if not training.run.facts.get("train_sigma"):
+            row.pop("val/noisy_top1", None)  # logged without noise, since best.ckpt is chosen by it
         rows.append(row)
     columns = [
         RUN,
@@ -253,7 +255,7 @@ def training_table(evaluations: Evaluations) -> Table:
         Column("epoch_seconds", "Seconds per epoch", "measurement", ".3g"),
         Column("seconds", "Seconds in total", "measurement", ".4g"),
         Column("val/top1", "Validation accuracy (%)", "measurement", "percent", best="max"),
-        Column("val/noisy_top1", "Validation accuracy under noise (%)", "measurement", "percent", best="max"),
+        Column("val/noisy_top1", "Validation accuracy under noise (%)", "measurement", "percent"),
         Column("val/acr", "Validation ACR", "measurement", ".3f", best="max"),
         replace(P_A, key=keys[-1], title=f"Validation {P_A.title}", kind="measurement", beside="val/acr",
                 unknown="p_A is not known, since the training did not log it"),
