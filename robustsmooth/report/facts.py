@@ -219,15 +219,18 @@ def _facts_of_evaluation(
 
 def _facts_of_images(config: Mapping[str, Any]) -> dict[str, Any]:
     """Which images were asked for, from a config or from the settings of an evaluation."""
-    facts: dict[str, Any] = {}
     subset = mapping(mapping(config.get("data")).get("subset"))
-    if subset.get("split") == "val":
-        facts["split"] = "validation"
+    facts = fact_of_split(subset.get("split"))
     words = [f"every {subset['every']}"] if subset.get("every") not in (None, 1) else []
     words += [f"at most {subset['max']}"] if subset.get("max") is not None else []
     indices = subset.get("indices")
     words += [] if indices is None else [f"{len(indices) if isinstance(indices, list) else indices} chosen"]
     return facts | ({"images": " ".join(words)} if words else {})
+
+
+def fact_of_split(name: Any) -> dict[str, Any]:
+    """The fact about a split; none for the test split, which is that of logs without this fact."""
+    return {} if name in (None, "test") else {"split": "validation" if name == "val" else name}
 
 
 def training_folder(checkpoint: str, used_by: Path) -> Path | None:

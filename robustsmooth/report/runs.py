@@ -20,6 +20,7 @@ from robustsmooth.report.facts import (
     KNOWN,
     checked_numbers,
     config_of,
+    fact_of_split,
     facts_of,
     forget,
     read_mapping,
@@ -144,6 +145,7 @@ def _with_facts(run: Run, expression: re.Pattern[str] | None, given: Mapping[str
     read = {key: _plain(text) for key, text in (match.groupdict() if match else {}).items() if text}
     problems: list[str] = []
     facts = checked_numbers({**run.facts, **read, **given}, run.path, problems)
+    facts |= fact_of_split(facts.pop("split", None))
     return replace(run, facts=facts, problems=(*run.problems, *problems))
 
 

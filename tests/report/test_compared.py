@@ -1195,3 +1195,22 @@ def test_a_limit_of_images_is_named_as_one():
     """They are spread evenly: not the first ones."""
     subset = {"every": 20, "max": 43}
     assert _facts_of_images({"data": {"subset": subset}})["images"] == "every 20 at most 43"
+
+
+def test_a_log_that_names_the_test_split_is_compared_with_one_that_does_not(tmp_path):
+    entries = [foreign(tmp_path / name, "digits", seed=seed) for seed, name in enumerate("abc")]
+    given = [{**entry, "split": split} for entry, split in zip(entries[1:], ("test", "train"), strict=True)]
+    (row,) = tables_of([entries[0], *given])["comparison"].rows
+    assert {row["first"], row["second"]} == {"cohen (a)", "cohen (b)"}
+
+
+@pytest.mark.parametrize(("split", "fact"), [("test", None), ("val", "validation"), ("train", "train")])
+def test_a_run_of_ours_is_of_the_split_in_its_config(tmp_path, split, fact):
+    trained = write_training(tmp_path / "a")
+    folder = write_certification(trained / "certify", trained)
+    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    (folder / ".hydra" / "config.yaml").write_text(
+        yaml.safe_dump(config | {"data": {"subset": {"split": split}}})
+    )
+    (item,) = read(str(tmp_path)).certifications
+    assert item.run.facts.get("split") == fact
