@@ -65,6 +65,31 @@ def test_each_certification_of_a_checkpoint_is_a_row_of_its_own(tmp_path, with_t
         assert ["σ=0.5" in row["classifier"] for row in attacked] == [True]
 
 
+def test_certifications_with_other_votes_or_images_share_no_row_of_the_overview(tmp_path):
+    """Each with its own n and number of images; a bound without votes is in the first of them."""
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "cohen", trained)
+    for name, guarantee, settings in (
+        ("radii", "l2-at-radii-certificate", {"n": 10_000}),
+        ("radius", "l2-at-radius-certificate", {"n": 10_000}),
+        ("top5", "l2-top5-certificate", {"alpha": 0.01}),
+        ("votes", "l2-top5-votes-certificate", {"images": 20}),
+    ):
+        write_certification(trained / name, trained, guarantee=guarantee, **settings)
+    bound = write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")
+    for file in (bound / ".hydra" / "config.yaml", bound / "certify.settings.json"):
+        file.write_text(file.read_text().replace("n: 1000", "n: null").replace('"n": 1000', '"n": null'))
+    table = tables_of(str(tmp_path))["overview"]
+    assert [(row["n"], row["alpha"], row["images"]) for row in table.rows] == [
+        (1000, 0.001, 60), (10_000, 0.001, 60), (1000, 0.01, 60), (1000, 0.001, 20),
+    ]  # fmt: skip
+    kinds = ("acr", "at-radii", "at-radius", "top5-certificate", "top5-votes", "lbound")
+    found = [[kind for kind in kinds if any(kind in key for key in row)] for row in table.rows]
+    assert found[1:] == [["at-radii", "at-radius"], ["acr", "top5-certificate"], ["acr", "top5-votes"]]
+    assert found[0] == ["acr", "lbound"]
+    assert {"n", "alpha"} <= {column.key for column in table.used}
+
+
 def test_attacks_that_differ_in_their_steps_have_columns_of_their_own(tmp_path):
     trained = write_training(tmp_path / "a")
     for name, steps, seed in (("few", 2, 0), ("many", 200, 1)):

@@ -44,14 +44,12 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     columns: dict[str, Column] = {}
     rows: dict[tuple[str, Any, str], list[_Row]] = {}
     known = [item for item in evaluations.certifications if item.run.checkpoint is not None]
-    for item in sorted(known, key=lambda item: not item.guarantee.usual):
+    for item in sorted(known, key=lambda item: (not item.guarantee.usual, _votes(item) is None)):
         cells = _certified_cells(item, radii, columns)
         home = rows.setdefault(smoothed_classifier(item.run), [])
-        free = next(
-            (row for row in home if not item.guarantee.usual and not row.cells.keys() & cells.keys()), None
-        )
+        free = next((row for row in home if not row.cells.keys() & cells.keys() and _fits(item, row)), None)
         if free is None:
-            home.append(free := _Row(item, item.run.label))
+            home.append(free := _Row(item, item.run.label, _shared(item)))
         free.cells |= cells
     attacks = [attack for attack in evaluations.attacks if attack.run.checkpoint is not None]
     _add_attacks(attacks, rows, columns)
@@ -66,6 +64,8 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     ordered = [
         Column("classifier", "Classifier"),
         *([Column("seeds", "Seeds", style="d")] if repeated else []),
+        Column("n", "n", style="d", if_several=True),
+        Column("alpha", "α", style="g", if_several=True),
         Column("images", "Images", style="d"),
         Column(
             "top1",
@@ -89,6 +89,30 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     )  # fmt: skip
 
 
+def _votes(certification: Certification) -> tuple[Any, Any] | None:
+    """The number of votes and alpha; None for a bound without votes."""
+    facts = certification.run.facts
+    return None if facts.get("n") is None else (facts["n"], facts.get("alpha"))
+
+
+def _fits(certification: Certification, row: _Row) -> bool:
+    """Whether a certification has the images, n and alpha of a row's."""
+    first = row.certification
+    return (
+        first is not None
+        and certification.image_set == first.image_set
+        and _votes(certification) in (None, _votes(first))
+    )
+
+
+def _shared(certification: Certification) -> dict[str, Any]:
+    """The cells of a row that all its certifications share."""
+    metrics = certification.run.summary.get("metrics")
+    top1 = metrics.get("test/top1") if isinstance(metrics, Mapping) else None
+    votes = {name: certification.run.facts.get(name) for name in ("n", "alpha")}
+    return {**votes, "images": certification.images, "top1": top1}
+
+
 def _certified_cells(
     certification: Certification, radii: Sequence[float], columns: dict[str, Column]
 ) -> dict[str, Any]:
@@ -110,10 +134,6 @@ def _certified_cells(
         new = replace(column, key=key, title=title, kind=guarantee.kind, head=head, spread=f"{key}_std",
                       beside=beside)  # fmt: skip
         columns.setdefault(key, new)
-    if guarantee.usual:
-        metrics = certification.run.summary.get("metrics")
-        cells["images"] = certification.images
-        cells["top1"] = metrics.get("test/top1") if isinstance(metrics, Mapping) else None
     return cells
 
 
