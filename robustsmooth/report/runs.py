@@ -230,6 +230,8 @@ def _read_folder(folder: Path) -> Run:
         facts |= settings_facts(read_mapping(folder / f"{name}.settings.json", problems))
         if ".rank" in paths[-1].name:
             problems.append(f"{folder}: {name} is not finished; start its command again to finish it")
+    if facts.get("n") == 0:  # of a bound without votes
+        del facts["n"]
     facts = checked_numbers(facts, folder, problems)
     summary = read_mapping(folder / "summary.json", problems)
     training = read_mapping(trained / "summary.json", []) if trained else {}
