@@ -14,6 +14,7 @@ from robustsmooth.report.comparable import (
     doubled_seeds,
     fair_groups,
     incomplete,
+    l2_certified,
     names_of,
     repetitions,
     usual,
@@ -77,7 +78,7 @@ def build_tables(
         )
         baseline = None
     evaluations.problems += tables.without_baseline(certified, baseline)
-    chosen = list(radii) if radii is not None else tables.default_radii(usual(certified) or certified)
+    chosen = list(radii) if radii is not None else _radii(certified)
     restated = tables.restated_tables(certified, chosen, restate, baseline, level)
     if restate is not None and not restated[0].rows:
         evaluations.problems.append(
@@ -115,6 +116,12 @@ def build_tables(
 
 def _names(certified: Sequence[Certification]) -> list[str]:
     return sorted({name for item in certified for name in names_of(item)})
+
+
+def _radii(certified: Sequence[Certification]) -> list[float]:
+    """Round radii, and those of the certificates at given radii."""
+    given = tables.asked_radii(item for item in l2_certified(certified) if item.guarantee.at_some_radii)
+    return sorted({*tables.default_radii(usual(certified) or certified), *given})
 
 
 def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:
@@ -182,7 +189,7 @@ def write_report(
     evaluations.problems += incomplete(evaluations.certifications)
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
-    evaluations.problems += doubled_seeds(usual(evaluations.certifications))
+    evaluations.problems += doubled_seeds(l2_certified(evaluations.certifications))
     evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:

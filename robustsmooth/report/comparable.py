@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
-from robustsmooth.report.facts import USUAL_NOISE, signature
+from robustsmooth.report.facts import USUAL_NOISE, mapping, signature
 from robustsmooth.report.images import Data, ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
@@ -52,6 +52,15 @@ def usual(certifications: Iterable[Certification]) -> list[Certification]:
     return [certification for certification in certifications if certification.guarantee.usual]
 
 
+L2 = (Guarantee(), Guarantee(statement="at-radius"), Guarantee(statement="at-radii"))
+"""Certificates of the prediction under l2 perturbations, for all radii and for given ones."""
+
+
+def l2_certified(certifications: Iterable[Certification]) -> list[Certification]:
+    """Those with l2 certificates, also at given radii: these have certified accuracies, but no ACR."""
+    return [certification for certification in certifications if certification.guarantee in L2]
+
+
 FIXED_VOTES = ("Cohen", "cohen", "given_class", None)
 """Certificates with a fixed number of votes for each image; None for a foreign log."""
 
@@ -71,10 +80,18 @@ class Fair(NamedTuple):
 
 
 def fair(certification: Certification, data: str) -> Fair:
-    """The group of a certification: with another n, alpha or procedure one network has other radii."""
+    """The group of a certification: with another n, alpha or procedure one network has other radii.
+
+    Certificates at given radii are comparable if these are the same.
+    """
     facts = certification.run.facts
     name = str(facts.get("certificate"))
-    if facts.get("certificate") in FIXED_VOTES:
+    if certification.guarantee.at_some_radii:
+        asked = mapping(certification.run.config.get("certificate"))
+        radii = asked.get("radii", asked.get("radius"))
+        listed = "given radii" if radii is None else f"r={', '.join(f'{r:g}' for r in np.atleast_1d(radii))}"
+        name = f"{facts.get('certificate', 'certified')} at {listed}"
+    elif facts.get("certificate") in FIXED_VOTES:
         name = "Cohen, randomised" if facts.get("randomized") else "Cohen"
     return Fair(data, facts.get("n"), facts.get("alpha"), name)
 
@@ -82,7 +99,7 @@ def fair(certification: Certification, data: str) -> Fair:
 def fair_groups(certifications: Iterable[Certification]) -> dict[Fair, list[Certification]]:
     """Groups of comparable l2 certificates: with the same images, number of votes n, alpha and procedure."""
     groups: dict[Fair, list[Certification]] = {}
-    for data, members in by_data(usual(certifications)).items():
+    for data, members in by_data(l2_certified(certifications)).items():
         for member in members:
             groups.setdefault(fair(member, data), []).append(member)
     return groups
@@ -218,9 +235,9 @@ def group_name(group: Sequence[Certification | Attack | Withstood | Measurement 
 
 
 def _settings(member: Certification | Attack | Withstood | Measurement | Training) -> tuple[Any, ...]:
-    """All settings except for seeds, but whether there is one."""
+    """All settings except for seeds, but whether there is one; of a certification, its guarantee too."""
     own = [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
-    return (*_settings_of_run(member.run), *own)
+    return (*_settings_of_run(member.run), *own, getattr(member, "guarantee", None))
 
 
 @lru_cache(maxsize=10_000)

@@ -33,7 +33,8 @@ class Certification:
         correct: Whether each is classified correctly.
         radius: Certified radii, ``(N,)`` float64.
         abstained: Number of abstentions.
-        p_a_lower: Lower bounds of the top class's probability, from the log or its radii; None if unknown.
+        p_a_lower: Lower bounds of the top class's probability, from the log or its radii; None if unknown. A
+            test of a few radii bounds it by the probabilities of these radii only: unknown too.
         exact_bounds: Whether these are in the log, in full precision.
         votes: Mean votes per image, NaN if unknown.
         seconds: Mean seconds per image, NaN if unknown.
@@ -366,6 +367,8 @@ def _lower_bounds(
     run: Run, rows: pd.DataFrame, guarantee: Guarantee, radius: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
     """The bounds in a log, or computed from its l2 radii: ``Phi(radius / sigma)``, 0 on abstention."""
+    if guarantee.at_some_radii:
+        return None
     if "p_a_lower" in rows and rows["p_a_lower"].dtype.kind in "if" and rows["p_a_lower"].notna().any():
         return rows["p_a_lower"].to_numpy(float)
     sigma = run.facts.get("sigma")

@@ -22,7 +22,7 @@ MOST = 40
 def pairs(
     groups: Sequence[list[Certification]],
     baseline: str | None,
-    acr: Callable[[Certification], float] = lambda item: item.acr,
+    acr: Callable[[Certification], float] = lambda item: float(item.counted.mean()),
 ) -> list[tuple[list[Certification], list[Certification]]]:
     """The best method and each other one; or each other one and its baseline; or every pair."""
     order = ranked(groups, acr)
@@ -36,7 +36,8 @@ def pairs(
 
 
 def ranked(
-    groups: Sequence[list[Certification]], acr: Callable[[Certification], float] = lambda item: item.acr
+    groups: Sequence[list[Certification]],
+    acr: Callable[[Certification], float] = lambda item: float(item.counted.mean()),
 ) -> list[list[Certification]]:
     """The largest ACR first; but runs on other images than most, such as unfinished ones, come last."""
     place = places_of_images(groups)
@@ -72,12 +73,12 @@ class PerImage(NamedTuple):
     """The values of a run on each image whose means are compared: ``(N,)`` each.
 
     Attributes:
-        acr: Radius times correct.
+        acr: Radius times correct; None if only some radii were tested.
         at: Whether it is certified at a radius, or with which probability.
         sure: Whether it is correct with a lower bound of p_A of at least `SURE`; None if unknown.
     """
 
-    acr: NDArray[Any]
+    acr: NDArray[Any] | None
     at: NDArray[Any]
     sure: NDArray[Any] | None
 
@@ -85,7 +86,8 @@ class PerImage(NamedTuple):
 def per_image(item: Certification, radius: float) -> PerImage:
     """The values of a certification, as it is."""
     sure = None if item.p_a_counted is None else item.p_a_counted >= SURE
-    return PerImage(item.counted, item.correct & (item.radius >= radius), sure)
+    acr = None if item.guarantee.at_some_radii else item.counted
+    return PerImage(acr, item.correct & (item.radius >= radius), sure)
 
 
 def difference(

@@ -103,6 +103,22 @@ def write_certification(
     return folder
 
 
+def write_at_radii(folder, trained, asked, **drawn):
+    """The folder of a certification at given radii: `asked` has its ``radius``, or its ``radii``."""
+    kind = "l2-at-radius-certificate" if "radius" in asked else "l2-at-radii-certificate"
+    log = write_certification(folder, trained, guarantee=kind, **drawn) / "certify.tsv"
+    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    config["certificate"] |= asked
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    grid = [asked["radius"]] if "radius" in asked else asked["radii"] or np.arange(0, 4, 0.25).tolist()
+    header, *lines = (line.split("\t") for line in log.read_text().splitlines())
+    for line in lines:
+        passed = [radius for radius in grid if float(line[3]) >= radius and line[2] != "-1"]
+        line[2:5] = [line[2], max(passed), line[4]] if passed else [-1, 0.0, 0]
+    write_log(log, header, lines)
+    return folder
+
+
 def write_attack(folder, trained, images=60, target="smoothed", sigma=0.25, seed=0, noise=None):
     """The folder of an attack with two budgets."""
     (folder / ".hydra").mkdir(parents=True)

@@ -10,7 +10,7 @@ import yaml
 from scipy import stats
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
-from robustsmooth.report.comparable import doubled_seeds, incomplete
+from robustsmooth.report.comparable import doubled_seeds, incomplete, repetitions
 from robustsmooth.report.facts import _facts_of_images
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels, as_latex
@@ -19,7 +19,15 @@ from robustsmooth.report.table import plain_rows
 from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit, show
 
-from .conftest import CERTIFY, certify_rows, write_attack, write_certification, write_log, write_training
+from .conftest import (
+    CERTIFY,
+    certify_rows,
+    write_at_radii,
+    write_attack,
+    write_certification,
+    write_log,
+    write_training,
+)
 
 
 def read(entries):
@@ -236,12 +244,7 @@ def test_the_reason_is_given_if_logs_are_not_paired(tmp_path, capsys):
 def test_a_test_of_one_radius_has_no_acr_and_no_curve(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "certify", trained)
-    at = write_certification(trained / "fixed", trained, guarantee="l2-at-radius-certificate")
-    lines = [line.split("\t") for line in (at / "certify.tsv").read_text().splitlines()]
-    for line in lines[1:]:
-        passed = float(line[3]) >= 0.25
-        line[2:5] = [line[2], "0.25", line[4]] if passed else ["-1", "0.0", "0"]
-    (at / "certify.tsv").write_text("\n".join("\t".join(line) for line in lines) + "\n")
+    write_at_radii(trained / "fixed", trained, {"radius": 0.25})
     tables = tables_of(str(tmp_path))
     (row,) = tables["overview"].rows
     fixed = {key: value for key, value in row.items() if "at-radius" in key}
@@ -371,22 +374,87 @@ def test_a_radius_that_was_not_tested_has_no_accuracy(tmp_path):
     asked = {"a": {"radius": 0.25}, "b": {"radius": 0.5}, "c": {"radii": [0.25, 0.75]}, "d": {"radii": None}}
     for name, of in asked.items():
         trained = write_training(tmp_path / name, name)
-        kind = "l2-at-radius-certificate" if "radius" in of else "l2-at-radii-certificate"
-        folder = write_certification(trained / "certify", trained, strength=2.5, guarantee=kind)
-        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
-        config["certificate"] |= of
-        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-        lines = [line.split("\t") for line in (folder / "certify.tsv").read_text().splitlines()]
-        for line in lines[1:]:
-            passed = [r for r in (0.25, 0.5) if float(line[3]) >= r and r in (of.get("radii") or of.values())]
-            line[2:5] = [line[2], str(max(passed)), line[4]] if passed else ["-1", "0.0", "0"]
-        (folder / "certify.tsv").write_text("\n".join("\t".join(line) for line in lines) + "\n")
+        write_at_radii(trained / "certify", trained, of, strength=2.5)
     tables = tables_of(str(tmp_path))
     keys = ("certified_acc@0.25", "certified_acc@0.5")
     one, some = (tables[f"certified_accuracy_l2_at_{kind}_certificate"] for kind in ("radius", "radii"))
     assert [[row.get(key) is not None for key in keys] for row in one.rows] == [[True, False], [False, True]]
     assert [row.get(keys[0]) is not None for row in some.rows] == [True, True]
     assert "sure" not in {column.key for table in (one, some) for column in table.used}
+
+
+def test_certificates_at_the_same_radii_are_compared_with_each_other_alone(tmp_path):
+    """At the middle one of their radii, without an ACR; not with other radii, n or certificates."""
+    for at, (name, radii) in enumerate(
+        (("a", [0, 0.25, 0.5]), ("b", [0.0, 0.25, 0.5]), ("c", [0, 0.25, 0.5]), ("other", [0.25, 0.5]))
+    ):
+        trained, drawn = write_training(tmp_path / name, name), {"seed": at, "strength": 2 - 0.5 * at}
+        write_at_radii(trained / "radii", trained, {"radii": radii}, **drawn)
+        write_certification(trained / "certify", trained, **drawn)
+        if name in "ab":
+            write_at_radii(trained / "more", trained, {"radii": radii}, n=2000, **drawn)
+            write_at_radii(trained / "one", trained, {"radius": 0.125}, **drawn)
+    rows = [row for row in tables_of(str(tmp_path))["comparison"].rows if "acr_difference" not in row]
+    pairs = {(*sorted([row["first"][0], row["second"][0]]), row["n"], row["radius"]): row for row in rows}
+    assert set(pairs) == {("a", "b", 1000, 0.25), ("a", "c", 1000, 0.25), ("a", "b", 2000, 0.25),
+                          ("a", "b", 1000, 0.125)}  # fmt: skip
+    assert len(rows) == len(pairs)
+    assert not any("sure_difference" in row for row in rows)
+
+    def certified(name):
+        lines = (tmp_path / name / "radii" / "certify.tsv").read_text().splitlines()[1:]
+        return [line.split("\t")[4] == "1" and float(line.split("\t")[3]) >= 0.25 for line in lines]
+
+    pair = pairs["a", "c", 1000, 0.25]
+    both = zip(certified(pair["first"][0]), certified(pair["second"][0]), strict=True)
+    assert pair["only_first"] == sum(first and not second for first, second in both)
+
+
+def test_certificates_at_given_radii_are_no_repetitions_of_others(tmp_path):
+    """Of logs without a config, the rows alone say which is which."""
+    entries = [{**foreign(tmp_path / f"{seed}", "digits"), "seed": seed} for seed in (0, 1)]
+    log = tmp_path / "1"
+    header, *lines = log.read_text().splitlines()
+    rows = [f"{line}\tl2-at-radii-certificate" for line in lines]
+    log.write_text("\n".join([f"{header}\tguarantee", *rows]) + "\n")
+    assert [len(group) for group in repetitions(read(entries).certifications)] == [1, 1]
+
+
+def test_certificates_at_given_radii_have_means_over_seeds_without_an_acr(tmp_path):
+    """And are among the best at the radii that they tested, and no others."""
+    for name, strength in (("a", 2.0), ("b", 1.5), ("c", 1.0)):
+        for seed in (0, 1):
+            trained = write_training(tmp_path / f"{name}{seed}", name, seed=seed)
+            drawn = {"strength": strength, "seed": seed}
+            write_at_radii(trained / "radii", trained, {"radii": [0, 0.25, 0.5]}, **drawn)
+            if name == "a":
+                write_certification(trained / "certify", trained, **drawn)
+    evaluations = read(str(tmp_path))
+    tables = {table.name: table for table in build_tables(evaluations)}
+    ours = [row for row in tables["seeds"].rows if "0.5" in row["procedure"]]
+    assert [row["seeds"] for row in ours] == [2, 2, 2]
+    assert {key for key in ours[0] if "acc@" in key and not key.endswith("_std")} == {
+        f"certified_acc@{radius:g}" for radius in (0, 0.25, 0.5)
+    }
+    members = [item for item in evaluations.certifications if item.run.path.parent.name in ("b0", "b1")]
+    assert ours[1]["certified_acc@0.25"] == pytest.approx(
+        np.mean([item.correct & (item.radius >= 0.25) for item in members])
+    )
+    usual = next(row for row in tables["seeds"].rows if row not in ours)
+    assert all("acr" not in row for row in ours)
+    assert usual["acr"] > 0
+    assert usual["certified_acc@0.25"] > 0
+    differences = [row for row in tables["seed_comparison"].rows if "0.5" in row["procedure"]]
+    assert [row["radius"] for row in differences] == [0.25, 0.25]
+    assert not any("acr_difference" in row for row in differences)
+    assert differences[0]["at_difference"] == pytest.approx(
+        ours[0]["certified_acc@0.25"] - ours[1]["certified_acc@0.25"]
+    )
+    assert {row["radius"] for row in tables["best"].rows if "0.5" in row["procedure"]} <= {0, 0.25, 0.5}
+    assert "have no ACR" in tables["seeds"].notes
+    (drawing,) = (item for item in draw_figures(evaluations) if "at_radii" in item.name)
+    for line in drawing.figure().axes[0].get_lines():
+        assert [*line.get_xdata()] == [0, 0.25, 0.5]
 
 
 def test_an_assumed_bound_is_marked_beside_its_numbers(tmp_path):

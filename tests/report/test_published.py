@@ -14,7 +14,7 @@ from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import as_html
 from robustsmooth.report.published import published_results
 
-from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
+from .conftest import CERTIFY, certify_rows, write_at_radii, write_certification, write_log, write_training
 
 
 def ours(tmp_path, data="cifar10", **facts):
@@ -185,6 +185,26 @@ def test_the_command_puts_rows_and_curves_beside_ours(tmp_path):
         assert (f"r={radius:g} (%)" in page) == shown, radius  # all of them would not fit 1366 pixels
     assert frame["log"].str.contains("eth-sri/acr-weakness").any()
     assert (tmp_path / "out" / "figures" / "published.png").exists()
+
+
+def test_accuracies_at_given_radii_stand_beside_published_ones_at_their_noise_level(tmp_path):
+    trained = write_training(tmp_path / "a", data="cifar10", sigma=0.5)
+    write_at_radii(trained / "radii", trained, {"radii": [0.25, 0.75]}, sigma=0.5, strength=2.0)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    tables = {table.name: table for table in build_tables(evaluations, published="cifar10")}
+    mine, *others = tables["published"].rows
+    assert (mine["run"], mine["source"]) == ("gaussian", "here")
+    assert {row["sigma"] for row in others} == {0.5}
+    assert not {"acr", "sure"} & set(mine)
+    (item,) = evaluations.certifications
+    known = {key: share for key, share in mine.items() if "acc@" in key}
+    shares = [np.mean(item.correct & (item.radius >= radius)) for radius in (0.25, 0.75)]
+    assert known == {"certified_acc@0.25": shares[0], "certified_acc@0.75": shares[1]}
+    assert "have no ACR" in tables["published"].notes
+    (drawing,) = (item for item in draw_figures(evaluations, published="cifar10") if item.name == "published")
+    (line,) = (line for line in drawing.figure().axes[0].get_lines() if line.get_label() == "gaussian")
+    assert [*line.get_xdata()] == [0.25, 0.75]
+    assert [*line.get_ydata()] == pytest.approx([100 * share for share in shares])
 
 
 def test_a_data_set_without_published_results_is_reported(tmp_path):

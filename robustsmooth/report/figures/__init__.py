@@ -63,7 +63,7 @@ def draw_figures(
     drawings: list[Drawing | None] = []
     for guarantee, members in by_guarantee(evaluations.certifications).items():
         groups = by_data(members)
-        for data, group in groups.items() if not guarantee.at_some_radii else ():
+        for data, group in groups.items() if guarantee.statement != "at-radius" else ():
             name = data if len(groups) > 1 else ""
             drawings.append(certified_accuracy(group, styles, level, method, name))
             if guarantee.usual and any(member.p_a_lower is not None for member in group):
@@ -137,7 +137,7 @@ def _envelopes(evaluations: Evaluations, budgets: Sequence[Withstood], styles: S
     They show the runs on the images that most runs have.
     Where PREDICT was run on images that others attacked, they stand beside its points at one level too.
     """
-    groups = fair_groups(evaluations.certifications)
+    groups = fair_groups(usual(evaluations.certifications))
     several = len({fair.procedure for fair in groups}) > 1
     predicted = any(measurement.attacked_with is not None for measurement in evaluations.measurements)
     for fair, every in groups.items():

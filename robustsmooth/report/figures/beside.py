@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from robustsmooth.report.evaluations import Certification
-from robustsmooth.report.figures.certified import RADIUS, by_acr, curve, radius_grid, sigma_of
+from robustsmooth.report.figures.certified import RADIUS, TESTED, by_acr, curve, places, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
 from robustsmooth.report.published import Published
 
@@ -42,8 +43,9 @@ def beside_published(
     def draw(axes: Axes) -> None:
         grid = radius_grid(ours)
         for line in drawn:
-            mean = line.values(lambda item: curve(item, grid)).mean(0)
-            axes.plot(grid, mean, label=line.label, **(line.style or {}))
+            at, marks = places(line.members, grid)
+            mean = line.values(partial(curve, grid=at)).mean(0)
+            axes.plot(at, mean, label=line.label, **(line.style or {}), **marks)
         for paper, marker in zip(shown, MARKERS, strict=False):
             known = paper.accuracy > 0
             axes.plot(
@@ -62,6 +64,7 @@ def beside_published(
     theirs = ", ".join(sorted({paper.facts["model"] for paper in shown}))
     note = f"Grey marks: published results with {theirs} ({'; '.join(sources)}). "
     note += "Networks, epochs, images and n differ."
+    note += TESTED if any(item.guarantee.at_some_radii for item in ours) else ""
     note += left_out([paper.label for paper in more])
     note += left_out([line.label for line in grey])
     title = "Beside published results" + _unequal(ours, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.figures.drawing import Drawing, Line, Styles, grey_lines, left_out, percent_axes
 from robustsmooth.report.table import file_name
 from robustsmooth.report.tables.certified import UNCERTIFIED
+from robustsmooth.report.tables.common import asked_radii, tested
 from robustsmooth.statistics import METHOD_TITLES, Guarantee, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RADIUS = "l2 radius r (pixel units, images in [0, 1])"
+TESTED = " Coloured marks: the given radii, the only ones with a result."
 
 
 def sigma_of(certification: Certification) -> Any:
@@ -34,6 +37,13 @@ def radius_grid(certifications: Sequence[Certification]) -> np.ndarray:
 def curve(certification: Certification, grid: np.ndarray) -> np.ndarray:
     """Certified accuracy in percent at the radii of `grid`."""
     return 100 * certification.accuracy(grid)
+
+
+def places(members: Sequence[Certification], grid: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Where a line is drawn, with its style: all along the grid, or marks at the radii that were tested."""
+    if not members[0].guarantee.at_some_radii:
+        return grid, {}
+    return np.array(tested(members, asked_radii(members))), {"marker": "."}
 
 
 def by_acr(
@@ -68,15 +78,16 @@ def certified_accuracy(
         grid = radius_grid(certifications)
         grey_lines(axes, grid, (line.values(lambda item: curve(item, grid)).mean(0) for line in grey))
         for line in drawn:
-            curves = line.values(lambda item: curve(item, grid))
-            (mean,) = axes.plot(grid, curves.mean(0), label=line.label, **(line.style or {}))
+            at, marks = places(line.members, grid)
+            curves = line.values(partial(curve, grid=at))
+            (mean,) = axes.plot(at, curves.mean(0), label=line.label, **(line.style or {}), **marks)
             if len(curves) > 1:
                 low, high = curves.mean(0) + np.outer([-1, 1], curves.std(0, ddof=1))
             else:
                 (only,) = line.members
-                counts = statistics.certified_counts(only.correct, only.radius, grid)
+                counts = statistics.certified_counts(only.correct, only.radius, at)
                 low, high = 100 * np.array(statistics.interval(counts, only.images, level, method))
-            axes.fill_between(grid, low, high, color=mean.get_color(), alpha=0.12, linewidth=0)
+            axes.fill_between(at, low, high, color=mean.get_color(), alpha=0.12, linewidth=0)
         accuracy = f"Accuracy {UNCERTIFIED[guarantee.kind]}" if guarantee.caveat else "Certified accuracy"
         percent_axes(axes, RADIUS.replace("l2", guarantee.norm), f"{accuracy} (% of all images)")
 
@@ -85,6 +96,7 @@ def certified_accuracy(
         note = f"Bands: {100 * level:g} % {METHOD_TITLES[method]} intervals over images."
     if any(len(line.members) > 1 for line in drawn):
         note += f"{' ' * bool(note)}Under several seeds: the mean, and a band of one standard deviation."
+    note += TESTED if guarantee.at_some_radii else ""
     note += left_out([line.label for line in grey], "in grey")
     note += f" {guarantee.caveat}" if guarantee.caveat else ""
     title = "Certified accuracy against radius"

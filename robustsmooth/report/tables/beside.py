@@ -4,21 +4,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from scipy.special import ndtri
 
-from robustsmooth.report.comparable import group_name, more_complete, repetitions, usual
+from robustsmooth.report.comparable import group_name, l2_certified, more_complete, repetitions
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.published import Published
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     P_A,
+    certified_cells,
     known_facts,
     over_seeds,
     radius_columns,
     radius_key,
-    sure_share,
     with_spread,
+    without_acr,
 )
 from robustsmooth.statistics import SURE
 
@@ -28,7 +28,7 @@ SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 
 def of_data(certifications: Iterable[Certification], data: str) -> list[Certification]:
     """Certified l2 radii on the test images of a data set."""
-    certified = usual(certifications)
+    certified = l2_certified(certifications)
     return [
         item for item in certified if item.run.facts.get("data") == data and "split" not in item.run.facts
     ]
@@ -48,11 +48,9 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     rows: list[dict[str, Any]] = []
     fuller = more_complete(certifications)
     for group in repetitions(certifications):
-        name, facts, images = group_name(group), known_facts(group[0].run), group[0].images
-        cells = [_row(name, "here", facts, images, item.acr, item.accuracy(radii)) for item in group]
-        rows.append(
-            over_seeds([{**row, "sure": sure_share(item)} for row, item in zip(cells, group, strict=True)])
-        )
+        facts, images = known_facts(group[0].run), group[0].images
+        facts |= {"run": group_name(group), "source": "here", "images": images}
+        rows.append(over_seeds([{**facts, **certified_cells(item, radii.tolist())} for item in group]))
         expected = max(fuller.get(item, item).images for item in group)
         rows[-1] |= {"complete": _of(images, expected), "seeds": len(group)}
         unfinished = not all(item.finished for item in group)
@@ -60,12 +58,13 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     levels = {certification.run.facts.get("sigma") for certification in certifications}
     for paper in [paper for paper in published if paper.facts["sigma"] in levels] or published:
         name = paper.name if paper.complete else f"{paper.name}, incomplete"
-        rows.append(_row(name, paper.source, paper.facts, paper.images, paper.acr, paper.accuracy))
+        rows.append({**paper.facts, "run": name, "source": paper.source, "images": paper.images})
         low, high = paper.sure
-        rows[-1] |= {"sure_low": low, "sure_high": high, "log": paper.log}
+        rows[-1] |= {"acr": paper.acr, "sure_low": low, "sure_high": high, "log": paper.log}
+        rows[-1] |= dict(zip(map(radius_key, radii), paper.accuracy.tolist(), strict=True))
         rows[-1] |= {"complete": _of(paper.images, paper.expected)}
     rows.sort(key=_order)
-    known = [float(r) for r in radii if max(row[radius_key(r)] for row in rows) > 0]
+    known = [float(r) for r in radii if max(row.get(radius_key(r), 0) for row in rows) > 0]
     columns = [
         Column("run", "Run"),
         Column("model", "Network"),
@@ -87,7 +86,8 @@ def published_table(certifications: Sequence[Certification], published: Sequence
         "Published: recomputed from the logs that the authors made public (n = 100 000, α = 0.001), on "
         "the rows that they have; an incomplete log is not comparable to a complete one. The share with "
         f"p_A ≥ {SURE:g} is between the accuracies at the known radii around {ndtri(SURE):.2f} σ. Networks, "
-        "epochs, images and n differ: read the columns. The CSV file has every radius and names each log.",
+        "epochs, images and n differ: read the columns. The CSV file has every radius and names each log."
+        + without_acr(certifications),
     )  # fmt: skip
 
 
@@ -95,15 +95,7 @@ def _of(images: int, expected: int) -> str:
     return f"{images} of {expected}" if images < expected else str(images)
 
 
-def _row(
-    name: str, source: str, facts: dict[str, Any], images: int, acr: float, shares: np.ndarray
-) -> dict[str, Any]:
-    radii = [0.25 * step for step in range(len(shares))]
-    cells = {radius_key(radius): float(share) for radius, share in zip(radii, shares, strict=True)}
-    return {**facts, "run": name, "source": source, "images": images, "acr": acr, **cells}
-
-
 def _order(row: dict[str, Any]) -> tuple[float, bool, float]:
-    """By noise level, ours first, then the largest ACR."""
+    """By noise level, ours first, then the largest ACR; those without one last."""
     sigma = row.get("sigma")
-    return (float(sigma) if isinstance(sigma, int | float) else 0.0, "log" in row, -row["acr"])
+    return (float(sigma) if isinstance(sigma, int | float) else 0.0, "log" in row, -row.get("acr", 0.0))

@@ -26,11 +26,13 @@ from robustsmooth.report.tables.common import (
     DATA,
     IMAGES,
     P_A,
+    RADIUS,
     RUN,
     certified_rows,
     radius_columns,
     radius_key,
     sure_share,
+    tested,
     was_tested,
 )
 from robustsmooth.statistics import Guarantee, Method
@@ -133,9 +135,9 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     several = False
     for group, members in _comparable(certifications):
         for name, runs in by_method(members).items():
-            groups = repetitions(runs)
-            best = map(float, statistics.envelope([_mean_accuracy(group, radii) for group in groups]))
-            cells = dict(zip(map(radius_key, radii), best, strict=True))
+            groups, at = repetitions(runs), tested(runs, radii)
+            best = map(float, statistics.envelope([_mean_accuracy(group, at) for group in groups]))
+            cells = dict(zip(map(radius_key, at), best, strict=True))
             facts = {**group.facts, "images": runs[0].images, "among": among(runs[0], group)}
             rows.append({"method": name, **facts, "runs": len(groups), **cells})
             several |= len(groups) > 1
@@ -181,9 +183,9 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     """
     rows = []
     for group, members in _comparable(certifications):
-        runs = repetitions(members)
-        shares = np.array([_mean_accuracy(run, radii) for run in runs])
-        for at, radius in enumerate(radii if len(runs) > 2 else ()):
+        runs, known = repetitions(members), tested(members, radii)
+        shares = np.array([_mean_accuracy(run, known) for run in runs])
+        for at, radius in enumerate(known if len(runs) > 2 else ()):
             if shares[:, at].max() > 0:
                 best = runs[int(shares[:, at].argmax())]
                 sure = [sure_share(member) for member in best]
@@ -200,7 +202,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
                     }
                 )
     columns = [
-        Column("radius", "Radius r", style="g"),
+        RADIUS,
         DATA,
         Column("n", "n", style="d"),
         Column("alpha", "α", style="g"),

@@ -13,6 +13,7 @@ from robustsmooth.report.table import Column
 from robustsmooth.statistics import SURE, table_radii
 
 RUN = Column("run", "Run")
+RADIUS = Column("radius", "Radius r", style="g")
 DATA = Column("data_set", "Data", if_several=True)
 BY = Column("procedure", "Certified by", if_several=True)
 P_A = Column(
@@ -59,6 +60,12 @@ def was_tested(certification: Certification, radius: float) -> bool:
     return radius in ([asked["radius"]] if "radius" in asked else asked_radii([certification]))
 
 
+def tested(certifications: Sequence[Certification], radii: Sequence[float]) -> list[float]:
+    """Those of the radii at which comparable certifications have results; their own ones if none of them."""
+    known = [radius for radius in radii if all(was_tested(item, radius) for item in certifications)]
+    return known if known or not certifications[0].guarantee.at_some_radii else asked_radii(certifications)
+
+
 def middle(radii: Sequence[float]) -> float:
     """The radius at which accuracies are compared."""
     return radii[len(radii) // 2] if radii else 0.0
@@ -80,13 +87,25 @@ def radius_columns(radii: Sequence[float], kind: Any, interval: bool = False) ->
 
 
 def sure_share(certification: Certification) -> float | None:
-    """See `robustsmooth.statistics.sure_share`; None if not known.
-
-    A test of a few radii bounds p_A by the probabilities of these radii only.
-    """
-    if certification.guarantee.at_some_radii or certification.p_a_lower is None:
+    """See `robustsmooth.statistics.sure_share`; None if not known."""
+    if certification.p_a_lower is None:
         return None
     return statistics.sure_share(certification.correct, certification.p_a_lower)
+
+
+def certified_cells(certification: Certification, radii: Sequence[float]) -> dict[str, float | None]:
+    """ACR, p_A and certified accuracies, by the keys of their columns; without those that are not known."""
+    shares = zip(radii, certification.accuracy(radii).tolist(), strict=True)
+    cells = {radius_key(radius): share for radius, share in shares if was_tested(certification, radius)}
+    if certification.guarantee.at_some_radii:
+        return cells
+    return {"acr": float(certification.acr), "sure": sure_share(certification), **cells}
+
+
+def without_acr(certifications: Iterable[Certification]) -> str:
+    """A sentence about rows without an ACR; empty if there are none."""
+    some = any(certification.guarantee.at_some_radii for certification in certifications)
+    return " Certifications at given radii have no ACR." if some else ""
 
 
 def known_facts(run: Run) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Tables that compare classifiers: pairs on the same images, repetitions under several seeds."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import among, fair_groups, group_name, repetitions, usual
+from robustsmooth.report.comparable import among, fair_groups, group_name, l2_certified, repetitions
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import corrected, difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
@@ -14,12 +15,14 @@ from robustsmooth.report.tables.common import (
     BY,
     DATA,
     P_A,
+    RADIUS,
+    certified_cells,
     middle,
     over_seeds,
     radius_columns,
-    radius_key,
-    sure_share,
+    tested,
     with_spread,
+    without_acr,
 )
 from robustsmooth.statistics import SURE
 
@@ -29,7 +32,7 @@ UNKNOWN_DIFFERENCE = "p_A of one of the two is not known"
 
 def unpaired(certifications: Iterable[Certification]) -> list[str]:
     """Messages about classifiers that are not compared in pairs."""
-    certified = usual(certifications)
+    certified = l2_certified(certifications)
     unknown = [item for item in certified if item.run.facts.get("data") is None]
     if len(certified) < 2 or not unknown:
         return []
@@ -42,7 +45,7 @@ def unpaired(certifications: Iterable[Certification]) -> list[str]:
 
 def unknown_votes(certifications: Iterable[Certification]) -> list[str]:
     """A message about classifiers that are compared although their number of votes is not known."""
-    certified = [item for item in usual(certifications) if item.run.facts.get("data") is not None]
+    certified = [item for item in l2_certified(certifications) if item.run.facts.get("data") is not None]
     unknown = [item for item in certified if item.run.facts.get("n") is None]
     if len(unknown) < 2:
         return []
@@ -65,13 +68,12 @@ def comparison_table(
 
     Args:
         certifications: What to compare.
-        radii: Those of the certified accuracy table; McNemar's test is made at the middle one.
+        radii: Those of the certified accuracy table; McNemar's test is made at the middle one with results.
         baseline: Label, row or method of the classifier that the others are compared with; of several, the
             one at the same noise level. If None, the one with the largest ACR on the images that most
             classifiers have is compared with the others; if ``all``, each with each other one.
         level: Confidence level of the intervals.
     """
-    radius = middle(radii)
     rows: list[dict[str, Any]] = []
     for fair, members in fair_groups(
         certification for certification in certifications if certification.run.facts.get("data")
@@ -79,16 +81,18 @@ def comparison_table(
         groups = repetitions(members)
         if any(len(group) > 1 for group in groups):
             continue
+        radius = middle(tested(members, radii))
         found = (_pair(first[0], second[0], radius, level) for first, second in pairs(groups, baseline))
-        rows += [{**fair.facts, **row} for row in corrected([row for row in found if row])]
+        rows += [{**fair.facts, "radius": radius, **row} for row in corrected([row for row in found if row])]
     columns = [
         Column("first", "First"),
         Column("second", "Second"),
         DATA,
         BY,
         Column("images", "Common images", style="d"),
-        Column("only_first", f"Only first at r={radius:g}", "certificate", "d"),
-        Column("only_second", f"Only second at r={radius:g}", "certificate", "d"),
+        RADIUS,
+        Column("only_first", "Only first at r", "certificate", "d"),
+        Column("only_second", "Only second at r", "certificate", "d"),
         Column("p_value", "McNemar p", "measurement", ".2g"),
         Column("p_value_holm", "McNemar p, corrected", "measurement", ".2g"),
         Column("acr_difference", "ACR difference", "certificate", "+.3f", "acr_low", "acr_high",
@@ -119,7 +123,7 @@ def without_baseline(certifications: Iterable[Certification], baseline: str | No
 
 def chosen(baseline: str | None) -> str:
     """A sentence about the choice of the first method of the pairs; empty if there is a baseline."""
-    said = " The first was chosen for its ACR, among those on the images that most runs have."
+    said = " The first was chosen for its mean radius, among those on the images that most runs have."
     return "" if baseline else said
 
 
@@ -130,11 +134,8 @@ def _pair(first: Certification, second: Certification, radius: float, level: flo
         _, at_first, at_second = np.intersect1d(first.indices, second.indices, return_indices=True)
     if len(at_first) < 2:
         return None
-    test = statistics.mcnemar(
-        (first.correct & (first.radius >= radius))[at_first],
-        (second.correct & (second.radius >= radius))[at_second],
-    )
-    found = statistics.difference_over_seeds(first.counted[at_first], second.counted[at_second], level)
+    one, other = per_image(first, radius), per_image(second, radius)
+    test = statistics.mcnemar(one.at[at_first], other.at[at_second])
     row = {
         "first": first.run.label,
         "second": second.run.label,
@@ -142,15 +143,16 @@ def _pair(first: Certification, second: Certification, radius: float, level: flo
         "only_first": test.only_first,
         "only_second": test.only_second,
         "p_value": test.p_value,
-        "acr_difference": found.mean,
-        "acr_low": found.low,
-        "acr_high": found.high,
-        "acr_p": found.p_value,
     }
-    if first.p_a_counted is not None and second.p_a_counted is not None:
-        one, other = first.p_a_counted[at_first] >= SURE, second.p_a_counted[at_second] >= SURE
-        found = statistics.difference_over_seeds(one, other, level)
-        row |= {"sure_difference": found.mean, "sure_low": found.low, "sure_high": found.high}
+    for name, a, b in (("acr", one.acr, other.acr), ("sure", one.sure, other.sure)):
+        if a is not None and b is not None:
+            found = statistics.difference_over_seeds(a[at_first], b[at_second], level)
+            row |= {
+                f"{name}_difference": found.mean,
+                f"{name}_low": found.low,
+                f"{name}_high": found.high,
+                f"{name}_p": found.p_value,
+            }
     return row
 
 
@@ -161,7 +163,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
         for group in (group for group in repetitions(members) if len(group) > 1):
             row = {"group": group_name(group), **fair.facts, "seeds": len(group)}
             row |= {"images": group[0].images, "among": among(group[0], fair)}
-            rows.append(row | over_seeds([_values(member, radii) for member in group]))
+            rows.append(row | over_seeds([certified_cells(member, radii) for member in group]))
     columns = [
         Column("acr", "ACR", "certificate", ".3f", best="max"),
         P_A,
@@ -180,7 +182,8 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
             *with_spread(columns),
         ],
         rows,
-        "The standard deviation is that of single runs, trained and certified with different seeds.",
+        "The standard deviation is that of single runs, trained and certified with different seeds."
+        + without_acr(certifications),
     )
 
 
@@ -196,26 +199,24 @@ def seed_comparison_table(
 
     Args:
         certifications: What to compare.
-        radii: Those of the certified accuracy table; accuracies are compared at the middle one.
+        radii: Those of the certified accuracy table; accuracies are compared at the middle one with results.
         baseline: See `comparison_table`; labels are without the seed.
         level: Confidence level of the intervals.
     """
-    radius = middle(radii)
     rows: list[dict[str, Any]] = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
     for fair, members in fair_groups(known).items():
         groups = repetitions(members)
         if all(len(group) == 1 for group in groups):
             continue
-        found = (
-            difference(first, second, lambda item: per_image(item, radius), level)
-            for first, second in pairs(groups, baseline)
-        )
-        rows += [{**fair.facts, **row} for row in corrected([row for row in found if row])]
+        radius = middle(tested(members, radii))
+        values_of = partial(per_image, radius=radius)
+        found = (difference(first, second, values_of, level) for first, second in pairs(groups, baseline))
+        rows += [{**fair.facts, "radius": radius, **row} for row in corrected([row for row in found if row])]
     return Table(
         "seed_comparison",
         "Differences between methods, over images and seeds",
-        difference_columns(radius),
+        DIFFERENCE,
         rows,
         f"Paired on the images. {OVER_SEEDS}{chosen(baseline)} {CORRECTED}",
         f"Small print: {100 * level:g} % intervals.",
@@ -233,29 +234,22 @@ CORRECTED = "Corrected p-values are those of all pairs that are compared alike, 
 ACR_P = Column("acr_p_holm", "p of the ACR difference, corrected", "measurement", ".2g")
 
 
-def difference_columns(radius: float) -> list[Column]:
-    """The columns for the rows of `difference`."""
-    compared = (
-        ("acr_difference", "ACR difference", "+.3f", ""),
-        ("sure_difference", SURE_DIFFERENCE, "percent", "acr_difference"),
-        ("at_difference", f"Difference at r={radius:g} (%)", "percent", ""),
-    )
-    return [
-        Column("first", "First"),
-        Column("second", "Second"),
-        *(Column(k, title, "certificate", style, f"{k}_low", f"{k}_high", with_interval=True, beside=beside,
-                 unknown=UNKNOWN_DIFFERENCE)
-          for k, title, style, beside in compared),
-        ACR_P,
-        Column("seeds", "Seeds"),
-        DATA,
-        BY,
-        Column("images", "Common images", style="d"),
-        Column("over", "Interval over"),
-    ]  # fmt: skip
-
-
-def _values(certification: Certification, radii: Sequence[float]) -> dict[str, float | None]:
-    """The numbers of a run, by the keys of their columns."""
-    shares = zip(map(radius_key, radii), certification.accuracy(radii).tolist(), strict=True)
-    return {"acr": float(certification.acr), "sure": sure_share(certification), **dict(shares)}
+DIFFERENCE = [
+    Column("first", "First"),
+    Column("second", "Second"),
+    *(Column(key, title, "certificate", style, f"{key}_low", f"{key}_high", with_interval=True, beside=beside,
+             unknown=UNKNOWN_DIFFERENCE)
+      for key, title, style, beside in (
+          ("acr_difference", "ACR difference", "+.3f", ""),
+          ("sure_difference", SURE_DIFFERENCE, "percent", "acr_difference"),
+          ("at_difference", "Difference at r (%)", "percent", ""),
+      )),
+    RADIUS,
+    ACR_P,
+    Column("seeds", "Seeds"),
+    DATA,
+    BY,
+    Column("images", "Common images", style="d"),
+    Column("over", "Interval over"),
+]  # fmt: skip
+"""The columns for the rows of `difference`."""

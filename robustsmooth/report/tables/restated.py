@@ -30,7 +30,7 @@ from robustsmooth.report.tables.common import (
     radius_key,
     with_spread,
 )
-from robustsmooth.report.tables.compared import CORRECTED, OVER_SEEDS, chosen, difference_columns
+from robustsmooth.report.tables.compared import CORRECTED, DIFFERENCE, OVER_SEEDS, chosen
 from robustsmooth.statistics import SURE
 
 
@@ -38,12 +38,9 @@ class _Restated(NamedTuple):
     """A certification with another number of votes, and whether its counts are exact."""
 
     counts: str
+    acr: float
     per_image: PerImage
     shares: NDArray[np.float64]
-
-    @property
-    def acr(self) -> float:
-        return float(self.per_image.acr.mean())
 
     def cells(self, radii: Sequence[float]) -> dict[str, Any]:
         """Its numbers, for a row of the table."""
@@ -89,7 +86,7 @@ def restated_tables(
             rows.append({**known_facts(group[0].run), **facts, **cells})
         compared = _once_each([group for group in known if group[0].run.facts.get("data")])
         paired = corrected(list(_differences(compared, said, baseline, level)))
-        differences += [{"data_set": data, "restated": m, **row} for row in paired]
+        differences += [{"data_set": data, "restated": m, "radius": radius, **row} for row in paired]
         if names := not_paired(compared, baseline):
             lonely.append(f" Not compared with {baseline!r} on {data} at α={alpha:g}: {names}.")
     columns = [
@@ -114,7 +111,7 @@ def restated_tables(
     comparison = Table(
         "restated_comparison",
         "Differences with the same number of votes",
-        [*difference_columns(radius), Column("restated", "Restated at", style="d")],
+        [*DIFFERENCE, Column("restated", "Restated at", style="d")],
         differences,
         f"Of the restated results, paired on the images.{chosen(baseline)} {OVER_SEEDS} {CORRECTED}",
         f"Small print: {100 * level:g} % intervals.",
@@ -179,7 +176,7 @@ def _at(certification: Certification, m: int, radii: Sequence[float], radius: fl
         return None
     if n == m:
         values = per_image(certification, radius)
-        return _Restated("as certified", values, certification.accuracy(radii))
+        return _Restated("as certified", certification.acr, values, certification.accuracy(radii))
     bounds = certification.p_a_counted
     if m > n or bounds is None or np.isnan(bounds[certification.correct]).any() or not 0 < facts["alpha"] < 1:
         return None
@@ -188,5 +185,6 @@ def _at(certification: Certification, m: int, radii: Sequence[float], radius: fl
     right = certification.correct.astype(float)
     certified = said.certified * right
     exact = "exact" if certification.exact_bounds else "from rounded radii"
-    values = PerImage(said.radius * right, certified[-1], said.sure * right)
-    return _Restated(exact, values, certified[:-1].mean(axis=1))
+    counted = said.radius * right
+    values = PerImage(counted, certified[-1], said.sure * right)
+    return _Restated(exact, float(counted.mean()), values, certified[:-1].mean(axis=1))
