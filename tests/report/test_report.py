@@ -19,7 +19,7 @@ from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.writing import write_tables
 
-from .conftest import write_attack, write_certification, write_log, write_training
+from .conftest import write_at_radii, write_attack, write_certification, write_log, write_training
 
 
 def read(entries):
@@ -162,6 +162,18 @@ def test_broken_certificates_are_counted(runs):
         broken += bool(correct and radius >= image["l2"] and image["adversarial"] not in (image["label"], -1))
     assert rows[0]["broken"] == broken > 0
     assert rows[0]["probability"] < 1e-6
+
+
+def test_broken_certificates_at_given_radii_are_counted(tmp_path):
+    """The attack has budgets 0.25 and 0.5; nothing is known of the certified accuracy at the second one."""
+    trained = write_training(tmp_path / "a")
+    write_at_radii(trained / "radii", trained, {"radii": [0.25, 0.4]}, strength=2.0)
+    write_attack(trained / "attack", trained)
+    first, second = tables_of(tmp_path)["contradictions"].rows
+    (item,) = read(tmp_path).certifications
+    assert (first["certified_accuracy"], second["certified_accuracy"]) == (item.accuracy(0.25), None)
+    assert first["broken"] > 0
+    assert second["broken"] > 0
 
 
 def test_an_attack_on_other_images_says_nothing_about_certificates(runs):

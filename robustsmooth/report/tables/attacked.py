@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import group_name, is_certified, repetitions
+from robustsmooth.report.comparable import group_name, is_certified, l2_certified, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts, over_seeds, with_spread
+from robustsmooth.report.tables.common import RUN, known_facts, over_seeds, was_tested, with_spread
 from robustsmooth.statistics import ABSTAIN, Method
 
 
@@ -147,8 +147,8 @@ def contradiction_table(evaluations: Evaluations) -> Table:
     for attack in evaluations.attacks:
         if attack.epsilon is None or attack.norm != "l2":
             continue
-        for certification in evaluations.certifications:
-            if certification.guarantee.usual and is_certified(attack, certification):
+        for certification in l2_certified(evaluations.certifications):
+            if is_certified(attack, certification):
                 row = _contradiction_row(attack, certification, attack.epsilon)
                 rows += [row] if row else []
     columns = [
@@ -190,10 +190,10 @@ def _contradiction_row(attack: Attack, certification: Certification, epsilon: fl
     alpha = float(certification.run.facts.get("alpha", 0.001)) + _prediction_alpha(attack.run)
     found = statistics.contradiction(certified, broken, alpha)
     held = float((~attack.won)[at_attack].mean())
-    at_radius = certification.correct[at] & (certification.radius[at] >= epsilon)
+    at_radius = float((certification.correct[at] & (certification.radius[at] >= epsilon)).mean())
     return {
         "certified_by": certification.run.label, "run": attack.run.label, "epsilon": epsilon,
         "num_noise": attack.settings.get("num_noise"), "images": len(at),
-        "certified_accuracy": float(at_radius.mean()), "accuracy": held,
+        "certified_accuracy": at_radius if was_tested(certification, epsilon) else None, "accuracy": held,
         "broken": found.broken, "probability": found.probability if found.broken else 1.0,
     }  # fmt: skip
