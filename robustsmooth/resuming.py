@@ -174,12 +174,12 @@ def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) ->
     if not written or checkpoint is None or checkpoint.name != "last.ckpt":  # an older one repairs the last
         return
     content = load_file(checkpoint)
-    complete = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    steps, most = content["global_step"], cfg.trainer.max_epochs
+    steps, progress = content["global_step"], content["loops"]["fit_loop"]["epoch_progress"]
+    complete = progress["current"]["processed"]
     best = checkpoint.with_name("best.ckpt")
     networks = {_fingerprint(path) for path in (checkpoint, best) if path.exists()} - {None}
     evaluated = {path.parent.name for path in written if _evaluated(path) in networks}
-    if evaluated and (most is None or not 0 <= most <= complete):  # -1: any number
+    if evaluated and complete < cfg.trainer.max_epochs:
         names = ", ".join(f"`{name}`" for name in sorted(evaluated))
         raise ValueError(
             f"the evaluations in {names} of `{folder}` are of the network after {steps} steps, which more "

@@ -19,13 +19,10 @@ FILES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglo
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 def test_commands_that_start_together_have_different_folders(kind):
-    folders = set()
-    for _ in range(2):
-        cfg = composed("train", whole=True)
-        place = OmegaConf.to_container(cfg.hydra[kind], resolve=False)["dir"]
-        assert place.endswith(("${hydra:job.name}", "${hydra.job.name}"))
-        folders.add(OmegaConf.create({"dir": place.rpartition("-")[0]}).dir)
-    assert len(folders) == 2
+    place = OmegaConf.to_container(composed("train", whole=True).hydra[kind], resolve=False)["dir"]
+    timed = place.rpartition("-")[0]  # without the name of the command
+    first, second = (OmegaConf.create({"dir": timed}).dir for _ in range(2))
+    assert first != second
 
 
 def nodes(cfg, path=""):
