@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from yaml import YAMLError
 
+from robustsmooth.evaluation import fingerprint_in
 from robustsmooth.loggers import read_metrics
 from robustsmooth.models import load_file
 from robustsmooth.places import PLACES, places_now
-from robustsmooth.smoothing import fingerprint
 
 # What must not change when a training continues; the rest may (more epochs, another device).
 # `method.network` is `model`, by interpolation.
@@ -177,7 +177,7 @@ def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) ->
     steps, progress = content["global_step"], content["loops"]["fit_loop"]["epoch_progress"]
     complete = progress["current"]["processed"]
     best = checkpoint.with_name("best.ckpt")
-    networks = {_fingerprint(path) for path in (checkpoint, best) if path.exists()} - {None}
+    networks = {fingerprint_in(path) for path in (checkpoint, best)} - {None}
     evaluated = {path.parent.name for path in written if _evaluated(path) in networks}
     if evaluated and complete < cfg.trainer.max_epochs:
         names = ", ".join(f"`{name}`" for name in sorted(evaluated))
@@ -185,15 +185,6 @@ def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) ->
             f"the evaluations in {names} of `{folder}` are of the network after {steps} steps, which more "
             "training would overwrite; choose another folder with hydra.run.dir=..., or remove them"
         )
-
-
-def _fingerprint(checkpoint: Path) -> str | None:
-    try:
-        weights = load_file(checkpoint)["state_dict"]
-    except (ValueError, KeyError):
-        return None
-    prefix = "network."
-    return fingerprint({key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)})
 
 
 def _evaluated(settings: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Timer
 
+from robustsmooth.evaluation import fingerprint_in
 from robustsmooth.files import write_whole
 from robustsmooth.loggers import CsvLogger, as_text
 from robustsmooth.methods.callbacks import EpochTimer
@@ -64,7 +65,8 @@ class TrainingRecord(Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """``summary.json``: the last metrics, the epochs and the seconds that they took.
 
-        Also that a time limit has ended the training, which is not complete then.
+        Also the fingerprint of the network in ``last.ckpt``, and that a time limit has ended the training,
+        which is not complete then.
         """
         summary = {
             **({"stopped": stopped} if (stopped := _out_of_time(trainer)) else {}),
@@ -72,6 +74,7 @@ class TrainingRecord(Callback):
             "steps": trainer.global_step,
             "seconds": sum(self.timer.seconds),
             "seconds_per_epoch": self.timer.seconds,
+            "network": fingerprint_in(self.folder / "checkpoints" / "last.ckpt"),
             "metrics": dict(sorted(self._metrics(trainer).items())),
         }
         if trainer.is_global_zero:

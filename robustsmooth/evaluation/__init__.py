@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robustsmooth.evaluation.attack.target import SinglePass, SmoothedVote, Target
     from robustsmooth.evaluation.base import Evaluation
     from robustsmooth.evaluation.certification import Certification, ValidationCertification, default_radii
-    from robustsmooth.evaluation.context import data_settings
+    from robustsmooth.evaluation.context import data_settings, fingerprint_in
     from robustsmooth.evaluation.metrics import (
         AbstentionRate,
         AverageCertifiedRadius,
@@ -50,6 +50,7 @@ __all__ = [
     "VotingCallback",
     "beneath_certified",
     "data_settings",
+    "fingerprint_in",
     "default_radii",
     "read_certified",
 ]

@@ -3,14 +3,24 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from robustsmooth.models import is_random
-from robustsmooth.smoothing import Noise, Numerics, Procedure, Tuning, VoteEngine, generator, tune
+from robustsmooth.models import is_random, load_file
+from robustsmooth.smoothing import (
+    Noise,
+    Numerics,
+    Procedure,
+    Tuning,
+    VoteEngine,
+    fingerprint,
+    generator,
+    tune,
+)
 
 
 def network_of(module: pl.LightningModule) -> nn.Module:
@@ -35,6 +45,26 @@ def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else list(value)
+
+
+def fingerprint_in(checkpoint: Path) -> str | None:
+    """The fingerprint of the network in a checkpoint of a training, as it is evaluated: in single precision.
+
+    None if the file is missing or not readable.
+    """
+    try:
+        weights = load_file(checkpoint)["state_dict"]
+    except (ValueError, KeyError):
+        return None
+    prefix = "network."
+    network = {
+        key.removeprefix(prefix): value.float()
+        if torch.is_tensor(value) and value.is_floating_point()
+        else value
+        for key, value in weights.items()
+        if key.startswith(prefix)
+    }
+    return fingerprint(network)
 
 
 def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> dict[str, list[float]]:

@@ -23,6 +23,7 @@ from robustsmooth.report.facts import (
     fact_of_split,
     facts_of,
     forget,
+    mapping,
     read_mapping,
     settings_facts,
     wrong_numbers,
@@ -227,7 +228,13 @@ def _read_folder(folder: Path) -> Run:
     logs = _logs_of(folder, [file.name for file in folder.iterdir()])
     facts, trained = facts_of(folder)
     for name, paths in logs.items():
-        facts |= settings_facts(read_mapping(folder / f"{name}.settings.json", problems))
+        settings = read_mapping(folder / f"{name}.settings.json", problems)
+        facts |= settings_facts(settings)
+        if trained and _of_another_state(settings, config, trained):
+            problems.append(
+                f"{folder}: {name} is not of the network at the end of the training in {trained}, but of an "
+                "earlier or later one; evaluate it again in a new folder"
+            )
         if ".rank" in paths[-1].name:
             problems.append(f"{folder}: {name} is not finished; start its command again to finish it")
     if facts.get("n") == 0:  # of a bound without votes
@@ -241,3 +248,21 @@ def _read_folder(folder: Path) -> Run:
         Path(config["checkpoint"]) if isinstance(config.get("checkpoint"), str) else None
     )
     return Run(folder, facts, logs, config, summary, trained, checkpoint, problems=tuple(problems))
+
+
+def _of_another_state(settings: Mapping[str, Any], config: Mapping[str, Any], trained: Path) -> bool:
+    """Whether rows of the last epoch's network are of other weights than the training ended with.
+
+    Not known, and False, for older trainings, other files than ``last.ckpt`` and a changed model.
+    """
+    models = [
+        {
+            key: value
+            for key, value in mapping(found.get("model")).items()
+            if key not in ("checkpoint", "new_head")
+        }
+        for found in (config, config_of(trained))
+    ]
+    now, then = settings.get("network"), read_mapping(trained / "summary.json", []).get("network")
+    last = Path(str(config.get("checkpoint"))).name == "last.ckpt" and models[0] == models[1]
+    return last and None not in (now, then) and now != then

@@ -211,6 +211,8 @@ def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
     predict = "+evaluate.mine='predict prediction.n=10 data.subset.max=2'"
     train = ["trainer=cpu", predict, f"hydra.run.dir={tmp_path}"]
     call("train", *train, "trainer.max_epochs=1")
+    evaluated = json.loads((tmp_path / "mine" / "predict.settings.json").read_text())["network"]
+    assert json.loads((tmp_path / "summary.json").read_text())["network"] == evaluated
     before = weights(tmp_path)
     said = call("train", *train, "trainer.max_epochs=2", status=1)
     assert (

@@ -1,5 +1,6 @@
 """Finding runs, their facts and their labels."""
 
+import json
 import shutil
 
 import pytest
@@ -118,6 +119,21 @@ def test_a_run_with_a_second_name_is_listed_once(runs, tmp_path):
         tmp_path / "link",
         tmp_path / "link" / "0_gaussian",
     }
+
+
+@pytest.mark.parametrize(
+    ("ended", "file", "reported"),
+    [("a", "last", False), ("b", "last", True), ("b", "best", False), (None, "last", False)],
+)
+def test_rows_of_another_network_than_the_training_ended_with_are_reported(tmp_path, ended, file, reported):
+    trained = write_training(tmp_path / "run")
+    (trained / "summary.json").write_text(json.dumps({"epochs": 3} | ({"network": ended} if ended else {})))
+    folder = write_certification(trained / "certify", trained / "checkpoints" / f"{file}.ckpt")
+    settings = folder / "certify.settings.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "network": "a"}))
+    problems = read_evaluations(find_runs(str(trained))).problems
+    sentence = f"{folder}: certify is not of the network at the end of the training in {trained}, but of an"
+    assert [sentence in problem for problem in problems] == ([True] if reported else [])
 
 
 def test_a_report_among_loose_logs_hides_none_of_them(tmp_path):
