@@ -102,7 +102,7 @@ def jacobian_penalty(
     """
     steps = directions(images, logits, probes)
     perturbed = (images.detach() + difference_step * steps).flatten(0, 1)
-    moved = network(perturbed).to(logits.dtype).unflatten(0, probes.shape[:2])
+    moved = network(perturbed).unflatten(0, probes.shape[:2])
     slopes = ((moved - logits) * probes).sum(dim=2) / difference_step
     return slopes.square().sum(dim=0)
 
@@ -147,6 +147,9 @@ class HeatLoss:
             as in the published code; ``frozen``: the running statistics are used and not updated.
 
     Note:
+        The network is computed in float32, also under autocast: the penalty divides the difference of two
+        nearly equal outputs by `difference_step`, and in bfloat16 that difference is mostly rounding.
+
         The perturbed images of all probes are one batch, so with a BatchNorm in train mode they share
         its batch statistics; otherwise the value equals one pass per probe to rounding.
     """
@@ -201,11 +204,12 @@ class HeatLoss:
             student's parameters; `targets` is taken as constant.
         """
         frozen = _batch_norm(network, "frozen") if self.statistics == "frozen" else nullcontext()
-        with frozen, torch.enable_grad():
+        in_float32 = torch.autocast(images.device.type, enabled=False)
+        with frozen, in_float32, torch.enable_grad():
             images = images.detach().requires_grad_(sigma > 0)
             # Compiled, it could not go backward for several probes at once; the second pass is.
             with torch.compiler.set_stance("force_eager") if sigma > 0 else nullcontext():
-                logits = at_least_float32(network(images))
+                logits = network(images)
             distance = fidelity(logits, at_least_float32(targets.detach()), self.fidelity).mean()
             if sigma == 0:
                 return {"loss": distance, "fidelity": distance, "penalty": torch.zeros_like(distance)}

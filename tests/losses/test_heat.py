@@ -304,14 +304,18 @@ def test_running_statistics(images, statistics, batches):
         assert (out.mean(dim=(0, 2, 3)).abs().max() < 1e-9) == (statistics != "frozen")
 
 
-def test_runs_under_autocast():
-    network = linear().float()
-    images = torch.rand(BATCH, 3, 2, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = HeatLoss(num_probes=2)(network, images, network(images), sigma=0.1, probes=normal)
-    assert terms["loss"].dtype == torch.float32
-    terms["loss"].backward()
-    assert network[1].weight.grad.isfinite().all()
+def test_autocast_does_not_round_the_difference(images):
+    network, images = linear().float(), images.float()
+    target = network(images).detach().bfloat16()  # the teacher's pass is under autocast
+    loss, gradients = HeatLoss(num_probes=2, difference_step=0.01), []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            terms = loss(network, images, target, sigma=0.1, probes=normal)
+        assert terms["loss"].dtype == torch.float32
+        terms["loss"].backward()
+        gradients.append(network[1].weight.grad.clone())
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize(
