@@ -50,16 +50,13 @@ def mean_terms(terms: Mapping[str, Tensor], weights: Tensor | None = None) -> di
 
     Args:
         terms: What a `CopiesLoss` returns, ``(B,)`` each.
-        weights: ``(B,)``, the weight of each image; equal weights if None.
+        weights: ``(B,)``, the weight of each image, on average 1 over the images of a step on all devices;
+            equal weights if None.
 
     Returns:
         ``loss``, a scalar; and, if there are several terms, their means by name.
     """
-    if weights is None:
-        means = {name: term.mean() for name, term in terms.items()}
-    else:
-        total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)  # 0 / 0 for a batch of no weight
-        means = {name: (weights * term).sum() / total for name, term in terms.items()}
+    means = {name: (term if weights is None else weights * term).mean() for name, term in terms.items()}
     loss = torch.stack(list(means.values())).sum()
     return {"loss": loss, **(means if len(means) > 1 else {})}
 

@@ -105,6 +105,14 @@ class ClassificationModule(pl.LightningModule):
         """The data of the training."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all devices, without gradients; all of them must call it."""
+        if self._trainer is None:
+            return value
+        mean = self.trainer.strategy.reduce(value, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
     # ------------------------------------------------------------------ what a method defines
 
     @property

@@ -43,7 +43,8 @@ def copies_loss(
         noises: ``(copies, B, C, H, W)``, already scaled by sigma; None for the images as they are.
         labels: ``(B,)``.
         sigma: Their standard deviation, for losses that use it.
-        weights: ``(B,)``, the weight of each image; equal weights if None.
+        weights: ``(B,)``, the weight of each image, on average 1 over the images of a step on all devices;
+            equal weights if None.
 
     Returns:
         ``loss``, its terms if there are several, and ``logits`` of the first copies.

@@ -44,7 +44,7 @@ class SmoothAdvModule(ClassificationModule):
         warmup_epochs: Epochs over which the attack's epsilon, and a given step size with it, grow linearly to
             their full value; 0 for none. Logged as ``train/epsilon``.
         labeler: Labels extra images; None if there are none.
-        extra_weight: Weight of an extra image in the loss, relative to a labelled one.
+        extra_weight: Weight of an extra image in the loss, relative to a labelled one, on whichever device.
         **training: See `ClassificationModule`.
 
     Raises:
@@ -122,13 +122,14 @@ class SmoothAdvModule(ClassificationModule):
             return attack
         return attack.with_epsilon(attack.epsilon * (self.current_epoch + 1) / self.warmup_epochs)
 
-    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Labels, with those of extra images predicted, and the weight of every image."""
-        labels, weights = batch.labels, torch.ones_like(batch.labels, dtype=torch.float32)
+    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Labels, with those of extra images predicted, and the weight of every image; see `mean_terms`."""
         if self.labeler is None:
-            return labels, weights
-        extra = labels == UNLABELED
+            return batch.labels, None
+        extra = batch.labels == UNLABELED
         self.labeler.eval()  # train() of this module has put the labeler into train mode too
         with torch.no_grad():
-            labels = torch.where(extra, self.labeler(batch.images).argmax(dim=1), labels)
-        return labels, torch.where(extra, self.extra_weight, weights)
+            labels = torch.where(extra, self.labeler(batch.images).argmax(dim=1), batch.labels)
+        weights = torch.where(extra, self.extra_weight, 1.0)
+        mean = self.mean_over_ranks(weights.mean())
+        return labels, weights / mean.clamp(min=torch.finfo(mean.dtype).tiny)  # a batch may have no weight

@@ -114,17 +114,10 @@ class SODMModule(ClassificationModule):
             loss = self.loss(log_scores, batch.labels, robust_weight=weight)["loss"]
             gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = self._mean_over_ranks(gradient)
+            parameter.grad = self.mean_over_ranks(gradient)
         self.mapping_optimizer.step()
         self.mapping_optimizer.zero_grad()
         self.mapping.requires_grad_(False)
-
-    def _mean_over_ranks(self, gradient: Tensor) -> Tensor:
-        if self._trainer is None:
-            return gradient
-        mean = self.trainer.strategy.reduce(gradient, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        return mean
 
     @torch.no_grad()
     def _many_logits(self, images: Tensor) -> Tensor:

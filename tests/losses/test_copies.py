@@ -104,7 +104,7 @@ def test_terms_add_up_under_their_names():
 
 def test_weights_of_images():
     terms = {"one": torch.tensor([1.0, 5.0]), "two": torch.tensor([0.0, 2.0])}
-    assert mean_terms(terms, torch.tensor([1.0, 0.5]))["loss"].item() == pytest.approx((1 + 3.5) / 1.5)
+    assert mean_terms(terms, torch.tensor([1.5, 0.5]))["loss"].item() == pytest.approx((1.5 + 3.5) / 2)
     assert mean_terms(terms, torch.zeros(2))["loss"] == 0
     assert set(mean_terms({"one": torch.ones(2)})) == {"loss"}  # the only term is not logged a second time
 

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-from robustsmooth.data import DigitsDataModule
+from robustsmooth.data import UNLABELED, DigitsDataModule
 from robustsmooth.instantiation import instantiate
-from robustsmooth.methods import ClassificationModule, Sun2025Module
+from robustsmooth.methods import ClassificationModule, SmoothAdvModule, Sun2025Module
 from robustsmooth.methods.callbacks import KeepMetrics
 from tests.composing import composed
 from tests.methods.registry import METHODS
@@ -295,6 +295,31 @@ def test_two_ranks_count_the_votes_of_one_process(compose, monkeypatch, tmp_path
         alone, *ranks = (torch.load(tmp_path / f"{purpose}-{file}.pt") for file in ("1-0", "2-0", "2-1"))
         assert ((alone > 0) & (alone < votes)).sum() >= 8  # undecided: other noise changes them
         assert all(torch.equal(alone, rank) for rank in ranks)
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
+def test_two_ranks_weigh_the_extra_images_as_one_process(compose, monkeypatch, trained, tmp_path):
+    """However many of them a rank has."""
+    label = SmoothAdvModule._labels
+
+    def kept(self, batch):
+        extra = batch.indices % 3 > 0
+        labels, weights = label(self, batch._replace(labels=batch.labels.where(~extra, UNLABELED)))
+        torch.save((batch.indices, weights), tmp_path / f"{self.trainer.world_size}-{self.global_rank}.pt")
+        return labels, weights
+
+    monkeypatch.setattr(SmoothAdvModule, "_labels", kept)
+    (method,) = (row for row in METHODS if row.name == "smoothadv_more_data")
+    words = [word.format(trained=trained) for word in method.overrides]
+    config = compose("train", *words, "trainer.max_epochs=1", "method.extra_weight=0.1")
+    for devices in (1, 2):
+        fit(config, build(config), **({"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}))
+    alone, *ranks = (torch.load(tmp_path / f"{file}.pt") for file in ("1-0", "2-0", "2-1"))
+    assert ranks[0][1].sum() != ranks[1][1].sum()
+    weights = dict(zip(alone[0].tolist(), alone[1].tolist(), strict=True))
+    for indices, values in ranks:
+        assert values.tolist() == pytest.approx([weights[index] for index in indices.tolist()])
 
 
 def test_config_round_trip(config, tmp_path):
