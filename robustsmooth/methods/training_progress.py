@@ -35,7 +35,7 @@ class TrainingProgress(Callback):
             return
         name = type(pl_module).__name__
         parameters = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
-        again = f", continued after epoch {trainer.current_epoch}" if trainer.current_epoch else ""
+        again = f", continued after step {trainer.global_step}" if trainer.global_step else ""
         say(
             self.console,
             f"[bold]{name}[/]: {parameters:,} trained parameters, "

@@ -83,7 +83,7 @@ def test_killed_and_resumed_is_identical(reference, call, tmp_path, within_epoch
     os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "it ended before the kill"
     assert not (tmp_path / "summary.json").exists()
-    assert "continued after epoch" in call("train", *words)
+    assert "continued after step" in call("train", *words)
     same(reference, tmp_path)
 
 

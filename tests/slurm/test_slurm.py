@@ -89,7 +89,7 @@ def test_a_job_whose_time_ends_is_queued_again_and_continued(shell, tmp_path):
     shell("scontrol", "update", f"jobid={job}", "StartTime=now")  # instead of in two minutes
     wait_for((run / "summary.json").exists)
     assert "stopped by SIGUSR1; what is finished is kept" in said.read_text()
-    assert "continued after epoch" in said.read_text()
+    assert "continued after step" in said.read_text()
     assert len(metrics.read_text().splitlines()) == 1 + 12
     assert not list(tmp_path.rglob("hpc_ckpt*"))
 
