@@ -13,16 +13,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from robustsmooth.commands import conf_dir
+from robustsmooth.models import NORMALIZATIONS
 from tests import composing
 from tests.test_rows import batches
 
 PAPERS = Path(__file__).parents[1] / "docs" / "papers"
+RECIPES = PAPERS / "recipes.yaml"
 TEST_IMAGES = {"cifar10": 10000, "cifar100": 10000, "imagenet": 50000, "mini_imagenet50": 2500, "digits": 364}
 
 
 def papers():
-    """The data files, by name."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PAPERS.glob("*.yaml")}
+    """The data files of the papers, by name."""
+    files = [path for path in PAPERS.glob("*.yaml") if path != RECIPES]
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+
+
+@functools.cache
+def recipes():
+    """What rows with certain facts have in all experiments."""
+    return yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
 
 
 def experiments():
@@ -169,6 +178,9 @@ def training(cfg):
     yield "network", choices.model
     if cfg.model.network.get("depth") and "cifar_resnet" in choices.model:
         yield "network", f"cifar_resnet{cfg.model.network.depth}"
+    yield "normalization", normalization(cfg.model.normalization)
+    yield "validation_images", cfg.data.val_images
+    yield "augmentation", augmentation(cfg.data.augmentation)
     yield "epochs", cfg.trainer.max_epochs
     yield "batch", cfg.data.batch_size
     yield "optimizer", method.optimizer._target_.rpartition(".")[2]
@@ -183,7 +195,6 @@ def training(cfg):
         if value is not None:
             yield fact, value
     if method.get("discard_below") is not None:
-        yield "votes_from_epoch", method.warmup_epochs
         yield "given_voter", method.voter is not None
     if method.get("labeler") is not None:
         yield "extra_weight", method.extra_weight
@@ -192,31 +203,74 @@ def training(cfg):
 
 
 METHOD_FACTS = {
+    "shortcut": "model.network.shortcut",
+    "nesterov": "method.optimizer.nesterov",
+    "gradient_clip": "trainer.gradient_clip_val",
     "copies": "method.copies",
+    "warmup_epochs": "method.warmup_epochs",
+    "multi_noise": "method.multi_noise",
     "time_steps": "method.time_steps",
+    "student": "method.student",
     "noisy_images": "method.noise_probability",
+    "decay_biases": "method.decay_biases",
+    "fidelity": "loss.fidelity",
+    "penalty_weight": "loss.penalty_weight",
     "probes": "loss.num_probes",
+    "probe_scaling": "loss.probe_scaling",
     "difference_step": "loss.difference_step",
+    "statistics": "loss.statistics",
+    "radius_weight": "loss.robust_weight",
+    "inverse_temperature": "loss.inverse_temperature",
+    "margin": "loss.margin",
+    "threshold": "loss.threshold",
     "robust_weight": "method.robust_weight",
+    "robust_weight_factor": "method.robust_weight_factor",
     "robust_weight_from_epoch": "method.robust_weight_epoch",
     "mapping_copies": "method.mapping_copies",
     "mapping_interval": "method.mapping_interval",
+    "mapping_learning_rate": "method.mapping_optimizer.lr",
     "adversarial_weight": "method.adversarial_weight",
+    "mixture": "method.mixture",
+    "labels": "method.labels",
+    "noise_weight_decay": "method.noise_weight_decay",
     "noise_rank": "model.noise_layers.weight.rank",
+    "noise_granularity": "model.noise_layers.weight.granularity",
+    "noise_scaling": "model.noise_layers.weight.scaling",
     "output_noise_rank": "model.noise_layers.output.rank",
+    "output_noise_scaling": "model.noise_layers.output.scaling",
     "stability_weight": "loss.terms.stability.weight",
     "consistency_weight": "loss.terms.consistency.weight",
     "entropy_weight": "loss.terms.consistency.entropy_weight",
     "mix_weight": "method.mix_weight",
     "one_step": "method.one_step",
     "confidence_mask": "method.confidence_mask",
-    "epsilon_doubles_from": "method.epsilon_epoch",
+    "epsilon_factor": "method.epsilon_factor",
+    "epsilon_factor_from_epoch": "method.epsilon_epoch",
     "discard_below": "method.discard_below",
     "discard_votes": "method.discard_votes",
     "reweight_every": "method.reweight_every",
+    "reweight_votes": "method.reweight_votes",
+    "share_floor": "method.share_floor",
+    "bound_alpha": "method.alpha",
     "objective": "method.objective",
 }
 """Facts that only some methods have, with their keys."""
+
+
+def normalization(said):
+    """The name of a normalisation."""
+    if isinstance(said, str):
+        return said
+    values = OmegaConf.to_container(said, resolve=True)
+    return next(name for name, known in NORMALIZATIONS.items() if known == values)
+
+
+def augmentation(node):
+    """An augmentation in words."""
+    kind, mirror = node._target_.rpartition(".")[2], " and mirror" if node.flip else ""
+    if kind == "CropAndFlip":
+        return f"crop {node.padding}{mirror}"
+    return f"{kind} {node.scale[0]:g} to {node.scale[1]:g}{mirror}"
 
 
 def schedule(node):
@@ -248,9 +302,12 @@ def attack(node, trains=False):
     if kind == "PGD" and budget and node.epsilon:
         step = node.step_size or 2 * node.epsilon / node.steps
         yield "step", f"{step / node.epsilon:.4g} epsilon"
+    if trains and node.get("random_start") is not None:
+        yield "random_start", node.random_start
+    if noise != "Plain" and node.get("fixed_noise") is not None:
+        yield "new_noise_each_step", not node.fixed_noise
     if not trains and noise != "Plain":
         yield "noises", node.num_noise
-        yield "new_noise_each_step", not node.fixed_noise
         if node.sigma is not None:
             yield "noise_level", node.sigma
 
@@ -336,7 +393,8 @@ def flat(tree, prefix=""):
 
 
 def expected_facts(stated, row):
-    """What a row's configs must say: the paper's facts, changed by the deviations, completed by our choices.
+    """What a row's configs must say: the paper's facts, changed by the deviations, completed by our choices
+    and by what its recipe has in all experiments.
 
     Returns:
         The facts, and sentences about entries that cannot be right.
@@ -357,7 +415,20 @@ def expected_facts(stated, row):
                 if kind == "ours" and key in found:
                     problems.append(f"ours: the paper states {key} for {row}")
                 found[key] = value
-    return found, problems
+    common = {}
+    for entry in recipes():
+        if applies(entry, found):
+            common |= entry["facts"]
+    return common | found, problems
+
+
+def applies(entry, found):
+    """Whether a row with these facts, one value each or a list, has what the entry of a recipe says."""
+
+    def listed(value):
+        return value if isinstance(value, list) else [value]
+
+    return all(set(listed(value)) & set(listed(found.get(key))) for key, value in entry["when"].items())
 
 
 def differences(wanted, composed_facts):

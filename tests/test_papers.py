@@ -16,6 +16,7 @@ from robustsmooth.commands import conf_dir
 from robustsmooth.commands.settings import check_settings
 from tests.papers import (
     PAPERS,
+    applies,
     composed,
     differences,
     evaluations,
@@ -25,6 +26,7 @@ from tests.papers import (
     job_config,
     jobs,
     papers,
+    recipes,
     representatives,
     row_facts,
     stage,
@@ -64,6 +66,12 @@ def test_full_scale_is_what_the_paper_states(name):
             f"{row}: {item}" for item in problems + differences(wanted, row_facts(name, "full", members))
         ]
     assert not said, "\n".join(said)
+
+
+def test_every_entry_of_the_recipes_is_of_a_row():
+    rows = [expected_facts(stated, row)[0] for stated in STATED.values() for row in stated["rows"]]
+    for entry in recipes():
+        assert any(applies(entry, found) for found in rows), entry["when"]
 
 
 def scales():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 HERE = Path(__file__).parent
+RECIPES = HERE / "recipes.yaml"
 PAGE = HERE.parent / "paper-settings.md"
 RESULTS = HERE.parent / "results"
 HEAD = """# Settings of the papers' experiments
@@ -25,16 +26,33 @@ what to expect, the paper's numbers, and where our settings are not the paper's:
 - **open**: the paper states none, this one is our choice;
 - **not run**: a row of the paper that is not trained here.
 
-All other settings are as the paper states them; a test composes every row and compares. A remark that was
-made for an earlier experiment of the same paper is not repeated: "as in ...". The settings of an evaluation
-have its name in front, as in `certify.n`.
+All other settings are as the paper states them, or those of the recipes in the table below, which are the
+same in all experiments; a test composes every row and compares. Two things differ from published code in
+every training. 1000 training images of CIFAR-10 and Mini-ImageNet50, and 10 000 of ImageNet, are held out as
+validation images: 49 000 of CIFAR-10's 50 000 train. And images that do not fill a batch are left out of an
+epoch, where published code takes a smaller last batch.
+
+A remark that was made for an earlier experiment of the same paper is not repeated: "as in ...". The settings
+of an evaluation have its name in front, as in `certify.n`. `tests/papers.py` says from which config key each
+setting is read.
 """
 
 
 def page() -> str:
     """The page, as Markdown."""
-    papers = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.yaml"))]
-    return "\n".join([HEAD, *(_wrapped(line) for paper in papers for line in _paper(paper))])
+    files = [path for path in sorted(HERE.glob("*.yaml")) if path != RECIPES]
+    papers = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
+    return "\n".join([HEAD, *_recipes(), *(_wrapped(line) for paper in papers for line in _paper(paper))])
+
+
+def _recipes() -> Iterator[str]:
+    yield "## Settings of the recipes\n"
+    yield "| rows with | settings | where from |"
+    yield "|---|---|---|"
+    for entry in yaml.safe_load(RECIPES.read_text(encoding="utf-8")):
+        about = ", ".join(f"{key} {_value(value, ' or ')}" for key, value in entry["when"].items())
+        yield f"| {about} | {_settings(entry['facts'])} | {_sentence(entry['why'])} |"
+    yield ""
 
 
 def _wrapped(line: str) -> str:
@@ -88,8 +106,7 @@ class _Remark(NamedTuple):
 def _remarks(stated: Mapping[str, Any]) -> Iterator[_Remark]:
     for kind, items in (("differs", stated.get("deviations")), ("open", stated.get("ours"))):
         for item in items or []:
-            facts, why = _flat(item["facts"]), _sentence(item["why"])
-            values = ", ".join(f"{key} {_value(value)}" for key, value in facts.items())
+            values, why = _settings(item["facts"]), _sentence(item["why"])
             about = [row for row in item.get("rows", []) if row in stated["rows"] and row != "all"]
             rows = f"{', '.join(f'`{row}`' for row in about)}: " if about else ""
             text = f"**{kind}**: {rows}{values}. {why}"
@@ -133,8 +150,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _value(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _settings(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_value(value)}" for key, value in _flat(facts).items())
+
+
+def _value(value: Any, between: str = " ") -> str:
+    return between.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _line(text: str) -> str:
