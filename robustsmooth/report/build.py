@@ -85,7 +85,7 @@ def build_tables(
             f"nothing is restated at {restate} votes: no run is known to have that many votes per image, "
             "their counts, sigma and alpha"
         )
-    built = [tables.overview_table(evaluations, _few(chosen))]
+    built = [tables.overview_table(evaluations, tables.few(chosen))]
     for members in by_guarantee(certified).values():
         at = chosen if radii is not None else tables.default_radii(members)
         if members[0].guarantee.at_some_radii:
@@ -129,12 +129,6 @@ def _beside(certified: Sequence[Certification], data: str | None) -> Table | Non
     if data is None:
         return None
     return tables.published_table(tables.of_data(certified, data), published_results(data))
-
-
-def _few(radii: Sequence[float], most: int = 4) -> list[float]:
-    """At most four of the radii, evenly spread, with the first one."""
-    stride = -(-len(radii) // most) or 1
-    return list(radii[::stride])
 
 
 def write_report(

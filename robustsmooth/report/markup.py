@@ -56,10 +56,10 @@ def _heads(used: list[Column]) -> str:
         spans = [
             (head, len(list(columns))) for head, columns in groupby(used, key=lambda column: column.head)
         ]
-        cells = [f'<th colspan="{count}" class="head">{html.escape(head)}</th>' for head, count in spans]
+        cells = [f'<th colspan="{count}" class="head">{_breakable(head)}</th>' for head, count in spans]
         rows.append(f'<tr class="heads">{"".join(cells)}</tr>')
     titles = "".join(
-        f'<th scope="col" class="{column.kind}{_number(column)}" tabindex="0">{html.escape(column.title)}'
+        f'<th scope="col" class="{column.kind}{_number(column)}" tabindex="0">{_breakable(_below(column))}'
         f"{_tag(KIND_TITLES[column.kind])}</th>"
         for column in used
     )
@@ -69,10 +69,10 @@ def _heads(used: list[Column]) -> str:
 def _row(table: Table, used: list[Column], row: Mapping[str, Any]) -> str:
     cells = []
     for column in used:
-        text = html.escape(column.text(row))
-        text = f"<b>{text}</b>" if table.is_best(column, row) else text
-        interval = column.interval(row)
-        small = f"<small>{html.escape(interval)}</small>" if interval else ""
+        text, *spread = column.text(row).split(" ± ") if _number(column) else [column.text(row)]
+        small = "<br>".join(filter(None, [*(f"± {std}" for std in spread), column.interval(row)]))
+        text = f"<b>{html.escape(text)}</b>" if table.is_best(column, row) else html.escape(text)
+        small = f"<small>{small}</small>" if small else ""
         cells.append(f'<td class="number">{text}{small}</td>' if _number(column) else f"<td>{text}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -96,3 +96,13 @@ def _tag(text: str) -> str:
 
 def _number(column: Column) -> str:
     return "" if column.style == "text" else " number"
+
+
+def _below(column: Column) -> str:
+    """The words of its title that are not in the title over it."""
+    return " ".join(word for word in column.title.split() if word not in column.head.split())
+
+
+def _breakable(title: str) -> str:
+    """A heading that may be broken after underscores, as in names of attacks."""
+    return html.escape(title).replace("_", "_<wbr>")

@@ -41,7 +41,8 @@ class Column:
             row without a value they are its bounds.
         high: See `low`.
         best: Whether the largest or the smallest value is printed bold; among comparable rows.
-        head: A title over neighbouring columns that share it.
+        head: A title over neighbouring columns that share it, in the page; it does not repeat its words in
+            their titles there.
         spread: Key of the standard deviation over seeds, if there is one.
         only_files: Whether it is only in the files for programs.
         if_several: Whether it is left out if all rows have the same value.

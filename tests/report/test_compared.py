@@ -805,6 +805,11 @@ def test_certifications_with_unequal_votes_are_restated_before_they_are_compared
     assert {row["restated"] for row in at_100} == {100}
     few = tables_of(str(tmp_path), radii=[0.0], restate=500)["restated"]
     assert [row["n"] for row in few.rows] == [1000]
+    wide = tables_of(str(tmp_path), radii=[0.1 * step for step in range(10)])["restated"]
+    assert [column.title for column in wide.used if "r=" in column.title] == [
+        "r=0 (%)", "r=0.3 (%)", "r=0.6 (%)", "r=0.9 (%)"
+    ]  # fmt: skip
+    assert sum("certified_acc@" in name for name in wide.frame()) == 10
     assert "Not restated, for lack of votes or counts: gaussian n=200." in few.note  # the votes once
 
 

@@ -1,6 +1,7 @@
 """Tables in the page."""
 
 import json
+import re
 import shutil
 import subprocess
 from importlib import resources
@@ -19,6 +20,18 @@ def test_the_page_has_all_rows_of_a_long_table():
     assert text.count("<tr><td>") == FIRST_ROWS
     assert text.count("\\u003ctr>") == 1500 - FIRST_ROWS
     assert "</script" not in text.split("application/json", 1)[1].removesuffix("</script>")
+
+
+def test_the_page_spends_no_width_on_deviations_and_on_titles_that_columns_share():
+    """An overview with eight attacks under several seeds fits a screen."""
+    attacks = [
+        Column(f"{budget:g}", f"pgd_l2 ε={budget:g} (%)", "empirical", "percent", spread="std", head="pgd_l2")
+        for budget in (0.25, 0.5)
+    ]
+    text = as_html(Table("t", "T", attacks, [{"0.25": 0.5, "0.5": 0.4, "std": 0.01}]))
+    assert '<td class="number">50.0<small>± 1.0</small></td>' in text
+    assert '<th colspan="2" class="head">pgd_<wbr>l2</th>' in text
+    assert re.findall(r">([^<>]+)<span>empirical", text) == ["ε=0.25 (%)", "ε=0.5 (%)"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")

@@ -57,6 +57,7 @@ def test_the_overview_has_certificates_and_attacks_of_a_classifier_in_one_row(ru
     assert kinds["acr"] == kinds["certified_acc@0.25"] == "certificate"
     attacked = [key for key in kinds if "ε" in key]
     assert [kinds[key] for key in attacked] == ["empirical", "empirical"]
+    assert [column.head for column in table.used if "ε" in column.key] == 2 * ["attack on smoothed m=4"]
     lines = [
         line.split("\t") for line in (runs / "0_gaussian/attack/attack.tsv").read_text().splitlines()[1:]
     ]

@@ -66,6 +66,12 @@ def tested(certifications: Sequence[Certification], radii: Sequence[float]) -> l
     return known if known or not certifications[0].guarantee.at_some_radii else asked_radii(certifications)
 
 
+def few(radii: Sequence[float], most: int = 4) -> list[float]:
+    """At most four of the radii, evenly spread, with the first one."""
+    stride = -(-len(radii) // most) or 1
+    return list(radii[::stride])
+
+
 def middle(radii: Sequence[float]) -> float:
     """The radius at which accuracies are compared."""
     return radii[len(radii) // 2] if radii else 0.0

@@ -159,9 +159,9 @@ def _add_attacks(
             homes = rows.setdefault(classifier, [_Row(None, item.run.label)])
         for row in homes:
             row.cells[title] = said["accuracy"]
-        columns.setdefault(
-            title, Column(title, f"{title} (%)", "empirical", "percent", best="max", spread=f"{title}_std")
-        )
+        head = " ".join(word for word in title.split() if not word.startswith("ε="))
+        column = Column(title, f"{title} (%)", "empirical", "percent", best="max", head=head)
+        columns.setdefault(title, replace(column, spread=f"{title}_std"))
 
 
 def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str]]:

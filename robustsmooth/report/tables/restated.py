@@ -1,6 +1,7 @@
 """Certifications with different numbers of votes, made comparable."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from robustsmooth.report.tables.common import (
     DATA,
     P_A,
     RUN,
+    few,
     known_facts,
     middle,
     over_seeds,
@@ -98,11 +100,15 @@ def restated_tables(
         Column("images", "Images", style="d"),
         *([Column("seeds", "Seeds", style="d")] if any(row["seeds"] > 1 for row in rows) else []),
         *with_spread([Column("acr", "ACR", "certificate", ".3f", best="max"), P_A]),
-        *with_spread(radius_columns(radii, "certificate")),
+        *with_spread(
+            replace(column, only_files=radius not in few(radii))
+            for radius, column in zip(radii, radius_columns(radii, "certificate"), strict=True)
+        ),
     ]
     note = (
         "The exact expected result of a random subset of the votes (hypergeometric); an image that abstains "
-        "with all of them counts as abstaining. Counts from rounded radii are approximate."
+        "with all of them counts as abstaining. Counts from rounded radii are approximate. The CSV file has "
+        "every radius."
     )
     if left_out:
         more = f" and {len(left_out) - 6} more" if len(left_out) > 6 else ""
