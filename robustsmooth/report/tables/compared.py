@@ -182,7 +182,7 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
             *with_spread(columns),
         ],
         rows,
-        "The standard deviation is that of single runs, trained and certified with different seeds."
+        "The standard deviation is that of single runs, trained with different seeds."
         + without_acr(certifications),
     )
 
