@@ -1021,6 +1021,18 @@ def test_a_table_says_why_p_a_is_a_dash_beside_an_acr(tmp_path):
     assert DASH in json.loads((tmp_path / "out" / "tables" / "radii.json").read_text())["note"]
 
 
+def test_trainings_that_differ_only_in_their_seed_are_one_row_of_means(tmp_path):
+    for seed, seconds in ((0, 10.0), (1, 14.0)):
+        trained = write_training(tmp_path / str(seed), seed=seed, epochs=3 + seed)
+        (trained / "summary.json").write_text(json.dumps({"seconds": seconds}))
+    write_training(tmp_path / "heat", "heat")
+    table = tables_of(str(tmp_path))["training"]
+    texts = {row["run"]: [column.text(row) for column in table.used] for row in table.rows}
+    assert [column.key for column in table.used][:5] == ["run", "seeds", "epochs", "epoch_seconds", "seconds"]
+    assert texts["gaussian"][1:6] == ["2", "3.5", "3.42 ± 0.118", "12 ± 2.828", "75.0 ± 7.1"]
+    assert texts["heat"][1:6] == ["1", "3", "–", "–", "70.0"]
+
+
 def test_the_table_of_trainings_says_why_p_a_is_a_dash_beside_an_acr(tmp_path):
     for name, columns, values in (("a", "val/acr,val/p_a@0.90", "0.3,0.5"), ("b", "val/acr", "0.4")):
         trained = write_training(tmp_path / name)

@@ -19,6 +19,7 @@ from robustsmooth.report.tables.common import (
     radius_columns,
     radius_key,
     sure_share,
+    with_spread,
 )
 
 OF_ATTACKS = ("mode", "norm", "steps", "images", "source", "seed")
@@ -253,7 +254,10 @@ def _lacking(rows: Sequence[_Row], columns: Sequence[Column], most: int = 6) -> 
 
 
 def training_table(evaluations: Evaluations) -> Table:
-    """Training time per epoch and in total (SODM Tables 4 and 5), with the last validation metrics."""
+    """Training time per epoch and in total (SODM Tables 4 and 5), with the last validation metrics.
+
+    Trainings that differ only in their seed become one row of means and standard deviations.
+    """
     rows = []
     keys = ("val/top1", "val/noisy_top1", "val/acr", "val/p_a@0.90")
     for training in evaluations.trainings:
@@ -269,9 +273,16 @@ def training_table(evaluations: Evaluations) -> Table:
         if not training.run.facts.get("train_sigma"):
             row.pop("val/noisy_top1", None)  # logged without noise, since best.ckpt is chosen by it
         rows.append(row)
+    said = dict(zip(map(id, evaluations.trainings), rows, strict=True))
+    merged = []
+    for group in repetitions(evaluations.trainings):
+        epochs = sum(training.epochs for training in group) / len(group)
+        means = over_seeds([said[id(training)] for training in group])
+        merged.append({**means, "run": group_name(group), "seeds": len(group), "epochs": epochs})
     columns = [
         RUN,
-        Column("epochs", "Epochs", style="d"),
+        *([Column("seeds", "Seeds", style="d")] if len(merged) < len(rows) else []),
+        Column("epochs", "Epochs", style="g"),
         Column("epoch_seconds", "Seconds per epoch", "measurement", ".3g"),
         Column("seconds", "Seconds in total", "measurement", ".4g"),
         Column("val/top1", "Validation accuracy (%)", "measurement", "percent", best="max"),
@@ -280,4 +291,6 @@ def training_table(evaluations: Evaluations) -> Table:
         replace(P_A, key=keys[-1], title=f"Validation {P_A.title}", kind="measurement", beside="val/acr",
                 unknown="p_A is not known, since the training did not log it"),
     ]  # fmt: skip
-    return Table("training", "Training", columns, rows, "Seconds of training alone, without validation.")
+    note = "Seconds of training alone, without validation."
+    note += " ±: standard deviation over seeds." if len(merged) < len(rows) else ""
+    return Table("training", "Training", with_spread(columns), merged, note)
