@@ -62,6 +62,11 @@ class Published:
         return float(self.accuracy[self.radii >= radius][0]), float(self.accuracy[self.radii <= radius][-1])
 
     @property
+    def methods(self) -> set[str]:
+        """What its method is called: our name, and that of its paper's first author, such as ``cohen``."""
+        return {self.facts["method"], self.source.split()[0].lower()}
+
+    @property
     def name(self) -> str:
         """Its name among our runs: method and noise level, marked as published."""
         return f"published: {self.facts['method']} {self.facts['sigma']:g}"

@@ -97,6 +97,10 @@ def test_the_figure_says_that_the_numbers_of_votes_differ_and_finds_the_methods_
     assert "n: ours 1,000; theirs 100,000" in " ".join(axes.get_title(loc="left").split())
     labels = {str(line.get_label()) for line in axes.get_lines()}
     assert {"published: sun2025 0.5", "published: smoothmix 0.5"} <= labels  # ours, and the best
+    for method in ("gaussian", "cohen"):  # ours, and that of the published logs
+        (drawing,) = drawn(data="cifar10", sigma=0.25, method=method)
+        labels = {str(line.get_label()) for line in drawing.figure().axes[0].get_lines()}
+        assert "published: gaussian 0.25" in labels, method
     (same,) = drawn(data="cifar10", n=100_000, method="stability")
     assert same.title == "Beside published results"
     assert drawn(data="cifar10", sigma=0.12) == []  # nothing to compare with

@@ -34,7 +34,7 @@ def beside_published(
     near = [p for p in near if p.facts["model"] in networks or p.facts["sigma"] not in alike]
     near = list(_best(near, "method", "sigma", "model").values())
     best = set(_best(near, "sigma").values())
-    chosen = [paper for paper in near if paper.facts["method"] in methods or paper in best]
+    chosen = [paper for paper in near if paper.methods & methods or paper in best]
     chosen.sort(key=lambda paper: paper not in best)
     if not chosen:
         return None
