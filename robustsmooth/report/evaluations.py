@@ -374,7 +374,7 @@ def _lower_bounds(
     sigma = run.facts.get("sigma")
     if not guarantee.usual or not isinstance(sigma, int | float) or not sigma > 0 or "p_a_lower" in rows:
         return None
-    return np.where(radius > 0, ndtr(radius / sigma), 0.0)
+    return np.where(rows["predict"] != ABSTAIN, ndtr(radius / sigma), 0.0)
 
 
 def _doubtful_facts(certification: Certification) -> list[str]:

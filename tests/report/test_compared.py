@@ -1000,6 +1000,13 @@ def test_bounds_that_are_missing_are_not_restated(tmp_path):
 DASH = "; do not read the ACR alone."
 
 
+def test_p_a_of_an_answer_with_a_radius_that_was_rounded_to_zero_is_one_half(tmp_path):
+    rows = [[0, 1, 1, "0.000", 1, 0.1], [1, 1, -1, 0.0, 0, 0.1], [2, 1, 1, 0.25, 1, 0.1]]
+    write_log(tmp_path / "log", CERTIFY[:6], rows)
+    (item,) = read({"path": str(tmp_path / "log"), "sigma": 0.25}).certifications
+    assert item.p_a_lower == pytest.approx([0.5, 0.0, stats.norm.cdf(1)])
+
+
 def test_a_table_says_why_p_a_is_a_dash_beside_an_acr(tmp_path):
     """Of foreign logs without sigma, and only of those; in each file that has notes."""
     entries = [foreign(tmp_path / name, "cifar10", seed=at) for at, name in enumerate("abc")]
