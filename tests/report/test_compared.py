@@ -678,6 +678,17 @@ def test_the_luckiest_seed_is_not_the_best_run(tmp_path):
     assert "envelope" not in tables  # one setting of each method
 
 
+def test_of_equal_runs_the_best_is_that_with_the_largest_acr_and_the_others_are_counted(tmp_path):
+    entries = []
+    for at, method in enumerate("abcd"):
+        rows = [[i, i, i, (0.2, 0.3, 0.4, 0.1)[at], int(i < 9 - (at == 0)), 0.1] for i in range(10)]
+        write_log(tmp_path / method, CERTIFY[:6], rows)
+        entries.append({"path": str(tmp_path / method), "method": method, "data": "digits", "sigma": 0.25})
+    rows = tables_of(entries, radii=[0.0, 0.25, 0.35])["best"].rows
+    assert [row["run"] for row in rows] == ["c and 2 more", "c and 1 more", "c"]
+    assert [row["acr"] for row in rows] == pytest.approx([0.36] * 3)
+
+
 def test_the_luckiest_seed_is_not_the_envelope(tmp_path):
     """Neither certified nor under attack."""
     for sigma in (0.25, 0.5):

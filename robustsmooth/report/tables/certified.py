@@ -185,15 +185,18 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     for group, members in _comparable(certifications):
         runs, known = repetitions(members), tested(members, radii)
         shares = np.array([_mean_accuracy(run, known) for run in runs])
+        means = [float(np.mean([member.counted.mean() for member in run])) for run in runs]
         for at, radius in enumerate(known if len(runs) > 2 else ()):
-            if shares[:, at].max() > 0:
-                best = runs[int(shares[:, at].argmax())]
+            if (largest := shares[:, at].max()) > 0:
+                equal = np.flatnonzero(np.isclose(shares[:, at], largest, rtol=0)).tolist()
+                first = max(equal, key=means.__getitem__)
+                best, more = runs[first], f" and {len(equal) - 1} more" if len(equal) > 1 else ""
                 sure = [sure_share(member) for member in best]
                 rows.append(
                     {
                         "radius": radius,
-                        "run": group_name(best),
-                        "accuracy": float(shares[:, at].max()),
+                        "run": f"{group_name(best)}{more}",
+                        "accuracy": float(largest),
                         "acr": float(np.mean([member.acr for member in best])),
                         "sure": None if None in sure else float(np.mean(np.array(sure, float))),
                         "runs": len(runs),
@@ -216,8 +219,8 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     ]
     return Table(
         "best", "The best run at each radius", columns, rows,
-        f"Chosen on these very images, which flatters the best of many runs. {_SEEDS} p_A: lower bound of "
-        "the top class's probability.",
+        "Chosen on these very images, which flatters the best of many runs. Of several equal ones that with "
+        f"the largest ACR is named. {_SEEDS} p_A: lower bound of the top class's probability.",
     )  # fmt: skip
 
 
