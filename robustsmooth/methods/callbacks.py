@@ -233,14 +233,15 @@ class WithinEpochs(ModelCheckpoint):
     step, it skips the end of the epoch, such as the schedule's step.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do not save the resumed step again: a batch may have added gradients, which would be lost."""
-        super().on_train_start(trainer, pl_module)
-        self._last_global_step_saved = trainer.global_step
+    _steps_before = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Remember the steps so far."""
+        self._steps_before = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save, unless the epoch ends with this batch."""
-        if not trainer.is_last_batch:
+        """Save after a batch that ends a step, but not the epoch: checkpoints have no unfinished steps."""
+        if trainer.global_step != self._steps_before and not trainer.is_last_batch:
             super().on_train_batch_end(trainer, *args, **kwargs)
 
 
