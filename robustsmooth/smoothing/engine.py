@@ -132,7 +132,7 @@ class VoteEngine:
         procedure: The certificate or other procedure to run for each image.
         seed: The run's seed.
         numerics: Precision, memory format, compilation.
-        random_inside: Whether the network itself is random; None to find out by comparing two passes.
+        random_inside: Whether the network itself is random; None to find out.
         tuning: A batch size and memory format found before; by default they are searched for with the first
             images, unless ``procedure.batch_size`` fixes them.
         examined: The network has passed `check_network` before, with images of this shape.
@@ -420,6 +420,7 @@ class VoteEngine:
                     self.numerics,
                     random_inside=self.random_inside,
                     votes=len(images) * self.procedure.max_votes,
+                    images=len(images),
                 )
             self.batch_size, self.numerics = self.tuning.batch_size, self.tuning.numerics
             # Compiled code depends on the number of cores that a thread uses.

@@ -43,6 +43,7 @@ def tune(
     numerics: Numerics | None = None,
     random_inside: bool = False,
     votes: int | None = None,
+    images: int | None = None,
 ) -> Tuning:
     """Find a fast device batch and memory format with a few passes, computed as votes are (`workers`).
 
@@ -58,6 +59,7 @@ def tune(
         random_inside: Whether the network itself is random.
         votes: How many votes are going to be computed. The search takes about a tenth of their time, and is
             skipped if that is too short to measure anything. None: no limit.
+        images: Of how many images, if known. A pass of a random network has one row for each at most.
 
     Returns:
         The smallest batch within 3 % of the best median speed: its noise fits better into the caches, and
@@ -67,13 +69,16 @@ def tune(
         ValueError: If the given batch does not fit into memory.
     """
     numerics = numerics or Numerics()
+    sizes: tuple[int, ...] = _SIZES
+    if random_inside and images and images < sizes[-1]:
+        sizes = (*(size for size in sizes if size < images), images)
     workers = workers_for(device, random_inside)
     layouts = [False, True] if numerics.channels_last == "auto" else [bool(numerics.channels_last)]
     at_once = max(1, workers.helpers)
     least = 2 * _IMAGES * at_once * len(layouts)  # images of the shortest search
     if batch_size == "auto" and votes is not None and _SHARE * votes < least:
-        few = [size for size in _SIZES if size * at_once <= votes and size <= _UNMEASURED]
-        return Tuning(max(few, default=_SIZES[0]), replace(numerics, channels_last=layouts[0]), math.nan)
+        few = [size for size in sizes if size * at_once <= votes and size <= _UNMEASURED]
+        return Tuning(max(few, default=sizes[0]), replace(numerics, channels_last=layouts[0]), math.nan)
     begin = time.perf_counter()
 
     def is_over() -> bool:
@@ -85,7 +90,7 @@ def tune(
     }
     samples: dict[tuple[int, bool], list[float]] = {}
     slower = 0  # how many sizes in a row were clearly slower than the best
-    for size in _SIZES if batch_size == "auto" else (batch_size,):
+    for size in sizes if batch_size == "auto" else (batch_size,):
         for layout, forward in forwards.items():
             samples[size, layout] = [_speed(forward, (size, *shape), workers, warm_up=True)]
         best = max(max(item) for item in samples.values())

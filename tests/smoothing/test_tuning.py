@@ -65,6 +65,15 @@ def test_many_more_votes_than_before_are_worth_a_new_search(network, monkeypatch
     assert searches == [10, 101]
 
 
+def test_a_batch_of_a_random_network_has_no_more_rows_than_images(monkeypatch):
+    monkeypatch.setattr(tuning, "_speed", lambda forward, shape, *_, **__: 1e4 * shape[0])
+    cpu, network = torch.device("cpu"), RandomInside()
+    for votes in (10, 10**6):
+        assert tune(network, SHAPE, cpu, random_inside=True, votes=votes, images=3).batch_size == 3
+    assert tune(network, SHAPE, cpu, random_inside=True, votes=10**6, images=50).batch_size == 50
+    assert tune(network, SHAPE, cpu, votes=10**6, images=3).batch_size > 1000
+
+
 @pytest.mark.parametrize("inference", [False, True])
 def test_tuning_a_random_network_does_not_change_the_global_generator(inference):
     network, before = RandomInside(), torch.get_rng_state()
