@@ -2,6 +2,7 @@
 
 import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from robustsmooth.smoothing import (
     SmoothedClassifier,
     VoteEngine,
     check_images,
+    checks,
 )
 from tests.comparing import written
 
@@ -155,6 +157,28 @@ def test_random_numbers_that_cannot_be_repeated_are_refused_where_passes_happen_
     for _ in range(12):
         with pytest.raises(ValueError, match=r"torch\.manual_seed does not determine"):
             SmoothedClassifier(Member(coin), NOISE).certify(images(), CERTIFICATE)
+
+
+def test_another_threads_random_numbers_during_one_pass_do_not_matter():
+    passes = []
+
+    def scores(values):
+        passes.append(values)
+        if len(passes) == 1:
+            random.random()
+        return values
+
+    SmoothedClassifier(Odd(scores), NOISE).certify(images(), CERTIFICATE)
+    assert len(passes) > 1
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_the_generator_of_any_device_is_watched(kind, monkeypatch):
+    state = torch.zeros(1, dtype=torch.uint8)
+    module = SimpleNamespace(get_rng_state=lambda *device: state + len(device))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    (_, own), _ = checks._generators(torch.device(kind))
+    assert own == bytes([kind == "xpu"])  # torch.mps.get_rng_state takes no device
 
 
 @pytest.mark.parametrize("noise", [0.25, None, "gaussian"])
