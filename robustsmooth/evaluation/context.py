@@ -48,23 +48,13 @@ def _plain(value: Any) -> Any:
 
 
 def fingerprint_in(checkpoint: Path) -> str | None:
-    """The fingerprint of the network in a checkpoint of a training, as it is evaluated: in single precision.
-
-    None if the file is missing or not readable.
-    """
+    """The fingerprint of the network in a checkpoint of a training; None if it is missing or not readable."""
     try:
         weights = load_file(checkpoint)["state_dict"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return None
     prefix = "network."
-    network = {
-        key.removeprefix(prefix): value.float()
-        if torch.is_tensor(value) and value.is_floating_point()
-        else value
-        for key, value in weights.items()
-        if key.startswith(prefix)
-    }
-    return fingerprint(network)
+    return fingerprint({key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)})
 
 
 def answers_of(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> dict[str, list[float]]:
@@ -150,6 +140,7 @@ def vote_engine(
             numerics,
             random_inside=is_random(network),
             votes=images * procedure.max_votes,
+            images=images,
         )
     return VoteEngine(
         network,

@@ -62,14 +62,16 @@ def fingerprint(network: nn.Module | Mapping[str, Any]) -> str:
     """A short hash of all weights and buffers, which identifies a classifier wherever its file is.
 
     Args:
-        network: The network, or its state dict.
+        network: The network, or its state dict. Floats are taken in single precision, as they are evaluated.
     """
     digest = hashlib.blake2b(digest_size=8)
     state = network.state_dict() if isinstance(network, nn.Module) else network
     for name, value in sorted(state.items()):
         if isinstance(value, Tensor):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            value = value.detach().cpu().to_dense().resolve_conj().resolve_neg()
+            value = value.float() if value.is_floating_point() else value
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -97,6 +97,7 @@ class SmoothedClassifier:
             examined=key in self._tunings,
         )
         engine.submit(images, names, labels, begun=begun)
+        origins = self._origins(procedure, images, names) if isinstance(procedure, Certificate) else None
         if engine.tuning is not None:
             self._tunings[key] = engine.tuning, searched
         self.random_inside = engine.random_inside
@@ -104,9 +105,8 @@ class SmoothedClassifier:
         if len(found) != len(images):
             raise ValueError("`indices` must name each image once")
         records = [found[int(name)] for name in names.tolist()]
-        if not isinstance(procedure, Certificate):
+        if origins is None:
             return records
-        origins = self._origins(procedure, images, names)
         return [replace(one, origin=origin) for one, origin in zip(records, origins, strict=True)]
 
     def votes(
@@ -168,10 +168,16 @@ class SmoothedClassifier:
 
         Raises:
             ValueError: If there is not one previous record for each image, or one is of another network,
-                image, index, noise, seed or certificate; see also `run`.
+                image, index, noise, seed or certificate, or the network has no parameters or buffers, by
+                which it is recognised; see also `run`.
         """
         if previous is None:
             return self.run(certificate, images, indices, labels)
+        if not self._tensors():
+            raise ValueError(
+                "`previous` needs a network with parameters or buffers, by which it is recognised, and this "
+                "one has none; certify the images anew"
+            )
         check_images(images)
         names = _names(images) if indices is None else torch.as_tensor(indices)
         origins = self._origins(certificate, images, names)
@@ -206,12 +212,20 @@ class SmoothedClassifier:
         settings = {
             key: value for key, value in vars(certificate).items() if key not in certificate.may_change
         }
-        weights = fingerprint(self.network)
+        weights = fingerprint(self._tensors())
         common = f"{type(certificate).__qualname__} {_written(settings)} {_written(self.noise)} {weights}"
         return [
             f"{address(self.seed, f'{common} {image}', int(name)):x}"
             for image, name in zip(image_names(images), names.tolist(), strict=True)
         ]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The network's parameters and buffers, without their names: a wrapper such as DataParallel adds one.
+
+        Unlike those of a state dict, all buffers are there.
+        """
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        return {f"{place} {tuple(tensor.shape)}": tensor for place, tensor in enumerate(tensors)}
 
 
 def _written(value: Any) -> str:

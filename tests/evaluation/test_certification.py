@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 import math
@@ -395,9 +396,17 @@ def test_a_fingerprint_depends_on_the_weights_only(network):
     before = fingerprint(network)
     assert fingerprint(network.train()) == before
     assert fingerprint(network.to(memory_format=torch.channels_last)) == before
+    assert fingerprint(copy.deepcopy(network).double()) == before  # evaluated in single precision
     with torch.no_grad():
         network.scale += 1e-6
     assert fingerprint(network) != before
+
+
+def test_every_buffer_has_a_fingerprint():
+    numbers = torch.complex(torch.ones(2), torch.ones(2))
+    assert fingerprint({"mask": torch.eye(3).to_sparse()}) == fingerprint({"mask": torch.eye(3)})
+    assert fingerprint({"phase": numbers.conj()}) == fingerprint({"phase": numbers.conj().resolve_conj()})
+    assert fingerprint({"phase": numbers.conj()}) != fingerprint({"phase": numbers})
 
 
 def test_settings_of_the_data_contain_only_what_matters():

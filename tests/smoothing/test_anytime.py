@@ -107,9 +107,9 @@ def test_simulated_radii_under_optional_stopping_and_extending():
 
 
 class Shade(nn.Module):
-    def __init__(self, middle=0.4):
+    def __init__(self, middle=0.4, persistent=True):
         super().__init__()
-        self.register_buffer("middle", torch.tensor(middle))
+        self.register_buffer("middle", torch.tensor(middle), persistent)
 
     def forward(self, batch):
         score = batch.flatten(1)[:, 0] - self.middle
@@ -160,6 +160,24 @@ def test_votes_of_another_run_are_never_continued(change):
             indices=change.get("indices", [5, 3]),
             previous=first,
         )
+
+
+def test_networks_are_told_apart_by_what_their_state_dict_leaves_out():
+    images = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    first = SmoothedClassifier(Shade(0.4, False), NOISE).certify(images, Anytime(n=333))
+    with pytest.raises(ValueError, match="is of another network"):
+        SmoothedClassifier(Shade(0.1, False), NOISE).certify(images, Anytime(n=1200), previous=first)
+    frozen = torch.jit.freeze(torch.jit.script(Shade().eval()))
+    unknown = SmoothedClassifier(frozen, NOISE).certify(images, Anytime(n=333))
+    with pytest.raises(ValueError, match="by which it is recognised, and this one has none"):
+        SmoothedClassifier(frozen, NOISE).certify(images, Anytime(n=1200), previous=unknown)
+
+
+def test_a_wrapped_network_is_the_same_network():
+    images = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    first = SmoothedClassifier(Shade(), NOISE).certify(images, Anytime(n=333))
+    wrapped = SmoothedClassifier(nn.DataParallel(Shade()), NOISE)
+    assert {one.votes for one in wrapped.certify(images, Anytime(n=1200), previous=first)} == {1300}
 
 
 class Blurred(GaussianNoise):
