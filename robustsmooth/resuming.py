@@ -170,25 +170,29 @@ def check_evaluations(folder: Path, checkpoint: Path | None, cfg: DictConfig) ->
         ValueError: If evaluations in the run folder have rows of the network of ``last.ckpt`` or
             ``best.ckpt``, and there are epochs left to train.
     """
-    written = list(folder.glob("*/*.settings.json"))
-    if not written or checkpoint is None or checkpoint.name != "last.ckpt":  # an older one repairs the last
+    written = list(folder.rglob("*.settings.json"))
+    if not written or checkpoint is None:
         return
-    content = load_file(checkpoint)
-    steps, progress = content["global_step"], content["loops"]["fit_loop"]["epoch_progress"]
-    complete = progress["current"]["processed"]
-    best = checkpoint.with_name("best.ckpt")
-    networks = {fingerprint_in(path) for path in (checkpoint, best)} - {None}
-    evaluated = {path.parent.name for path in written if _evaluated(path) in networks}
+    networks = {fingerprint_in(path) for path in (checkpoint, checkpoint.with_name("best.ckpt"))}
+    if checkpoint.name == "last.ckpt":
+        content = load_file(checkpoint)
+        complete = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    else:  # it repairs the last one, which has as many epochs as the summary says
+        summary = folder / "summary.json"
+        networks.add(_value(summary, "network"))
+        complete = _value(summary, "epochs") or cfg.trainer.max_epochs
+    evaluated = {path.parent for path in written if _value(path, "network") in networks - {None}}
     if evaluated and complete < cfg.trainer.max_epochs:
-        names = ", ".join(f"`{name}`" for name in sorted(evaluated))
+        names = ", ".join(f"`{place.relative_to(folder)}`" for place in sorted(evaluated))
         raise ValueError(
-            f"the evaluations in {names} of `{folder}` are of the network after {steps} steps, which more "
+            f"the evaluations in {names} of `{folder}` are of the network that it holds now, which more "
             "training would overwrite; choose another folder with hydra.run.dir=..., or remove them"
         )
 
 
-def _evaluated(settings: Path) -> Any:
+def _value(file: Path, key: str) -> Any:
+    """A value of a file in JSON, or None."""
     try:
-        return json.loads(settings.read_bytes())["network"]
+        return json.loads(file.read_bytes())[key]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Timer
 
 from robustsmooth.report import find_runs, read_evaluations
+from robustsmooth.resuming import check_evaluations
 from robustsmooth.training_records import _out_of_time
 from tests.conftest import forked, started
 
@@ -216,13 +218,20 @@ def test_a_network_that_was_evaluated_is_not_trained_further(call, tmp_path):
     before = weights(tmp_path)
     said = call("train", *train, "trainer.max_epochs=2", status=1)
     assert (
-        f"the evaluations in `mine` of `{tmp_path}` are of the network after 19 steps, which more training "
-        "would overwrite; choose another folder with hydra.run.dir=..., or remove them"
+        f"the evaluations in `mine` of `{tmp_path}` are of the network that it holds now, which more "
+        "training would overwrite; choose another folder with hydra.run.dir=..., or remove them"
     ) in said
     assert all(torch.equal(before[key], value) for key, value in weights(tmp_path).items())
     (tmp_path / "metrics.csv").unlink()
     call("train", *train, "trainer.max_epochs=1")  # repairs it
-    shutil.rmtree(tmp_path / "mine")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "mine").rename(tmp_path / "sweep" / "0")
+    older = tmp_path / "checkpoints" / "previous.ckpt"  # continued from where last.ckpt is damaged
+    with pytest.raises(ValueError, match=r"the evaluations in `sweep/0` of .* that it holds now"):
+        check_evaluations(tmp_path, older, OmegaConf.create({"trainer": {"max_epochs": 2}}))
+    check_evaluations(tmp_path, older, OmegaConf.create({"trainer": {"max_epochs": 1}}))  # repairs it
+    assert "`sweep/0`" in call("train", *train[:1], *train[2:], "trainer.max_epochs=2", status=1)
+    shutil.rmtree(tmp_path / "sweep")
     call("train", *train, "trainer.max_epochs=2")
 
 
@@ -235,7 +244,7 @@ def test_a_network_that_was_evaluated_within_the_last_epoch_is_not_trained_furth
     few = ["prediction.n=10", "data.subset.max=2"]
     call("predict", f"checkpoint={last}", *few, f"hydra.run.dir={tmp_path}/mine")
     said = call("train", *train, status=1)
-    assert f"the evaluations in `mine` of `{tmp_path}` are of the network after 18 steps" in said
+    assert f"the evaluations in `mine` of `{tmp_path}` are of the network that it holds now" in said
 
 
 @pytest.mark.slow
