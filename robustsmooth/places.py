@@ -45,8 +45,8 @@ def require_finished(place: str | Path) -> None:
         ValueError: If the training has not ended.
     """
     folder = Path(place).expanduser()
-    if (folder / "checkpoints").is_dir() and not (folder / "summary.json").is_file():
+    if (folder / "checkpoints" / "last.ckpt").is_file() and not (folder / "summary.json").is_file():
         raise ValueError(
             f"the training in `{place}` has not ended; finish it first: start its command again (or name one "
-            "of the files in its folder `checkpoints`, which is used as it is)"
+            "of the files in its folder `checkpoints`, which is used as it is; a copy needs summary.json too)"
         )

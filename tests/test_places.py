@@ -45,7 +45,7 @@ def test_a_training_that_has_not_ended_is_refused(tmp_path):
     require_finished(tmp_path / "checkpoints" / "last.ckpt")
     (tmp_path / "summary.json").touch()
     require_finished(tmp_path)
-    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "checkpoints").mkdir(parents=True)
     for other in (tmp_path / "exported", "nowhere", "torchvision:IMAGENET1K_V2"):  # no training
         require_finished(other)
 
