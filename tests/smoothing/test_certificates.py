@@ -305,8 +305,9 @@ def test_a_given_class_costs_no_selection():
     assert drive(Cohen(n0=0, n=100, candidate="clean"), Case(NOISE, 2), vote).candidate == 1
     assert seen == [("clean", 1, False), ("estimate", 100, True)]
     assert drive(Cohen(n0=0, n=100, candidate="label"), Case(NOISE, 2, label=0), vote).candidate == 0
-    with pytest.raises(ValueError, match="needs the images' labels"):
-        drive(Cohen(n0=0, n=100, candidate="label"), Case(NOISE, 2), vote)
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match=rf"needs the images' labels, in \[0, 2\), got {label}"):
+            drive(Cohen(n0=0, n=100, candidate="label"), Case(NOISE, 2, label=label), vote)
 
 
 def test_the_randomised_bound_logs_its_number_and_is_addressed():

@@ -232,8 +232,11 @@ class Certificate(Procedure):
     def select(self, case: Case) -> Steps[tuple[int, Counts]]:
         """The candidate, chosen as `candidate` says, and the counts that chose it (zeros if none did)."""
         if self.candidate == "label":
-            if case.label < 0:
-                raise ValueError("candidate=label needs the images' labels; choose candidate=votes")
+            if not 0 <= case.label < case.num_classes:
+                raise ValueError(
+                    f"candidate=label needs the images' labels, in [0, {case.num_classes}), got {case.label}"
+                    "; choose candidate=votes"
+                )
             return case.label, np.zeros(case.num_classes, dtype=np.int64)
         if self.candidate == "clean":
             counts = yield Request("clean", 1, noisy=False)
