@@ -137,6 +137,9 @@ def test_the_message_about_a_full_disk_says_that_work_is_kept():
 def test_a_missing_permission_to_read_is_named(tmp_path, monkeypatch):
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
     assert "no permission to write" in explain(error)[0]
+    handler = ValueError("Unable to configure handler 'file'")
+    handler.__cause__ = error
+    assert explain(handler) == explain(error)
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
     assert explain(error) == (
         f"no permission to read at `{tmp_path}`; change it, or name another file or folder",

@@ -51,7 +51,9 @@ def explain(error: BaseException, name: str = "train", argv: Sequence[str] = ())
     """One sentence for an error, and the exit status that goes with it."""
     if isinstance(error, JobError):
         return error.sentence, error.status
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+    while error.__cause__ is not None and (
+        isinstance(error, InstantiationException) or "Unable to configure handler" in str(error)  # of logging
+    ):
         error = error.__cause__
     if isinstance(error, MissingConfigException):
         return _explain_unknown_choice(error), USAGE
