@@ -235,7 +235,12 @@ def group_name(group: Sequence[Certification | Attack | Withstood | Measurement 
 
 
 def _settings(member: Certification | Attack | Withstood | Measurement | Training) -> tuple[Any, ...]:
-    """All settings except for seeds, but whether there is one; of a certification, its guarantee too."""
+    """All settings except for seeds, but whether there is one; of a certification, its guarantee too.
+
+    Of a training that is not complete, also how far it came.
+    """
+    if isinstance(member, Training):
+        return (*_settings_of_run(member.run), None if member.complete else member.epochs)
     own = [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
     return (*_settings_of_run(member.run), *own, getattr(member, "guarantee", None))
 

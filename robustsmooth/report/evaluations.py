@@ -171,6 +171,11 @@ class Training:
     seconds: float
     epochs: int
 
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended, as its summary says, and not by a time limit."""
+        return bool(self.run.summary) and "stopped" not in self.run.summary
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -439,6 +444,8 @@ def _training(run: Run, problems: list[str]) -> Training | None:
     metrics = metrics.apply(pd.to_numeric, errors="coerce")
     if "epoch" in metrics:
         metrics = metrics.groupby("epoch", as_index=False).last()
+    if not (run.folder / "summary.json").exists():
+        problems.append(f"{run.path}: the training has not ended; start its command again to finish it")
     return Training(run, metrics, _training_seconds(run), len(metrics))
 
 

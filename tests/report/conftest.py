@@ -74,6 +74,7 @@ def write_training(folder, method="gaussian", sigma=0.25, seed=0, data="digits",
         for epoch in range(epochs)
     ]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (folder / "summary.json").write_text(json.dumps({"epochs": epochs}))
     return folder
 
 
