@@ -383,6 +383,27 @@ def test_a_radius_that_was_not_tested_has_no_accuracy(tmp_path):
     assert "sure" not in {column.key for table in (one, some) for column in table.used}
 
 
+def test_a_radius_that_no_image_reached_has_an_accuracy_of_zero(tmp_path):
+    """In the overview too, with a mean over seeds; at radii that another run asked for it is not known."""
+    for name, radii, strengths in (
+        ("a", [0.0, 0.25, 0.55], (-1.0, -9.0)),
+        ("b", [0.0, 0.25, 0.55], (1.0, 2.0)),
+        ("c", [0.0, 0.3], (2.0, 2.0)),
+    ):
+        for seed, strength in enumerate(strengths):
+            trained = write_training(tmp_path / f"{name}{seed}", name, seed=seed)
+            write_at_radii(trained / "certify", trained, {"radii": radii}, strength=strength)
+    evaluations = read(str(tmp_path))
+    tables = {table.name: table for table in build_tables(evaluations)}
+    keys = [f"certified_acc@{radius:g} l2-at-radii-certificate" for radius in (0, 0.25, 0.55)]
+    shares = [[row.get(key) for key in keys] for row in tables["overview"].rows]
+    assert [row["seeds"] for row in tables["overview"].rows] == [2, 2, 2]
+    assert shares[0][2] == 0 < shares[1][2]
+    assert None not in shares[0] + shares[1]
+    assert [share is None for share in shares[2]] == [False, True, True]
+    assert evaluations.problems == []
+
+
 def test_certificates_at_the_same_radii_are_compared_with_each_other_alone(tmp_path):
     """At the middle one of their radii, without an ACR; not with other radii, n or certificates."""
     for at, (name, radii) in enumerate(
@@ -898,7 +919,8 @@ def test_predict_on_attacked_images_is_a_point_under_attack(tmp_path):
 
 def test_radius_zero_is_a_column_if_it_was_requested():
     def log(radius, correct):
-        return SimpleNamespace(radius=np.array(radius), correct=np.array(correct))
+        run = SimpleNamespace(config={})
+        return SimpleNamespace(run=run, radius=np.array(radius), correct=np.array(correct))
 
     assert asked_radii([log([0.0, 0.25, 0.0], [True, True, False])]) == [0.0, 0.25]
     assert asked_radii([log([0.0, 0.5, 0.0], [False, True, False])]) == [0.5]

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from robustsmooth import statistics
 from robustsmooth.report.comparable import among, by_data, fair
 from robustsmooth.report.evaluations import Certification
@@ -39,25 +41,29 @@ def default_radii(certifications: Iterable[Certification]) -> list[float]:
 
 
 def asked_radii(certifications: Iterable[Certification]) -> list[float]:
-    """The radii of certificates that test some radii, if any image has them.
-
-    A correct answer with radius 0 is one whose majority was proved: an abstention is not correct.
-    """
-    stated = (
-        certification.radius[(certification.radius > 0) | certification.correct]
-        for certification in certifications
-    )
-    return sorted({float(radius) for radii in stated for radius in radii})
+    """The radii that certificates at given radii test, in ascending order; see `_asked`."""
+    asked = (_asked(item, float(item.radius.max(initial=0))) for item in certifications)
+    return sorted({radius for radii in asked for radius in radii})
 
 
 def was_tested(certification: Certification, radius: float) -> bool:
     """Whether a radius has a result: always, unless the certificate tests one radius or a few, and others."""
-    if not certification.guarantee.at_some_radii:
-        return True
+    return not certification.guarantee.at_some_radii or radius in _asked(certification, radius)
+
+
+def _asked(certification: Certification, largest: float) -> list[float]:
+    """The radii that a certificate tests, as its config says; of the usual ones those up to the largest.
+
+    Without a config, those that any image has. A correct answer with radius 0 is one whose majority was
+    proved: an abstention is not correct.
+    """
     asked = mapping(certification.run.config.get("certificate"))
     if "radii" in asked:
-        return radius in (table_radii(radius) if asked["radii"] is None else asked["radii"])
-    return radius in ([asked["radius"]] if "radius" in asked else asked_radii([certification]))
+        return list(map(float, table_radii(largest) if asked["radii"] is None else asked["radii"]))
+    if "radius" in asked:
+        return [float(asked["radius"])]
+    stated = (certification.radius > 0) | certification.correct
+    return np.unique(certification.radius[stated]).tolist()
 
 
 def tested(certifications: Sequence[Certification], radii: Sequence[float]) -> list[float]:

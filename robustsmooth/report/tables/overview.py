@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robustsmooth.report.comparable import among, fair, group_name, repetitions, smoothed_classifier
+from robustsmooth.report.comparable import (
+    among,
+    by_guarantee,
+    fair,
+    group_name,
+    repetitions,
+    smoothed_classifier,
+)
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.table import Column, Table
@@ -19,6 +26,7 @@ from robustsmooth.report.tables.common import (
     radius_columns,
     radius_key,
     sure_share,
+    was_tested,
     with_spread,
 )
 
@@ -45,8 +53,13 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     columns: dict[str, Column] = {}
     rows: dict[tuple[str, Any, str], list[_Row]] = {}
     known = [item for item in evaluations.certifications if item.run.checkpoint is not None]
+    asked = {
+        guarantee: asked_radii(members) if guarantee.at_some_radii else radii
+        for guarantee, members in by_guarantee(known).items()
+    }
     for item in sorted(known, key=lambda item: (not item.guarantee.usual, _votes(item) is None)):
-        cells = _certified_cells(item, radii, columns)
+        at = [radius for radius in asked[item.guarantee] if was_tested(item, radius)]
+        cells = _certified_cells(item, at, columns)
         home = rows.setdefault(smoothed_classifier(item.run), [])
         free = next((row for row in home if not row.cells.keys() & cells.keys() and _fits(item, row)), None)
         if free is None:
@@ -118,10 +131,10 @@ def _certified_cells(
     certification: Certification, radii: Sequence[float], columns: dict[str, Column]
 ) -> dict[str, Any]:
     """The numbers of a certification by the keys of their columns, which are added if they are new."""
-    guarantee, asked = certification.guarantee, _asked(certification, radii)
+    guarantee = certification.guarantee
     name = "" if guarantee.usual else f" {guarantee}"
-    made = radius_columns(asked, guarantee.kind)
-    shares = zip(asked, certification.accuracy(asked), strict=True)
+    made = radius_columns(radii, guarantee.kind)
+    shares = zip(radii, certification.accuracy(radii), strict=True)
     cells: dict[str, Any] = {f"{radius_key(r)}{name}": float(share) for r, share in shares}
     if not guarantee.at_some_radii:
         made = [Column("acr", "ACR", guarantee.kind, ".3f", best="max"), P_A, *made]
@@ -136,11 +149,6 @@ def _certified_cells(
                       beside=beside)  # fmt: skip
         columns.setdefault(key, new)
     return cells
-
-
-def _asked(certification: Certification, radii: Sequence[float]) -> list[float]:
-    """The radii of a certification that tests only some radii; otherwise all."""
-    return asked_radii([certification]) if certification.guarantee.at_some_radii else list(radii)
 
 
 def _add_attacks(
