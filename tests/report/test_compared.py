@@ -431,6 +431,19 @@ def test_certificates_at_the_same_radii_are_compared_with_each_other_alone(tmp_p
     assert pair["only_first"] == sum(first and not second for first, second in both)
 
 
+def test_no_pair_is_compared_at_a_radius_that_nobody_tested(tmp_path):
+    """If no image is certified; logs without a config do not say then at which radii they were tested."""
+    entries = []
+    for name in ("gaussian", "heat"):
+        trained = write_training(tmp_path / name, name)
+        folder = write_at_radii(trained / "certify", trained, {"radii": [0.25, 0.5]}, strength=-9)
+        log = shutil.copy(folder / "certify.tsv", tmp_path / f"{name}.tsv")
+        entries.append({"path": str(log), "data": "digits", "guarantee": "l2-at-radii-certificate"})
+    (row,) = tables_of(str(tmp_path / "*" / "certify"))["comparison"].rows
+    assert (row["radius"], row["p_value"]) == (0.5, 1)
+    assert "comparison" not in tables_of(entries)
+
+
 def test_certificates_at_given_radii_are_no_repetitions_of_others(tmp_path):
     """Of logs without a config, the rows alone say which is which."""
     entries = [{**foreign(tmp_path / f"{seed}", "digits"), "seed": seed} for seed in (0, 1)]

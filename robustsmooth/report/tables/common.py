@@ -68,8 +68,12 @@ def _asked(certification: Certification, largest: float) -> list[float]:
 
 def tested(certifications: Sequence[Certification], radii: Sequence[float]) -> list[float]:
     """Those of the radii at which comparable certifications have results; their own ones if none of them."""
-    known = [radius for radius in radii if all(was_tested(item, radius) for item in certifications)]
-    return known if known or not certifications[0].guarantee.at_some_radii else asked_radii(certifications)
+
+    def with_results(some: Iterable[float]) -> list[float]:
+        return [radius for radius in some if all(was_tested(item, radius) for item in certifications)]
+
+    given = certifications[0].guarantee.at_some_radii
+    return with_results(radii) or with_results(asked_radii(certifications) if given else ())
 
 
 def few(radii: Sequence[float], most: int = 4) -> list[float]:
@@ -81,6 +85,12 @@ def few(radii: Sequence[float], most: int = 4) -> list[float]:
 def middle(radii: Sequence[float]) -> float:
     """The radius at which accuracies are compared."""
     return radii[len(radii) // 2] if radii else 0.0
+
+
+def middle_tested(certifications: Sequence[Certification], radii: Sequence[float]) -> float | None:
+    """The radius at which comparable certifications are compared; None if there is none that all tested."""
+    radius = middle(tested(certifications, radii))
+    return radius if all(was_tested(item, radius) for item in certifications) else None
 
 
 def radius_key(radius: float) -> str:

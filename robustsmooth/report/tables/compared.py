@@ -17,10 +17,9 @@ from robustsmooth.report.tables.common import (
     P_A,
     RADIUS,
     certified_cells,
-    middle,
+    middle_tested,
     over_seeds,
     radius_columns,
-    tested,
     with_spread,
     without_acr,
 )
@@ -78,10 +77,9 @@ def comparison_table(
     for fair, members in fair_groups(
         certification for certification in certifications if certification.run.facts.get("data")
     ).items():
-        groups = repetitions(members)
-        if any(len(group) > 1 for group in groups):
+        groups, radius = repetitions(members), middle_tested(members, radii)
+        if radius is None or any(len(group) > 1 for group in groups):
             continue
-        radius = middle(tested(members, radii))
         found = (_pair(first[0], second[0], radius, level) for first, second in pairs(groups, baseline))
         rows += [{**fair.facts, "radius": radius, **row} for row in corrected([row for row in found if row])]
     columns = [
@@ -206,10 +204,9 @@ def seed_comparison_table(
     rows: list[dict[str, Any]] = []
     known = (certification for certification in certifications if certification.run.facts.get("data"))
     for fair, members in fair_groups(known).items():
-        groups = repetitions(members)
-        if all(len(group) == 1 for group in groups):
+        groups, radius = repetitions(members), middle_tested(members, radii)
+        if radius is None or all(len(group) == 1 for group in groups):
             continue
-        radius = middle(tested(members, radii))
         values_of = partial(per_image, radius=radius)
         found = (difference(first, second, values_of, level) for first, second in pairs(groups, baseline))
         rows += [{**fair.facts, "radius": radius, **row} for row in corrected([row for row in found if row])]
