@@ -17,7 +17,6 @@ from robustsmooth.report.comparable import (
     l2_certified,
     names_of,
     repetitions,
-    usual,
 )
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
@@ -78,7 +77,7 @@ def build_tables(
         )
         baseline = None
     evaluations.problems += tables.without_baseline(certified, baseline)
-    chosen = list(radii) if radii is not None else _radii(certified)
+    chosen = list(tables.default_radii(l2_certified(certified) or certified) if radii is None else radii)
     restated = tables.restated_tables(certified, chosen, restate, baseline, level)
     if restate is not None and not restated[0].rows:
         evaluations.problems.append(
@@ -87,9 +86,8 @@ def build_tables(
         )
     built = [tables.overview_table(evaluations, tables.few(chosen))]
     for members in by_guarantee(certified).values():
-        at = chosen if radii is not None else tables.default_radii(members)
-        if members[0].guarantee.at_some_radii:
-            at = tables.asked_radii(members)
+        own = radii is None or members[0].guarantee.at_some_radii
+        at = tables.default_radii(members) if own else chosen
         built.append(tables.certified_accuracy_table(members, at, level, method))
         built.append(tables.radius_table(members))
     built += [
@@ -116,12 +114,6 @@ def build_tables(
 
 def _names(certified: Sequence[Certification]) -> list[str]:
     return sorted({name for item in certified for name in names_of(item)})
-
-
-def _radii(certified: Sequence[Certification]) -> list[float]:
-    """Round radii, and those of the certificates at given radii."""
-    given = tables.asked_radii(item for item in l2_certified(certified) if item.guarantee.at_some_radii)
-    return sorted({*tables.default_radii(usual(certified) or certified), *given})
 
 
 def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:

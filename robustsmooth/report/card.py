@@ -113,9 +113,8 @@ def _certified(checkpoint: Path | None) -> str:
         return ""
     found = read_evaluations(label_runs(find_runs(str(checkpoint.parent.parent)))).certifications
     mine = [item for item in found if _is_of(item, checkpoint)]
-    radii = tables.default_radii(mine) if mine else []
     parts = [
-        as_markdown(tables.certified_accuracy_table(members, radii))
+        as_markdown(tables.certified_accuracy_table(members, tables.default_radii(members)))
         for members in by_guarantee(mine).values()
     ]
     settings = sorted({_settings(certification) for certification in mine})

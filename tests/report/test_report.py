@@ -13,6 +13,7 @@ import yaml
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, tables, write_report
 from robustsmooth.report.build import TABLES
+from robustsmooth.report.card import model_card
 from robustsmooth.report.figures import PALETTE, draw_figures
 from robustsmooth.report.latex import as_latex
 from robustsmooth.report.markup import as_markdown
@@ -452,3 +453,17 @@ def test_a_full_disk_leaves_the_old_page_and_tables(runs, tmp_path, monkeypatch)
     assert all(before[path] == content for path, content in after.items())
     assert folder / "report.html" in after
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_model_card_has_every_radius_that_was_tested(tmp_path):
+    """Those of a certificate at given radii, and round ones of a certificate of all radii."""
+    trained = write_training(tmp_path / "gaussian")
+    checkpoint = trained / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    write_certification(trained / "certify", checkpoint)
+    write_at_radii(trained / "radii", checkpoint, {"radii": [0.0, 0.23, 0.45]}, strength=1.5)
+    lines = model_card({}, "a network", None, checkpoint).splitlines()
+    heads = [[cell for cell in line.split(" | ") if cell.startswith("r=")] for line in lines if "r=0 " in line]
+    assert [len(head) for head in heads] == [6, 3]
+    assert "r=0.23 (%)" in heads[1][1]

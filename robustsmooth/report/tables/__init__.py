@@ -16,7 +16,7 @@ from robustsmooth.report.tables.certified import (
     radius_table,
     without_bounds,
 )
-from robustsmooth.report.tables.common import asked_radii, default_radii, few
+from robustsmooth.report.tables.common import default_radii, few
 from robustsmooth.report.tables.compared import (
     comparison_table,
     seed_comparison_table,
@@ -39,7 +39,7 @@ __all__ = [
     "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
-    "prediction_table", "attack_seed_table", "distance_table", "default_radii", "asked_radii", "few",
+    "prediction_table", "attack_seed_table", "distance_table", "default_radii", "few",
     "unpaired", "unknown_votes", "without_baseline", "without_bounds",
     "best_table", "seed_comparison_table", "restated_tables", "published_table", "of_data",
 ]  # fmt: skip

@@ -30,11 +30,15 @@ MANY = 40
 
 
 def default_radii(certifications: Iterable[Certification]) -> list[float]:
-    """Up to ten round radii that cover the certified radii."""
-    largest = max(
-        (float(certification.counted.max()) for certification in certifications if certification.images),
-        default=0.0,
-    )
+    """Up to ten round radii that cover the certified radii, and those of certificates at given radii."""
+    every = list(certifications)
+    given = asked_radii(item for item in every if item.guarantee.at_some_radii)
+    largest = [float(item.counted.max(initial=0)) for item in every if not item.guarantee.at_some_radii]
+    return sorted({*given, *(_round_radii(max(largest)) if largest else ())})
+
+
+def _round_radii(largest: float) -> list[float]:
+    """Up to ten, from 0 to the largest."""
     steps = [0.05, *(base * 10.0**power for power in range(-1, 308) for base in (1.0, 2.5, 5.0))]
     step = next(step for step in steps if largest / step <= 9.5)
     return [round(step * count, 10) for count in range(int(largest / step) + 1)]
