@@ -491,6 +491,24 @@ def test_certificates_at_given_radii_have_means_over_seeds_without_an_acr(tmp_pa
         assert [*line.get_xdata()] == [0, 0.25, 0.5]
 
 
+def test_no_row_has_dashes_alone(tmp_path):
+    """If none of the radii of a table is one that was tested; the best run is named at those that were."""
+    for name in ("a", "b", "c"):
+        for seed in (0, 1):
+            trained = write_training(tmp_path / f"{name}{seed}", name, seed=seed, data="cifar10")
+            write_at_radii(trained / "one", trained, {"radius": 0.3}, seed=seed)
+            write_certification(trained / "certify", trained, seed=seed)
+    other = write_training(tmp_path / "wide", "a", sigma=0.5, data="cifar10")
+    write_at_radii(other / "one", other, {"radius": 0.3}, sigma=0.5)
+    write_certification(other / "certify", other, sigma=0.5)
+    tables = tables_of(str(tmp_path), radii=[0.0, 0.25], published="cifar10")
+    for name in ("seeds", "envelope"):
+        assert {row["procedure"] for row in tables[name].rows} == {"Cohen"}, name
+    ours = [row for row in tables["published"].rows if row["source"] == "here"]
+    assert [row["run"] for row in ours] == ["a 0.25", "b 0.25", "c 0.25", "a 0.5"]
+    assert {row["radius"] for row in tables["best"].rows} == {0, 0.25, 0.3}
+
+
 def test_an_assumed_bound_is_marked_beside_its_numbers(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")

@@ -47,7 +47,7 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     radii = published[0].radii
     rows: list[dict[str, Any]] = []
     fuller = more_complete(certifications)
-    for group in repetitions(certifications):
+    for group in repetitions(item for item in certifications if certified_cells(item, radii.tolist())):
         facts, images = known_facts(group[0].run), group[0].images
         facts |= {"run": group_name(group), "source": "here", "images": images}
         rows.append(over_seeds([{**facts, **certified_cells(item, radii.tolist())} for item in group]))

@@ -33,6 +33,7 @@ from robustsmooth.report.tables.common import (
     radius_key,
     sure_share,
     tested,
+    tested_or_own,
     was_tested,
 )
 from robustsmooth.statistics import Guarantee, Method
@@ -136,6 +137,8 @@ def envelope_table(certifications: Sequence[Certification], radii: Sequence[floa
     for group, members in _comparable(certifications):
         for name, runs in by_method(members).items():
             groups, at = repetitions(runs), tested(runs, radii)
+            if not at:
+                continue
             best = map(float, statistics.envelope([_mean_accuracy(group, at) for group in groups]))
             cells = dict(zip(map(radius_key, at), best, strict=True))
             facts = {**group.facts, "images": runs[0].images, "among": among(runs[0], group)}
@@ -183,7 +186,7 @@ def best_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     """
     rows = []
     for group, members in _comparable(certifications):
-        runs, known = repetitions(members), tested(members, radii)
+        runs, known = repetitions(members), tested_or_own(members, radii)
         shares = np.array([_mean_accuracy(run, known) for run in runs])
         means = [float(np.mean([member.counted.mean() for member in run])) for run in runs]
         for at, radius in enumerate(known if len(runs) > 2 else ()):

@@ -71,13 +71,14 @@ def _asked(certification: Certification, largest: float) -> list[float]:
 
 
 def tested(certifications: Sequence[Certification], radii: Sequence[float]) -> list[float]:
-    """Those of the radii at which comparable certifications have results; their own ones if none of them."""
+    """Those of the radii at which all of the certifications have results."""
+    return [radius for radius in radii if all(was_tested(item, radius) for item in certifications)]
 
-    def with_results(some: Iterable[float]) -> list[float]:
-        return [radius for radius in some if all(was_tested(item, radius) for item in certifications)]
 
-    given = certifications[0].guarantee.at_some_radii
-    return with_results(radii) or with_results(asked_radii(certifications) if given else ())
+def tested_or_own(certifications: Sequence[Certification], radii: Sequence[float]) -> list[float]:
+    """As `tested`, of comparable certifications; of those at given radii that tested none, their own ones."""
+    given = asked_radii(certifications) if certifications[0].guarantee.at_some_radii else []
+    return tested(certifications, radii) or tested(certifications, given)
 
 
 def few(radii: Sequence[float], most: int = 4) -> list[float]:
@@ -93,8 +94,8 @@ def middle(radii: Sequence[float]) -> float:
 
 def middle_tested(certifications: Sequence[Certification], radii: Sequence[float]) -> float | None:
     """The radius at which comparable certifications are compared; None if there is none that all tested."""
-    radius = middle(tested(certifications, radii))
-    return radius if all(was_tested(item, radius) for item in certifications) else None
+    radius = middle(tested_or_own(certifications, radii))
+    return radius if tested(certifications, [radius]) else None
 
 
 def radius_key(radius: float) -> str:

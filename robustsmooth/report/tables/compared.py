@@ -159,9 +159,10 @@ def seed_table(certifications: Sequence[Certification], radii: Sequence[float]) 
     rows = []
     for fair, members in fair_groups(certifications).items():
         for group in (group for group in repetitions(members) if len(group) > 1):
+            means = over_seeds([certified_cells(member, radii) for member in group])
             row = {"group": group_name(group), **fair.facts, "seeds": len(group)}
             row |= {"images": group[0].images, "among": among(group[0], fair)}
-            rows.append(row | over_seeds([certified_cells(member, radii) for member in group]))
+            rows += [row | means] if means else []
     columns = [
         Column("acr", "ACR", "certificate", ".3f", best="max"),
         P_A,
