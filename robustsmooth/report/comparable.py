@@ -14,7 +14,7 @@ from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
 Each = TypeVar("Each", Certification, Withstood)
-Repeated = TypeVar("Repeated", Certification, Attack, Withstood, Measurement, Training)
+Repeated = TypeVar("Repeated", bound=Certification | Attack | Withstood | Measurement | Training)
 
 
 def smoothed_classifier(run: Run) -> tuple[str, Any, str]:

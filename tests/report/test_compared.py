@@ -1033,9 +1033,54 @@ def test_it_is_said_which_results_only_some_of_the_seeds_have(tmp_path, lacking)
     assert (several["seeds"], one["seeds"]) == (3, 1)
     assert several.get("pgd on smoothed ε=0.25 m=4") is None is not one["pgd on smoothed ε=0.25 m=4"]
     assert evaluations.problems == [
-        "no mean over the seeds of gaussian in the overview, since some lack it: "
+        "no mean over the seeds of gaussian in the overview, since some lack it or have other settings: "
         "pgd on smoothed ε=0.25 m=4 (2 of 3 seeds), pgd on smoothed ε=0.5 m=4 (2 of 3 seeds)"
     ]
+
+
+def change(folder, group, **settings):
+    """Change settings in the config of a run."""
+    path = folder / ".hydra" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config[group] |= settings
+    path.write_text(yaml.safe_dump(config))
+
+
+def test_the_overview_has_no_mean_over_evaluations_with_other_settings(tmp_path):
+    """Of an attack, of a certificate at given radii, of one in another norm; the usual one has a mean."""
+    for seed in (0, 1, 2):
+        steps, radii, n0 = (200, [0.1, 0.5], 100) if seed else (20, [0.1, 0.3], 10)
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        change(write_attack(trained / "pgd", trained, seed=seed), "attack", steps=steps)
+        write_at_radii(trained / "radii", trained, {"radii": radii}, seed=seed)
+        other = write_certification(trained / "l1", trained, seed=seed, guarantee="l1-certificate")
+        change(other, "certificate", n0=n0)
+    evaluations = read(str(tmp_path))
+    (row,) = build_tables(evaluations)[0].rows
+    assert (row["seeds"], row["acr_std"] > 0) == (3, True)
+    assert not [key for key in row if "pgd" in key or "l1" in key or "at-radii" in key]
+    (problem,) = evaluations.problems
+    assert "some lack it or have other settings: ACR l1-certificate (2 of 3 seeds), p_A" in problem
+
+
+def test_networks_that_were_only_attacked_are_one_row_of_means(tmp_path):
+    """It has the name of the network, not that of one of its attacks; an attack on it needs no noise."""
+    for method in ("gaussian", "heat"):
+        for seed in (0, 1):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_attack(trained / "a", trained, seed=seed, target="network", sigma=0.5)
+            for sigma in (0.25, 0.5) if method == "heat" else ():
+                write_attack(trained / f"b{sigma}", trained, seed=seed, sigma=sigma)
+    rows = tables_of(str(tmp_path))["overview"].rows
+    seen = {
+        row["classifier"]: sorted({key[0] for key in row if "on smoothed" in key or "on network" in key})
+        for row in rows
+    }
+    assert seen == {"gaussian": ["a"], "heat": ["a", "b"], "heat σ=0.5": ["a", "b"]}
+    assert [row["seeds"] for row in rows] == [2, 2, 2]
+    for row in rows:
+        assert row["a on network ε=0.25 m=4_std"] > 0
 
 
 def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):

@@ -13,7 +13,8 @@ from robustsmooth.report.comparable import (
     repetitions,
     smoothed_classifier,
 )
-from robustsmooth.report.evaluations import Attack, Certification, Evaluations
+from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Training
+from robustsmooth.report.facts import USUAL_NOISE, mapping
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import attack_rows
@@ -36,11 +37,21 @@ OF_ATTACKS = ("mode", "norm", "steps", "images", "source", "seed")
 
 @dataclass
 class _Row:
-    """One network with one noise level and one certification, and its values."""
+    """One classifier and its numbers.
 
-    certification: Certification | None
-    label: str
-    cells: dict[str, Any] = field(default_factory=dict)
+    Attributes:
+        first: What the row was made for: a certification, or an attack if there is none.
+        measured: Numbers by the keys of their columns, with the evaluation or training that each is of.
+    """
+
+    first: Certification | Attack
+    measured: dict[str, tuple[float, Certification | Attack | Training]] = field(default_factory=dict)
+
+    def add(self, numbers: Mapping[str, Any], source: Certification | Attack | Training) -> None:
+        """Add the numbers that are known."""
+        for key, number in numbers.items():
+            if isinstance(number, int | float) and not math.isnan(number):
+                self.measured[key] = float(number), source
 
 
 def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | None:
@@ -51,7 +62,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     only in their seed become one row of means and standard deviations.
     """
     columns: dict[str, Column] = {}
-    rows: dict[tuple[str, Any, str], list[_Row]] = {}
+    rows: dict[tuple[Any, ...], list[_Row]] = {}
     known = [item for item in evaluations.certifications if item.run.checkpoint is not None]
     asked = {
         guarantee: asked_radii(members) if guarantee.at_some_radii else radii
@@ -61,19 +72,22 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         at = [radius for radius in asked[item.guarantee] if was_tested(item, radius)]
         cells = _certified_cells(item, at, columns)
         home = rows.setdefault(smoothed_classifier(item.run), [])
-        free = next((row for row in home if not row.cells.keys() & cells.keys() and _fits(item, row)), None)
-        if free is None:
-            home.append(free := _Row(item, item.run.label, _shared(item)))
-        free.cells |= cells
+        fitting = (row for row in home if not row.measured.keys() & cells.keys() and _fits(item, row.first))
+        if (free := next(fitting, None)) is None:
+            home.append(free := _Row(item))
+            free.add({"top1": mapping(item.run.summary.get("metrics")).get("test/top1")}, item)
+        free.add(cells, item)
     attacks = [attack for attack in evaluations.attacks if attack.run.checkpoint is not None]
     _add_attacks(attacks, rows, columns)
     if not rows:
         return None
-    seconds = {training.run.facts["classifier"]: training.seconds for training in evaluations.trainings}
-    for (classifier, *_), home in rows.items():
-        for row in home:
-            row.cells["seconds"] = seconds.get(classifier, math.nan)
-    groups = _repeated(rows)
+    trainings = {training.run.facts["classifier"]: training for training in evaluations.trainings}
+    every = [row for home in rows.values() for row in home]
+    for row in every:
+        if training := trainings.get(row.first.run.facts["classifier"]):
+            row.add({"seconds": training.seconds}, training)
+    by_first = {id(row.first): row for row in every}
+    groups = [[by_first[id(item)] for item in group] for group in repetitions(row.first for row in every)]
     repeated = any(len(group) > 1 for group in groups)
     ordered = [
         Column("classifier", "Classifier"),
@@ -109,22 +123,13 @@ def _votes(certification: Certification) -> tuple[Any, Any] | None:
     return None if facts.get("n") is None else (facts["n"], facts.get("alpha"))
 
 
-def _fits(certification: Certification, row: _Row) -> bool:
-    """Whether a certification has the images, n and alpha of a row's."""
-    first = row.certification
+def _fits(certification: Certification, first: Certification | Attack) -> bool:
+    """Whether a certification has the images, n and alpha of a row's first one."""
     return (
-        first is not None
+        isinstance(first, Certification)
         and certification.image_set == first.image_set
         and _votes(certification) in (None, _votes(first))
     )
-
-
-def _shared(certification: Certification) -> dict[str, Any]:
-    """The cells of a row that all its certifications share."""
-    metrics = certification.run.summary.get("metrics")
-    top1 = metrics.get("test/top1") if isinstance(metrics, Mapping) else None
-    votes = {name: certification.run.facts.get(name) for name in ("n", "alpha")}
-    return {**votes, "images": certification.images, "top1": top1}
 
 
 def _certified_cells(
@@ -152,25 +157,25 @@ def _certified_cells(
 
 
 def _add_attacks(
-    attacks: Sequence[Attack], rows: dict[tuple[str, Any, str], list[_Row]], columns: dict[str, Column]
+    attacks: Sequence[Attack], rows: dict[tuple[Any, ...], list[_Row]], columns: dict[str, Column]
 ) -> None:
     """Add a column per attack, in the rows of the attacked classifier or of its network."""
-    for item, said, title in _titled(attacks):
-        classifier = smoothed_classifier(item.run)
-        of_network = item.run.facts.get("target") == "network"
-        homes = [
-            row
-            for known, home in rows.items()
-            if known == classifier or (of_network and known[0] == classifier[0])
-            for row in home
-        ]
-        if not homes:
-            homes = rows.setdefault(classifier, [_Row(None, item.run.label)])
-        for row in homes:
-            row.cells[title] = said["accuracy"]
+    titled = _titled(attacks)
+    for _, _, title in titled:
         head = " ".join(word for word in title.split() if not word.startswith("ε="))
         column = Column(title, f"{title} (%)", "empirical", "percent", best="max", head=head)
         columns.setdefault(title, replace(column, spread=f"{title}_std"))
+    for item, said, title in sorted(titled, key=lambda each: -len(_attacked(each[0]))):  # networks last
+        attacked = _attacked(item)
+        homes = [row for known, home in rows.items() if known[: len(attacked)] == attacked for row in home]
+        for row in homes or rows.setdefault(attacked, [_Row(item)]):
+            row.add({title: said["accuracy"]}, item)
+
+
+def _attacked(attack: Attack) -> tuple[Any, ...]:
+    """The attacked smoothed classifier, or the attacked network alone, which has no noise."""
+    classifier = smoothed_classifier(attack.run)
+    return classifier[:1] if attack.run.facts.get("target") == "network" else classifier
 
 
 def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str]]:
@@ -180,7 +185,7 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
     for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
         places: dict[Any, list[int]] = {}
         for at, attack in enumerate(attacks):
-            places.setdefault((smoothed_classifier(attack.run), titles[at]), []).append(at)
+            places.setdefault((_attacked(attack), titles[at]), []).append(at)
         clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
         if not clashing:
             break
@@ -193,7 +198,7 @@ def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str
             titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
     seen: set[Any] = set()
     for at, attack in enumerate(attacks):
-        if (key := (smoothed_classifier(attack.run), titles[at])) in seen:
+        if (key := (_attacked(attack), titles[at])) in seen:
             titles[at] += f" ({attack.run.path.name})"
         seen.add(key)
     return list(zip(attacks, said, _by_images(attacks, titles), strict=True))
@@ -224,41 +229,50 @@ def _attack_title(attack: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _repeated(rows: Mapping[tuple[str, Any, str], Sequence[_Row]]) -> list[list[_Row]]:
-    """Groups of rows that are printed as one: repetitions with several seeds, in the order of the first."""
-    every = [row for home in rows.values() for row in home]
-    by_run = {id(row.certification): row for row in every if row.certification is not None}
-    groups = {
-        id(group[0]): [by_run[id(member)] for member in group]
-        for group in repetitions(row.certification for row in every if row.certification is not None)
-    }
-    for row in every:
-        if row.certification is not None:
-            group = fair(row.certification, row.certification.image_set.data.name)
-            row.cells["among"] = among(row.certification, group)
-    found = ([row] if row.certification is None else groups.get(id(row.certification)) for row in every)
-    return [group for group in found if group is not None]
-
-
 def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     """One row of means over seeds, with the standard deviations under the keys of `Column.spread`."""
-    certified = [row.certification for row in rows if row.certification is not None]
-    label = group_name(certified) if certified else rows[0].label
-    return {"classifier": label, "seeds": len(rows), **over_seeds([row.cells for row in rows])}
+    first = rows[0].first
+    known = [key for key in rows[0].measured if _alike(rows, key) == len(rows)]
+    facts: dict[str, Any] = {"classifier": _name(rows), "seeds": len(rows)}
+    if isinstance(first, Certification):
+        facts |= {name: first.run.facts.get(name) for name in ("n", "alpha")} | {"images": first.images}
+        facts["among"] = among(first, fair(first, first.image_set.data.name))
+    return facts | over_seeds([{key: row.measured[key][0] for key in known} for row in rows])
+
+
+def _alike(rows: Sequence[_Row], key: str) -> int:
+    """How many of the rows under several seeds have the same measurement, whose mean may be taken."""
+    sources = [row.measured[key][1] for row in rows if key in row.measured]
+    return max(map(len, repetitions(sources)), default=0) if len(sources) > 1 else len(sources)
+
+
+def _name(rows: Sequence[_Row]) -> str:
+    """The name of the first certification; or the network, with the noise if that is not of its training."""
+    first = rows[0].first
+    if isinstance(first, Certification):
+        return group_name([row.first for row in rows])
+    facts = first.run.facts
+    words = [str(facts["family" if len(rows) > 1 else "classifier"])]
+    if _attacked(first) != (facts["classifier"],):
+        _, level, noise = smoothed_classifier(first.run)
+        words += [] if level in (None, facts.get("train_sigma")) else [f"σ={level:g}"]
+        words += [] if noise == USUAL_NOISE else [f"{noise} noise"]
+    return " ".join(words)
 
 
 def _lacking(rows: Sequence[_Row], columns: Sequence[Column], most: int = 6) -> str:
-    """A message about the columns that only some of several seeds have; empty if there are none."""
-    counts = {column.title: sum(column.text(row.cells) != "–" for row in rows) for column in columns}
+    """A message about the columns without a mean over several seeds; empty if there are none."""
+    counts = {column.title: _alike(rows, column.key) for column in columns}
     some = [
         f"{title.removesuffix(' (%)')} ({count} of {len(rows)} seeds)"
         for title, count in counts.items()
         if 0 < count < len(rows)
     ]
     more = f" and {len(some) - most} more" if len(some) > most else ""
-    name = _means(rows)["classifier"]
-    said = f"no mean over the seeds of {name} in the overview, since some lack it: "
-    return f"{said}{', '.join(some[:most])}{more}" if some else ""
+    said = (
+        f"no mean over the seeds of {_name(rows)} in the overview, since some lack it or have other settings"
+    )
+    return f"{said}: {', '.join(some[:most])}{more}" if some else ""
 
 
 def training_table(evaluations: Evaluations) -> Table:
