@@ -126,13 +126,13 @@ class Table:
     _best: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        groups: dict[str, list[Mapping[str, Any]]] = {}
-        for row in self.rows:
-            groups.setdefault(_group(row), []).append(row)
         for column in (column for column in self.columns if column.best):
-            for name, rows in groups.items():
-                values = [row[column.key] for row in rows if isinstance(row.get(column.key), int | float)]
-                values = [value for value in values if not math.isnan(value)]
+            groups: dict[str, list[float]] = {}
+            for row in self.rows:
+                value = row.get(column.key)
+                if isinstance(value, int | float) and not math.isnan(value):
+                    groups.setdefault(_group(row, column), []).append(value)
+            for name, values in groups.items():
                 if len({column.text({column.key: value}) for value in values}) > 1:
                     self._best[name, column.key] = max(values) if column.best == "max" else min(values)
 
@@ -167,7 +167,7 @@ class Table:
 
     def is_best(self, column: Column, row: Mapping[str, Any]) -> bool:
         """Whether this is the column's best value, as printed."""
-        best, value = self._best.get((_group(row), column.key)), row.get(column.key)
+        best, value = self._best.get((_group(row, column), column.key)), row.get(column.key)
         if best is None or not isinstance(value, int | float) or abs(value - best) > 0.01 + 0.01 * abs(best):
             return False
         return column.text({column.key: row.get(column.key)}) == column.text({column.key: best})
@@ -197,9 +197,10 @@ def file_name(*parts: str) -> str:
     return "_".join(filter(None, (re.sub(r"\W+", "_", part).strip("_") for part in parts)))
 
 
-def _group(row: Mapping[str, Any]) -> str:
-    """What a row has in common with those that it is compared with: at least the data set."""
-    return str(row.get("among", row.get("data_set", row.get("data", ""))))
+def _group(row: Mapping[str, Any], column: Column) -> str:
+    """What a row has in common with those that it is compared with in a column: at least the data set."""
+    among = row.get("among", row.get("data_set", row.get("data", "")))
+    return str(among.get(column.key) if isinstance(among, Mapping) else among)
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:

@@ -270,6 +270,30 @@ def test_the_best_of_the_overview_is_one_of_comparable_runs(tmp_path):
     assert [row["classifier"].split()[0] for row in table.rows if table.is_best(acr, row)] == ["a"]
 
 
+def test_each_column_of_the_overview_marks_the_best_of_what_is_compared_in_it(tmp_path):
+    """A network may be the best under attack without a certification; other radii are never compared."""
+    for name, radii, strength, seed in (
+        ("a", [0.1, 0.3], 0.5, 12),
+        ("b", [0.1, 0.3], 1.0, 1),
+        ("c", [0.1, 0.4], 2.0, 1),
+        ("natural", [], 0.0, 3),
+    ):
+        trained = write_training(tmp_path / name, name)
+        write_attack(trained / "pgd", trained, seed=seed, target="network")
+        if radii:
+            write_certification(trained / "certify", trained)
+            write_at_radii(trained / "radii", trained, {"radii": radii}, strength=strength)
+    table = tables_of(str(tmp_path))["overview"]
+    at_radius, attacked = "certified_acc@0.1 l2-at-radii-certificate", "pgd on network ε=0.5 m=4"
+    best = {
+        column.key: [row["classifier"] for row in table.rows if table.is_best(column, row)]
+        for column in table.columns
+    }
+    assert (best[at_radius], best[attacked]) == (["b"], ["natural"])
+    for key, name in ((at_radius, "c"), (attacked, "natural")):
+        assert max(table.rows, key=lambda row: row.get(key, 0))["classifier"] == name
+
+
 def partial(top):
     """Two finished runs, and one of the best four images of a third: it will not stay that good."""
     for method, strength, images in (("gaussian", 1.0, 60), ("heat", 1.6, 60), ("macer", 9.0, 4)):

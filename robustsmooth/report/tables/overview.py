@@ -236,8 +236,15 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     facts: dict[str, Any] = {"classifier": _name(rows), "seeds": len(rows)}
     if isinstance(first, Certification):
         facts |= {name: first.run.facts.get(name) for name in ("n", "alpha")} | {"images": first.images}
-        facts["among"] = among(first, fair(first, first.image_set.data.name))
+    facts |= {f"{key}_among": _among(rows[0].measured[key][1]) for key in known}
     return facts | over_seeds([{key: row.measured[key][0] for key in known} for row in rows])
+
+
+def _among(source: Certification | Attack | Training) -> str:
+    """The same for numbers of which the best may be marked; a training has none."""
+    if isinstance(source, Certification):
+        return among(source, fair(source, source.image_set.data.name))
+    return str(source.image_set) if isinstance(source, Attack) else ""
 
 
 def _alike(rows: Sequence[_Row], key: str) -> int:
