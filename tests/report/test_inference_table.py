@@ -1,5 +1,6 @@
 """The table of smoothed inference: one row per network, rule, votes and noise, one column per attack."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +37,25 @@ def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100
 @pytest.fixture(autouse=True)
 def _one_seed(monkeypatch):
     monkeypatch.setattr(measured, "repetitions", lambda members: [[member] for member in members])
+
+
+def test_seeds_have_a_row_of_means_with_those_that_have_the_same_measurement(monkeypatch):
+    """An attack under two of three seeds is no result of the three; the row has no seed in its name."""
+    kinds = [("clean", "none", (0, 1, 2)), ("pgd", "pgd", (0, 1)), ("pgd_s", "pgd", (0, 1, 2))]
+    groups = [
+        [
+            sweep(f"{seed}/{folder}", attack, [0.0], [4], {0.0: 50 + seed}, f"cpni seed={seed}")
+            for seed in seeds
+        ]
+        for folder, attack, seeds in kinds
+    ]
+    for member in itertools.chain(*groups):
+        member.run.facts["family"] = "cpni"
+    monkeypatch.setattr(measured, "repetitions", lambda members: groups)
+    table = inference_table([])
+    rows = [(row["run"], row["seeds"], [key for key in row if "accuracy" in key]) for row in table.rows]
+    assert rows == [("cpni", 3, ["clean accuracy", "pgd_s accuracy"]), ("cpni", 2, ["pgd accuracy"])]
+    assert table.rows[0]["clean accuracy"] == pytest.approx(0.51)
 
 
 def test_a_small_grid_is_shown_whole_with_the_attacks_side_by_side():

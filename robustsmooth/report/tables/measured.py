@@ -163,19 +163,20 @@ def timing_table(measurements: Iterable[Measurement]) -> Table:
 def inference_table(measurements: Iterable[Measurement]) -> Table:
     """Accuracy of smoothed inference without and under attacks, mean over seeds (CPNI Tables 3 and 4).
 
-    One row per network, voting rule, number of votes, noise level and set of images. For large grids only the
-    largest number of votes, without noise and at the best level of each attack.
+    One row per network, or group of networks with several seeds, voting rule, number of votes, noise level
+    and set of images. For large grids only the largest number of votes, without noise and at the best level
+    of each attack.
     """
     repeated = list(
         repetitions(measurement for measurement in measurements if measurement.kind == "smoothed_inference")
     )
-    names = [_attack_name(members[0], repeated) for members in repeated]
+    names = [_attack_name(members, repeated) for members in repeated]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for network in dict.fromkeys(_network_name(members[0]) for members in repeated):
+    for networks in dict.fromkeys(map(_networks, repeated)):
         chosen = [
             (name, members)
             for name, members in zip(names, repeated, strict=True)
-            if _network_name(members[0]) == network
+            if _networks(members) == networks
         ]
         accuracies = {name: _inference_accuracy(members) for name, members in chosen}
         wanted = _shown(accuracies.values())
@@ -184,9 +185,9 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
                 mean, std = statistics.mean_and_std(accuracies[name].loc[voting, samples, sigma].to_numpy())
                 images = members[0].image_set
                 row = rows.setdefault(
-                    (network, voting, samples, sigma, images),
+                    (networks, voting, samples, sigma, images),
                     {
-                        "run": network,
+                        "run": networks[0] if len(networks) == 1 else members[0].run.facts["family"],
                         "among": str(images),
                         "voting": voting,
                         "samples": int(samples),
@@ -216,20 +217,21 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
     )
 
 
-def _network_name(measurement: Measurement) -> str:
-    return str(measurement.run.facts.get("classifier", measurement.run.label))
+def _networks(members: Sequence[Measurement]) -> tuple[str, ...]:
+    return tuple(sorted(str(member.run.facts.get("classifier", member.run.label)) for member in members))
 
 
-def _attack_name(measurement: Measurement, repeated: Sequence[Sequence[Measurement]]) -> str:
+def _attack_name(members: Sequence[Measurement], repeated: Sequence[Sequence[Measurement]]) -> str:
     """The attack; the evaluation's folder if a network has several attacks of that name."""
-    told = str(measurement.run.facts.get("attack", "none"))
+    run = members[0].run
+    told = str(run.facts.get("attack", "none"))
     alike = [
-        members
-        for members in repeated
-        if _network_name(members[0]) == _network_name(measurement)
-        and str(members[0].run.facts.get("attack", "none")) == told
+        others
+        for others in repeated
+        if {*_networks(others)} & {*_networks(members)}
+        and str(others[0].run.facts.get("attack", "none")) == told
     ]
-    return measurement.run.folder.name if len(alike) > 1 else "clean" if told == "none" else told
+    return run.folder.name if len(alike) > 1 else "clean" if told == "none" else told
 
 
 def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
