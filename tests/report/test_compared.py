@@ -1107,6 +1107,25 @@ def test_networks_that_were_only_attacked_are_one_row_of_means(tmp_path):
         assert row["a on network ε=0.25 m=4_std"] > 0
 
 
+def test_each_attack_for_the_smallest_distance_has_columns_of_its_own(tmp_path):
+    """On the network and on smoothed classifiers with two noise levels; without a budget none is named."""
+    trained = write_training(tmp_path / "gaussian")
+    for seed, (target, sigma) in enumerate((("network", 0.25), ("smoothed", 0.25), ("smoothed", 0.5))):
+        folder = write_attack(trained / f"{seed}", trained, target=target, sigma=sigma, seed=seed)
+        for name, old, new in (("settings.json", '"target"', '"mode": "minimum", "target"'),
+                               ("tsv", "\t0.5\t4\t", "\tinf\t4\t")):  # fmt: skip
+            file = folder / f"attack.{name}"
+            file.write_text(file.read_text().replace(old, new))
+        (folder / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {attack: ddn}}}")
+    evaluations = read(str(tmp_path))
+    (row,) = {table.name: table for table in build_tables(evaluations)}["distances"].rows
+    kinds = ("on network", "on smoothed", "on smoothed")
+    successes = {key: share for key, share in row.items() if key.endswith("success")}
+    assert sorted(successes.values()) == sorted(float(attack.won.mean()) for attack in evaluations.attacks)
+    for kind, sigma in zip(kinds, ("", "sigma=0.25 ", "sigma=0.5 "), strict=True):
+        assert {f"ddn {kind} m=4 {sigma}success", f"ddn {kind} ε=0.25 m=4 {sigma}success"} <= {*successes}
+
+
 def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):
     for method, images in (("gaussian", 20), ("heat", 60), ("macer", 60)):
         trained = write_training(tmp_path / method, method)

@@ -1,7 +1,7 @@
 """Tables of attacks."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,14 @@ from robustsmooth import statistics
 from robustsmooth.report.comparable import group_name, is_certified, l2_certified, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.facts import mapping
+from robustsmooth.report.images import ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import RUN, known_facts, over_seeds, was_tested, with_spread
 from robustsmooth.statistics import ABSTAIN, Method
+
+OF_ATTACKS = ("mode", "norm", "steps", "sigma", "images", "source", "seed")
+"""Facts that distinguish two attacks with the same title."""
 
 
 def attack_rows(
@@ -76,6 +80,59 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
     )  # fmt: skip
 
 
+def titled(
+    attacks: Sequence[Attack], home: Callable[[Attack], Any]
+) -> list[tuple[Attack, dict[str, Any], str]]:
+    """Each attack with its numbers and a title; no two attacks with one home, a row of a table, share it."""
+    said = attack_rows(attacks)
+    titles = [_attack_title(row) for row in said]
+    for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
+        places: dict[Any, list[int]] = {}
+        for at, attack in enumerate(attacks):
+            places.setdefault((home(attack), titles[at]), []).append(at)
+        clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
+        if not clashing:
+            break
+        for at in (at for at, title in enumerate(titles) if title in clashing):
+            facts = [
+                f"{name}={attacks[at].run.facts[name]}"
+                for name in more
+                if attacks[at].run.facts.get(name) is not None
+            ]
+            titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
+    seen: set[Any] = set()
+    for at, attack in enumerate(attacks):
+        if (key := (home(attack), titles[at])) in seen:
+            titles[at] += f" ({attack.run.path.name})"
+        seen.add(key)
+    return list(zip(attacks, said, _by_images(attacks, titles), strict=True))
+
+
+def _by_images(attacks: Sequence[Attack], titles: Sequence[str]) -> list[str]:
+    """The titles, numbered where attacks with one title had different images: these share no column."""
+    sets: dict[str, dict[ImageSet, int]] = {}
+    for attack, title in zip(attacks, titles, strict=True):
+        known = sets.setdefault(title, {})
+        known.setdefault(attack.image_set, len(known) + 1)
+    return [
+        title
+        if len(sets[title]) == 1
+        else f"{title}, image set {sets[title][attack.image_set]} ({len(attack.rows)})"
+        for attack, title in zip(attacks, titles, strict=True)
+    ]
+
+
+def _attack_title(attack: Mapping[str, Any]) -> str:
+    words = [str(attack.get("attack", "attack"))]
+    if "target" in attack:
+        words.append(f"on {attack['target']}")
+    if isinstance(attack.get("epsilon"), int | float) and math.isfinite(attack["epsilon"]):
+        words.append(f"ε={attack['epsilon']:.3g}")
+    if isinstance(attack.get("num_noise"), int | float) and attack["num_noise"] > 1:
+        words.append(f"m={attack['num_noise']:g}")
+    return " ".join(words)
+
+
 def distance_table(evaluations: Evaluations) -> Table | None:
     """One row per classifier: L-bounds and the distances that attacks needed (HeatSmoothing Tables 3 and 5).
 
@@ -93,9 +150,8 @@ def distance_table(evaluations: Evaluations) -> Table | None:
             row[key] = value
             columns[key] = Column(key, key, bound.guarantee.kind, ".3f", best="max")
     smallest = [attack for attack in evaluations.attacks if attack.run.facts.get("mode") == "minimum"]
-    for attack, measured in zip(smallest, attack_rows(smallest), strict=True):
+    for attack, measured, name in titled(smallest, lambda attack: attack.run.facts["classifier"]):
         row = rows.setdefault(str(attack.run.facts["classifier"]), {})
-        name = str(attack.run.facts.get("attack", "attack"))
         for key in ("median", "mean", "success"):
             value = measured[key if key == "success" else f"{key}_distance"]
             style, title = ("percent", "success (%)") if key == "success" else (".4f", f"{key} {attack.norm}")

@@ -15,9 +15,8 @@ from robustsmooth.report.comparable import (
 )
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Training
 from robustsmooth.report.facts import USUAL_NOISE, mapping
-from robustsmooth.report.images import ImageSet
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.attacked import attack_rows
+from robustsmooth.report.tables.attacked import titled
 from robustsmooth.report.tables.common import (
     P_A,
     RUN,
@@ -30,9 +29,6 @@ from robustsmooth.report.tables.common import (
     was_tested,
     with_spread,
 )
-
-OF_ATTACKS = ("mode", "norm", "steps", "images", "source", "seed")
-"""Facts that distinguish two attacks with the same title."""
 
 
 @dataclass
@@ -160,12 +156,12 @@ def _add_attacks(
     attacks: Sequence[Attack], rows: dict[tuple[Any, ...], list[_Row]], columns: dict[str, Column]
 ) -> None:
     """Add a column per attack, in the rows of the attacked classifier or of its network."""
-    titled = _titled(attacks)
-    for _, _, title in titled:
+    columned = titled(attacks, _attacked)
+    for _, _, title in columned:
         head = " ".join(word for word in title.split() if not word.startswith("ε="))
         column = Column(title, f"{title} (%)", "empirical", "percent", best="max", head=head)
         columns.setdefault(title, replace(column, spread=f"{title}_std"))
-    for item, said, title in sorted(titled, key=lambda each: -len(_attacked(each[0]))):  # networks last
+    for item, said, title in sorted(columned, key=lambda each: -len(_attacked(each[0]))):  # networks last
         attacked = _attacked(item)
         homes = [row for known, home in rows.items() if known[: len(attacked)] == attacked for row in home]
         for row in homes or rows.setdefault(attacked, [_Row(item)]):
@@ -178,57 +174,6 @@ def _attacked(attack: Attack) -> tuple[Any, ...]:
     return classifier[:1] if attack.run.facts.get("target") == "network" else classifier
 
 
-def _titled(attacks: Sequence[Attack]) -> list[tuple[Attack, dict[str, Any], str]]:
-    """Each attack with its numbers and a title; two attacks of one classifier never share a title."""
-    said = attack_rows(attacks)
-    titles = [_attack_title(row) for row in said]
-    for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
-        places: dict[Any, list[int]] = {}
-        for at, attack in enumerate(attacks):
-            places.setdefault((_attacked(attack), titles[at]), []).append(at)
-        clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
-        if not clashing:
-            break
-        for at in (at for at, title in enumerate(titles) if title in clashing):
-            facts = [
-                f"{name}={attacks[at].run.facts[name]}"
-                for name in more
-                if attacks[at].run.facts.get(name) is not None
-            ]
-            titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
-    seen: set[Any] = set()
-    for at, attack in enumerate(attacks):
-        if (key := (_attacked(attack), titles[at])) in seen:
-            titles[at] += f" ({attack.run.path.name})"
-        seen.add(key)
-    return list(zip(attacks, said, _by_images(attacks, titles), strict=True))
-
-
-def _by_images(attacks: Sequence[Attack], titles: Sequence[str]) -> list[str]:
-    """The titles, numbered where attacks with one title had different images: these share no column."""
-    sets: dict[str, dict[ImageSet, int]] = {}
-    for attack, title in zip(attacks, titles, strict=True):
-        known = sets.setdefault(title, {})
-        known.setdefault(attack.image_set, len(known) + 1)
-    return [
-        title
-        if len(sets[title]) == 1
-        else f"{title}, image set {sets[title][attack.image_set]} ({len(attack.rows)})"
-        for attack, title in zip(attacks, titles, strict=True)
-    ]
-
-
-def _attack_title(attack: Mapping[str, Any]) -> str:
-    words = [str(attack.get("attack", "attack"))]
-    if "target" in attack:
-        words.append(f"on {attack['target']}")
-    if isinstance(attack.get("epsilon"), int | float):
-        words.append(f"ε={attack['epsilon']:.3g}")
-    if isinstance(attack.get("num_noise"), int | float) and attack["num_noise"] > 1:
-        words.append(f"m={attack['num_noise']:g}")
-    return " ".join(words)
-
-
 def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     """One row of means over seeds, with the standard deviations under the keys of `Column.spread`."""
     first = rows[0].first
@@ -236,7 +181,7 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
     facts: dict[str, Any] = {"classifier": _name(rows), "seeds": len(rows)}
     if isinstance(first, Certification):
         facts |= {name: first.run.facts.get(name) for name in ("n", "alpha")} | {"images": first.images}
-    facts |= {f"{key}_among": _among(rows[0].measured[key][1]) for key in known}
+    facts["among"] = {key: _among(rows[0].measured[key][1]) for key in known}
     return facts | over_seeds([{key: row.measured[key][0] for key in known} for row in rows])
 
 
