@@ -57,9 +57,9 @@ def build_tables(
         method: Method of the intervals.
         restate: Restate certifications at this many votes; at the smallest number on the same images if None.
         published: A data set whose published results are compared with ours, such as ``cifar10``.
-        baseline: Label, without its seed, row or method of the classifier that the others are compared with,
-            such as ``gaussian``; of several, the one at the same noise level. If None or not among the runs,
-            the best one is compared with the others; with ``all`` every pair is compared.
+        baseline: Label, label without the seed, row or method of the classifier that the others are compared
+            with, such as ``gaussian``; of several, the one at the same noise level. If None or not among the
+            runs, the best one is compared with the others; with ``all`` every pair is compared.
     """
     certified = evaluations.certifications
     if baseline == EVERY:
@@ -113,7 +113,7 @@ def build_tables(
 
 
 def _names(certified: Sequence[Certification]) -> list[str]:
-    return sorted({name for item in certified for name in names_of(item)})
+    return sorted({name for group in repetitions(certified) for name in names_of(group)})
 
 
 def _beside(certified: Sequence[Certification], data: str | None) -> Table | None:

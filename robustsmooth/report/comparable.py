@@ -219,11 +219,16 @@ def _images(member: Certification | Attack | Withstood | Measurement | Training)
     return None if isinstance(member, Training) else member.image_set
 
 
-def names_of(certification: Certification) -> list[str]:
-    """What a classifier may be called: its label without the seed, its row's name, its method."""
-    facts = certification.run.facts
-    names = (facts.get("family", certification.run.label), facts.get("name"), facts.get("method"))
-    return [str(name) for name in names if name is not None]
+def names_of(group: Sequence[Certification]) -> list[str]:
+    """What a method may be called: its label, that without the seed, its row, its method, in this order."""
+    facts, label = group[0].run.facts, group_name(group)
+    return [label, *(str(facts.get(kind) or label) for kind in ("family", "name", "method"))]
+
+
+def of_one_method(first: Sequence[Certification], second: Sequence[Certification]) -> bool:
+    """Whether two groups are the same, or differ in nothing but known seeds and images."""
+    known = first[0].run.training_seed is not None
+    return first[0] is second[0] or (known and _settings(first[0]) == _settings(second[0]))
 
 
 def group_name(group: Sequence[Certification | Attack | Withstood | Measurement | Training]) -> str:

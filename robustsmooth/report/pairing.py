@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_data, group_name, names_of, on_the_same_images
+from robustsmooth.report.comparable import by_data, group_name, names_of, of_one_method, on_the_same_images
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.images import ImageSet
 from robustsmooth.statistics import SURE
@@ -24,15 +24,19 @@ def pairs(
     baseline: str | None,
     acr: Callable[[Certification], float] = lambda item: float(item.counted.mean()),
 ) -> list[tuple[list[Certification], list[Certification]]]:
-    """The best method and each other one; or each other one and its baseline; or every pair."""
+    """The best method and each other one; or each other one and its baseline; or every pair.
+
+    No method is compared with itself: with its runs on other images, or with a seed that is there twice.
+    """
     order = ranked(groups, acr)
     if baseline == EVERY:
-        return list(combinations(order, 2))
-    if baseline is None:
-        return [(order[0], other) for other in order[1:]]
-    named = _named(groups, baseline)
-    others = [group for group in order if group not in named]
-    return [(other, found[0]) for other in others if len(found := _at_its_level(named, other)) == 1]
+        found = list(combinations(order, 2))
+    elif baseline is None:
+        found = [(order[0], other) for other in order[1:]]
+    else:
+        given = named(groups, baseline)
+        found = [(other, one[0]) for other in order if len(one := _at_its_level(given, other)) == 1]
+    return [pair for pair in found if not of_one_method(*pair)]
 
 
 def ranked(
@@ -57,14 +61,13 @@ def not_paired(groups: Sequence[list[Certification]], baseline: str | None) -> s
     """Which methods have no baseline, or more than one, and why; empty if each has one or needs none."""
     if baseline in (None, EVERY):
         return ""
-    named = _named(groups, baseline)
-    lonely = [
-        group_name(group) for group in groups if group not in named and len(_at_its_level(named, group)) != 1
-    ]
+    found = named(groups, baseline)
+    others = [group for group in groups if group not in found]
+    lonely = [group_name(group) for group in others or groups if len(_at_its_level(found, group)) != 1]
     if not lonely:
         return ""
-    names = [group_name(group) for group in named]
-    reason = f"it may be {', '.join(names)}: give a label" if names else "it is not among them"
+    names = "any of them" if not others else ", ".join(map(group_name, found))
+    reason = f"it may be {names}: give a label" if names else "it is not among them"
     more = f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""
     return f"{', '.join(lonely[:6])}{more}; {reason}"
 
@@ -128,10 +131,14 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def _named(groups: Sequence[list[Certification]], baseline: str | None) -> list[list[Certification]]:
-    """Those with this label; if there are none, those with this row or method."""
-    named = [group for group in groups if baseline in names_of(group[0])]
-    return [group for group in named if names_of(group[0])[0] == baseline] or named
+def named(groups: Sequence[list[Certification]], baseline: str | None) -> list[list[Certification]]:
+    """Those with this label; if there are none, those with this label without the seed, row or method."""
+    found: dict[int, list[list[Certification]]] = {}
+    for group in groups:
+        names = names_of(group)
+        if baseline in names:
+            found.setdefault(names.index(baseline), []).append(group)
+    return found[min(found)] if found else []
 
 
 def _at_its_level(

@@ -816,6 +816,57 @@ def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     assert evaluations.problems == []  # nothing is certified, so nothing is compared
 
 
+def with_an_odd_seed(top):
+    """Two methods under three seeds, of which one is certified on fewer images than the others."""
+    for method, strength in (("gaussian", 1.6), ("heat", 1.0)):
+        for seed in (0, 1, 2):
+            trained = write_training(top / f"{method}{seed}", method, seed=seed)
+            images = 40 if (method, seed) == ("gaussian", 2) else 60
+            write_certification(trained / "certify", trained, strength=strength, seed=seed, images=images)
+    return str(top)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "pairs"),
+    [
+        (None, [("gaussian", "heat")]),
+        ("gaussian", [("heat", "gaussian")]),
+        ("gaussian seed=2", [("heat", "gaussian seed=2")]),
+        ("heat", [("gaussian", "heat"), ("gaussian seed=2", "heat")]),
+        ("all", [("gaussian", "heat"), ("heat", "gaussian seed=2")]),
+    ],
+)
+def test_a_mean_over_seeds_and_an_odd_seed_are_two_baselines_and_no_pair(tmp_path, baseline, pairs):
+    evaluations = read(with_an_odd_seed(tmp_path))
+    tables = {table.name: table for table in build_tables(evaluations, baseline=baseline)}
+    assert [(row["first"], row["second"]) for row in tables["seed_comparison"].rows] == pairs
+    assert evaluations.problems == []
+
+
+def test_a_network_certified_twice_is_compared_with_itself_only_if_its_settings_differ(tmp_path):
+    trained = write_training(tmp_path / "heat", "heat")
+    for name, bits, seed in (("first", 32, 0), ("again", 32, 1), ("short", 16, 2)):
+        folder = write_certification(trained / name, trained, seed=seed)
+        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        config["numerics"] = {"precision": bits}
+        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = tables_of(str(tmp_path), baseline="all")["comparison"].rows
+    assert len(rows) == 2
+    assert all("(short)" in f"{row['first']} {row['second']}" for row in rows)
+
+
+def test_a_baseline_that_all_runs_may_be_is_asked_for(tmp_path):
+    for weight in (1, 2):
+        trained = write_training(tmp_path / f"{weight}", "macer", loss={"robust_weight": weight})
+        write_certification(trained / "certify", trained, seed=weight)
+    evaluations = read(str(tmp_path))
+    assert "comparison" not in {table.name for table in build_tables(evaluations, baseline="macer")}
+    (problem,) = evaluations.problems
+    assert "macer (1), macer (2); it may be any of them: give a label" in problem
+    (row,) = tables_of(str(tmp_path), baseline="macer (2)")["comparison"].rows
+    assert (row["first"], row["second"]) == ("macer (1)", "macer (2)")
+
+
 def test_the_baseline_has_a_colour_in_the_figures_even_if_it_is_not_among_the_best(tmp_path):
     for position in range(9):
         trained = write_training(

@@ -9,7 +9,6 @@ from robustsmooth.report.comparable import (
     by_data,
     by_guarantee,
     fair_groups,
-    names_of,
     on_the_same_images,
     repetitions,
     usual,
@@ -33,7 +32,7 @@ from robustsmooth.report.figures.measured import (
     inference_over_votings,
     training_curves,
 )
-from robustsmooth.report.pairing import ranked
+from robustsmooth.report.pairing import named, ranked
 from robustsmooth.report.published import published_results
 from robustsmooth.report.runs import Run
 from robustsmooth.report.tables import agreement_rows
@@ -119,9 +118,8 @@ def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
         for attack in attacks:
             name = str(attack.run.facts["classifier"])
             held[name] = max(held.get(name, 0.0), share)
-    for item in evaluations.certifications:
-        if baseline in names_of(item):
-            place[str(item.run.facts["classifier"])] = -1
+    for group in named(repetitions(evaluations.certifications), baseline):
+        place |= dict.fromkeys((str(item.run.facts["classifier"]) for item in group), -1)
     certified = [certification.run for certification in evaluations.certifications]
 
     def order(run: Run) -> tuple[float, float]:
