@@ -17,6 +17,7 @@ from robustsmooth.report.comparable import (
     l2_certified,
     names_of,
     repetitions,
+    unlike_seeds,
 )
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
@@ -176,6 +177,7 @@ def write_report(
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
     evaluations.problems += doubled_seeds(l2_certified(evaluations.certifications))
+    evaluations.problems += unlike_seeds(l2_certified(evaluations.certifications))
     evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
-from robustsmooth.report.facts import USUAL_NOISE, mapping, signature
+from robustsmooth.report.facts import USUAL_NOISE, mapping, settings_of, signature
 from robustsmooth.report.images import Data, ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
@@ -206,6 +206,34 @@ def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
     return messages
 
 
+def unlike_seeds(certifications: Iterable[Certification]) -> list[str]:
+    """Messages about seeds of a method that are no repetitions of the others because of a setting."""
+    methods: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
+    for item in certifications:
+        method = (*smoothed_classifier(item.run)[1:], item.image_set.data, item.guarantee)
+        groups = methods.setdefault((item.run.facts["family"], *method), {})
+        groups.setdefault(_settings(item), []).append(item.run)
+    messages = []
+    for (family, *_), groups in methods.items():
+        most, *others = sorted(groups.values(), key=len, reverse=True)
+        seeds = {str(run.training_seed) for run in most}
+        for runs in others:
+            names = _unlike(most[0], runs[0])
+            if names and seeds.isdisjoint(str(run.training_seed) for run in runs):
+                messages.append(
+                    f"no mean over all seeds of {family}: {', '.join(run.label for run in runs)} certified "
+                    f"with other settings than {most[0].label} ({', '.join(names)})"
+                )
+    return messages
+
+
+def _unlike(first: Run, second: Run) -> list[str]:
+    """The names of the settings in which two runs differ; a fact from the config is named once."""
+    one, other = ({**_told(run), **(settings_of(run.path) if run.config else {})} for run in (first, second))
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return [name for name in names if "." not in name or name.rpartition(".")[2] not in names]
+
+
 def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:
     """Groups with equal settings, except for seeds, and the same images."""
     groups: dict[tuple[Any, ...], list[Repeated]] = {}
@@ -252,11 +280,17 @@ def _settings(member: Certification | Attack | Withstood | Measurement | Trainin
 
 @lru_cache(maxsize=10_000)
 def _settings_of_run(run: Run) -> tuple[Any, ...]:
-    """A foreign log's name counts too, since it is all that is known of its network."""
-    ours = bool(run.config)
-    left_out = ("seed", "train_seed", "classifier", "family", "source", *(["name"] if ours else []))
-    told = [(key, str(_number(fact))) for key, fact in sorted(run.facts.items()) if key not in left_out]
-    return (*told, signature(run.path) if ours else "", run.training_seed is None)
+    return (*_told(run).items(), signature(run.path) if run.config else "", run.training_seed is None)
+
+
+def _told(run: Run) -> dict[str, str]:
+    """The facts that are settings; the images are compared themselves, and any device may compute them.
+
+    A foreign log's name counts too, since it is all that is known of its network.
+    """
+    left_out = ["seed", "train_seed", "classifier", "family", "source", "images", "device"]
+    left_out += ["name"] if run.config else []
+    return {key: str(_number(fact)) for key, fact in sorted(run.facts.items()) if key not in left_out}
 
 
 def _number(value: Any) -> Any:

@@ -9,7 +9,7 @@ reported.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ NO_SETTINGS = {
     "enable_model_summary",
 }  # fmt: skip
 """Keys of a config that a repetition with another seed may change too, at any level."""
+NO_SETTINGS_OF_EVALUATIONS = {*NO_SETTINGS, "batch_size", "subset"}
+"""The same for an evaluation: no result depends on a batch, and the images themselves are compared."""
 OF_COMMANDS = {
     "attack", "batch_size", "certificate", "checkpoint", "compile", "data", "epsilons", "loss", "measure",
     "method", "mode", "model", "num_noises", "numerics", "pictures", "prediction", "radii", "row", "save",
@@ -275,7 +277,14 @@ def signature(folder: Path) -> str:
 
     Runs with the same signature are repetitions with other seeds.
     """
-    return json.dumps(_settings(_read(_config(folder)), (folder,)), default=str)
+    trains = facts_of(folder)[1] == folder
+    left_out = NO_SETTINGS if trains else NO_SETTINGS_OF_EVALUATIONS
+    return json.dumps(_settings(_read(_config(folder)), (folder,), left_out), default=str)
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The settings in the `signature` of a run, by their full names such as ``certificate.n0``."""
+    return dict(_flatten(json.loads(signature(folder))))
 
 
 def _read(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -283,14 +292,14 @@ def _read(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in config.items() if key in OF_COMMANDS}
 
 
-def _settings(tree: Any, opened: tuple[Path, ...]) -> Any:
+def _settings(tree: Any, opened: tuple[Path, ...], left_out: Collection[str] = NO_SETTINGS) -> Any:
     if isinstance(tree, list):
-        return [_settings(value, opened) for value in tree]
+        return [_settings(value, opened, left_out) for value in tree]
     if not isinstance(tree, Mapping):
         return tree
-    kept = {str(key): value for key, value in tree.items() if str(key) not in NO_SETTINGS}
+    kept = {str(key): value for key, value in tree.items() if str(key) not in left_out}
     return {
-        key: _origin(value, opened) if key in PLACES else _settings(value, opened)
+        key: _origin(value, opened) if key in PLACES else _settings(value, opened, left_out)
         for key, value in sorted(kept.items())
     }
 

@@ -10,7 +10,7 @@ import yaml
 from scipy import stats
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
-from robustsmooth.report.comparable import doubled_seeds, incomplete, repetitions
+from robustsmooth.report.comparable import doubled_seeds, incomplete, repetitions, unlike_seeds
 from robustsmooth.report.facts import _facts_of_images
 from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels, as_latex
@@ -814,6 +814,41 @@ def test_a_baseline_is_compared_with_every_other_classifier(tmp_path):
     evaluations = read([str(write_training(tmp_path / "training"))])
     build_tables(evaluations, baseline="cohen")
     assert evaluations.problems == []  # nothing is certified, so nothing is compared
+
+
+@pytest.mark.parametrize(
+    ("record", "group", "setting", "named"),
+    [
+        ("certify.settings.json", "numerics", {"device": "cuda"}, ""),
+        (".hydra/config.yaml", "certificate", {"batch_size": 512}, ""),
+        (".hydra/config.yaml", "data", {"batch_size": 512, "subset": {"indices": "0:60"}}, ""),
+        (".hydra/config.yaml", "numerics", {"precision": "bf16-mixed"}, "numerics.precision"),
+        (".hydra/config.yaml", "certificate", {"n0": 50}, "certificate.n0"),
+    ],
+)
+def test_seeds_may_be_certified_on_other_machines_but_not_with_other_settings(
+    tmp_path, record, group, setting, named
+):
+    """What makes them no repetitions is named; other images are not, since the images are compared."""
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        folder = write_certification(trained / "certify", trained, seed=seed)
+        file = folder / record
+        content = {"data": {}, "numerics": {}, **yaml.safe_load(file.read_text())}
+        content[group] |= setting if seed == 2 else {}
+        file.write_text(json.dumps(content))  # also YAML
+    certified = read(str(tmp_path)).certifications
+    assert [len(group) for group in repetitions(certified)] == ([2, 1] if named else [3])
+    said = f"gaussian seed=2 certified with other settings than gaussian seed=0 ({named})"
+    assert unlike_seeds(certified) == ([f"no mean over all seeds of gaussian: {said}"] if named else [])
+
+
+def test_variants_that_each_seed_has_are_no_odd_seeds(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        for n in (1000, 500):
+            write_certification(trained / str(n), trained, n=n, seed=seed)
+    assert unlike_seeds(read(str(tmp_path)).certifications) == []
 
 
 def with_an_odd_seed(top):
