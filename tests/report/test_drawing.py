@@ -11,7 +11,7 @@ from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
 from robustsmooth.report.tables import agreement_rows
 
-from .conftest import write_attack, write_certification, write_log, write_training
+from .conftest import write_at_radii, write_attack, write_certification, write_log, write_training
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -181,6 +181,40 @@ def different_looks(drawing):
     looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines]
     assert len(set(looks)) == len(looks)
     return [line.get_label() for line in lines]
+
+
+def test_a_seed_on_other_images_has_a_line_of_its_own_in_the_colour_of_the_others(tmp_path):
+    """The trainings of all seeds are one line, that of the mean over the certificates."""
+    for method, seed in ((method, seed) for method in ("gaussian", "heat") for seed in (0, 1, 2)):
+        trained = write_training(tmp_path / f"{method}-{seed}", method, seed=seed)
+        images = 40 if (method, seed) == ("heat", 2) else 60
+        write_certification(trained / "certify", trained, seed=seed, images=images)
+        write_attack(trained / "attack", trained, seed=seed, images=images)
+    figures = drawn(tmp_path)
+    for name in ("certified_accuracy", "lower_bounds", "attack_curves"):
+        assert {*different_looks(figures[name])} == {"gaussian", "heat", "heat seed=2"}
+    certified = looks(figures["certified_accuracy"])
+    assert looks(figures["attack_curves"]) == certified
+    assert looks(figures["training"]) == {name: certified[name] for name in ("gaussian", "heat")}
+    assert certified["heat seed=2"][0] == certified["heat"][0]
+
+
+def test_certificates_at_given_radii_have_names_and_lines_of_their_own_beside_published_ones(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / str(seed), seed=seed, data="cifar10")
+        write_certification(trained / "all", trained, seed=seed)
+        write_at_radii(trained / "some", trained, {"radii": [0.0, 0.25]}, seed=seed)
+        write_at_radii(trained / "one", trained, {"radius": 0.125}, seed=seed)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    figures = {drawing.name: drawing for drawing in draw_figures(evaluations, published="cifar10")}
+    names = ["gaussian", "gaussian (at-radii)", "gaussian (at-radius)"]
+    published = {name: look for name, look in looks(figures["published"]).items() if name in names}
+    assert sorted(published) == names
+    assert len({*published.values()}) == 3
+    alone = {**looks(figures["certified_accuracy"])}
+    alone |= looks(figures["certified_accuracy_l2_at_radii_certificate"])
+    assert alone.items() <= published.items()
+    assert looks(figures["training"])["gaussian"] == alone["gaussian"]
 
 
 def test_votes_at_other_levels_and_passes_that_are_never_right_have_no_figure(tmp_path):

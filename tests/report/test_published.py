@@ -206,7 +206,9 @@ def test_accuracies_at_given_radii_stand_beside_published_ones_at_their_noise_le
     assert known == {"certified_acc@0.25": shares[0], "certified_acc@0.75": shares[1]}
     assert "have no ACR" in tables["published"].notes
     (drawing,) = (item for item in draw_figures(evaluations, published="cifar10") if item.name == "published")
-    (line,) = (line for line in drawing.figure().axes[0].get_lines() if line.get_label() == "gaussian")
+    (line,) = (
+        line for line in drawing.figure().axes[0].get_lines() if line.get_label() == "gaussian (at-radii)"
+    )
     assert [*line.get_xdata()] == [0.25, 0.75]
     assert [*line.get_ydata()] == pytest.approx([100 * share for share in shares])
 

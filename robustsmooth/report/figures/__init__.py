@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from robustsmooth.report.figures.drawing import (
     PALETTE,
     Drawing,
     Styles,
+    line_name,
     named_apart,
     write_figures,
 )
@@ -58,7 +60,7 @@ def draw_figures(
         published: A data set whose published results stand beside ours.
         baseline: The classifier that the others are compared with; it has a colour wherever it is drawn.
     """
-    styles = Styles(_ranked(evaluations, baseline), _repeated(evaluations))
+    styles = _styles(evaluations, baseline)
     drawings: list[Drawing | None] = []
     for guarantee, members in by_guarantee(evaluations.certifications).items():
         groups = by_data(members)
@@ -88,25 +90,28 @@ def draw_figures(
     return named_apart(drawing for drawing in drawings if drawing is not None)
 
 
-def _repeated(evaluations: Evaluations) -> dict[str, str]:
-    """The name of the method of each classifier that was trained under several seeds."""
-    groups = [[item.run for item in group] for group in repetitions(evaluations.certifications)]
-    groups += [[item.run for item in group] for group in repetitions(evaluations.trainings)]
-    groups += [[item.run for item in group] for group in repetitions(evaluations.measurements)]
-    names: dict[str, str] = {}
+def _styles(evaluations: Evaluations, baseline: str | None) -> Styles:
+    """Repetitions of an evaluation share a line, their classifiers a colour."""
+    kinds: list[Sequence[Any]] = [evaluations.trainings, evaluations.certifications]
+    kinds += [evaluations.attacks, evaluations.measurements]
+    groups = [group for items in kinds for group in repetitions(items)]
+    methods: dict[str, str] = {}
+    lines: dict[Run, str] = {}
     for position, group in enumerate(groups):
+        lines |= dict.fromkeys((item.run for item in group), line_name(group))
         if len(group) > 1:
-            classifiers = [str(run.facts["classifier"]) for run in group]
-            known = (names[classifier] for classifier in classifiers if classifier in names)
-            names |= dict.fromkeys(classifiers, next(known, f"{group[0].facts['family']} ({position})"))
-    return names
+            classifiers = [str(item.run.facts["classifier"]) for item in group]
+            known = (methods[classifier] for classifier in classifiers if classifier in methods)
+            family = group[0].run.facts["family"]
+            methods |= dict.fromkeys(classifiers, next(known, f"{family} ({position})"))
+    return Styles(_ranked(evaluations, baseline), methods, lines)
 
 
 def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
     """All runs: the baseline, the `ranked` certificates, those that withstood most, then the others.
 
-    Runs under several seeds count as one, with their mean. Of one network, certifications come first: many
-    attacks leave no line to the later ones.
+    Runs under several seeds count as one, with their mean. Of one network, certifications come first (those
+    of all radii before others): many attacks leave no line to the later ones.
     """
     place: dict[str, int] = {}
     for at, group in enumerate(ranked(repetitions(usual(evaluations.certifications)))):
@@ -120,7 +125,8 @@ def _ranked(evaluations: Evaluations, baseline: str | None = None) -> list[Run]:
             held[name] = max(held.get(name, 0.0), share)
     for group in named(repetitions(evaluations.certifications), baseline):
         place |= dict.fromkeys((str(item.run.facts["classifier"]) for item in group), -1)
-    certified = [certification.run for certification in evaluations.certifications]
+    kinds = by_guarantee(evaluations.certifications).values()
+    certified = [certification.run for members in kinds for certification in members]
 
     def order(run: Run) -> tuple[float, float]:
         name = str(run.facts["classifier"])

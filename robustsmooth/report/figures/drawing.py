@@ -156,18 +156,26 @@ class Line(Generic[Repeated]):
         return np.array([curve(member) for member in self.members])
 
 
+def line_name(group: Sequence[Repeated]) -> str:
+    """The label of runs that differ only in the seed, and whether given radii alone were certified."""
+    guarantee = getattr(group[0], "guarantee", None)
+    asked = f" ({guarantee.statement})" if guarantee and guarantee.at_some_radii else ""
+    return f"{group_name(group)}{asked}"
+
+
 class Styles:
     """One colour per classifier and one line per run, the same in every figure of a report.
 
     Args:
         ranked: All runs, the best first. The first seven classifiers get colours; further evaluations of one
             of the same kind (certified with another number of votes, say) get its colour and other dashes.
-        repeated: The name of the method of each classifier that was trained under several seeds: these share
+        methods: The name of the method of each classifier that was trained under several seeds: these share
             a colour.
+        lines: The `line_name` of each evaluation: those with the same one are one line.
     """
 
-    def __init__(self, ranked: Iterable[Run], repeated: Mapping[str, str] | None = None) -> None:
-        self._repeated = repeated or {}
+    def __init__(self, ranked: Iterable[Run], methods: Mapping[str, str], lines: Mapping[Run, str]) -> None:
+        self._methods, self._lines = methods, lines
         self._classifiers: dict[str, int] = {}
         self._variants: dict[str, dict[tuple[str, ...], int]] = {}
         runs = list(ranked)
@@ -182,10 +190,9 @@ class Styles:
         self._lent: dict[Any, dict[str, Any]] = {}
 
     def _names(self, run: Run) -> tuple[str, tuple[str, ...]]:
-        """The classifier, and the label with the kinds of logs; without the seed if there are several."""
+        """The classifier, or the method of several seeds; and the name of the line with the kinds of logs."""
         own = str(run.facts.get("classifier", run.label))
-        name = self._repeated.get(own, own)
-        return name, (run.label.replace(own, name, 1), *run.logs)
+        return self._methods.get(own, own), (self._lines.get(run, run.label), *run.logs)
 
     def colour(self, run: Run) -> str | None:
         """The colour of a run's classifier; None if there is none left."""
@@ -228,7 +235,7 @@ class Styles:
     def lines(self, items: Iterable[Repeated]) -> tuple[list[Line[Repeated]], list[Line[Repeated]]]:
         """The lines of a figure, runs under several seeds as one: those with a style, and the others."""
         lines = [
-            Line(group, shortened(group_name(group)), self.of(group[0].run)) for group in repetitions(items)
+            Line(group, shortened(line_name(group)), self.of(group[0].run)) for group in repetitions(items)
         ]
         return [line for line in lines if line.style], [line for line in lines if not line.style]
 
