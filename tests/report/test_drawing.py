@@ -69,6 +69,28 @@ def test_a_long_title_stays_within_the_figure():
     assert box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{'x' * 30}{middle}{'y' * 30}" for middle in ("AAA", "BBB")],
+        [f"{'x' * 10}{place}{'y' * 80}" for place in range(3)],
+        [f"{'x' * 100}{place}" for place in range(3)],
+        [f"{'x' * 60}{place}{'y' * 60}" for place in range(3)],  # no part can be left out
+        ["_hidden", "_child", "short"],
+    ],
+)
+def test_long_names_in_a_legend_stay_different_and_none_is_missing(names):
+    def draw(axes):
+        axes.axhline(0.5)
+        for name in names:
+            axes.plot([0, 1], [0, 1], label=name)
+
+    (legend,) = Drawing("a", "A", "", draw).figure().legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert len({*texts}) == len(names)
+    assert {*map(len, texts)} <= {44} or texts == names or texts == [" _hidden", " _child", "short"]
+
+
 @pytest.mark.parametrize("lines", [0, 1, 16])
 @pytest.mark.parametrize("label", ["short", "a label that takes a whole row of it"])
 def test_nothing_in_a_figure_is_cut_off_or_covers_another_thing(lines, label):

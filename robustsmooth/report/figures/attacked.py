@@ -11,7 +11,7 @@ from robustsmooth import statistics
 from robustsmooth.report.comparable import is_certified, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Attack, Certification, Withstood
 from robustsmooth.report.figures.certified import by_acr, curve, radius_grid
-from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
+from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes
 from robustsmooth.report.images import ImageSet
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def empirical_and_certified(
             axes.plot(x, y, marker=marker, markersize=4.5, linewidth=1, linestyle=":", color=colour)
         for position, name in enumerate(names):
             marker = MARKERS[position % len(MARKERS)]
-            label = shortened(f"under attack: {name}")
+            label = f"under attack: {name}"
             axes.add_line(Line2D([], [], marker=marker, linestyle=":", color="0.3", label=label))
         percent_axes(axes, "l2 radius r, or attack budget ε (pixel units)", "Accuracy (% of all images)")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.figures.certified import RADIUS, TESTED, by_acr, curve, places, radius_grid, sigma_of
-from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes, shortened
+from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes
 from robustsmooth.report.published import Published
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _label(paper: Published, shown: Sequence[Published]) -> str:
     alike = [other.name for other in shown].count(paper.name)
     words = [paper.name, *([str(paper.facts["model"])] if alike > 1 else [])]
     words += [] if paper.complete else [f"{paper.images} of {paper.expected} images"]
-    return shortened(", ".join(words))
+    return ", ".join(words)
 
 
 def _best(published: Sequence[Published], *names: str) -> dict[tuple, Published]:

@@ -73,11 +73,12 @@ class Drawing:
             title = textwrap.fill(self.title, 48)  # what fits above the axes
             axes.set_title(title)
             self.draw(axes)
-            handles, _ = axes.get_legend_handles_labels()
-            long = any(len(str(handle.get_label())) > 28 for handle in handles)
-            rows = len(handles) if long else math.ceil(len(handles) / 2)
-            if handles:
-                figure.legend(loc="lower left", ncols=1 if long else 2)
+            lines = [line for line in axes.get_lines() if not re.match(r"_child\d|$", str(line.get_label()))]
+            texts = shortened([str(line.get_label()) for line in lines])
+            long = any(len(text) > 28 for text in texts)
+            rows = len(texts) if long else math.ceil(len(texts) / 2)
+            if texts:
+                figure.legend(lines, texts, loc="lower left", ncols=1 if long else 2)
             # Margins in inches: matplotlib's own layouts draw every figure twice.
             width, top, bottom = 5.6, 0.15 + 0.2 * len(title.splitlines()), 0.55 + 0.2 * rows
             height = 2.8 + top + bottom
@@ -234,9 +235,7 @@ class Styles:
 
     def lines(self, items: Iterable[Repeated]) -> tuple[list[Line[Repeated]], list[Line[Repeated]]]:
         """The lines of a figure, runs under several seeds as one: those with a style, and the others."""
-        lines = [
-            Line(group, shortened(line_name(group)), self.of(group[0].run)) for group in repetitions(items)
-        ]
+        lines = [Line(group, line_name(group), self.of(group[0].run)) for group in repetitions(items)]
         return [line for line in lines if line.style], [line for line in lines if not line.style]
 
 
@@ -249,10 +248,20 @@ def left_out(labels: Sequence[str], how: str = "left out", most: int = 6) -> str
     return f" {how[0].upper()}{how[1:]}: {', '.join(names[:most])}{more}."
 
 
-def shortened(label: str, most: int = 44) -> str:
-    """A label for a legend: the middle of a very long one is left out, and matplotlib hides none."""
-    label = label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-most // 2 :]}"
-    return f" {label}" if label.startswith("_") else label
+def shortened(labels: Sequence[str], most: int = 44) -> list[str]:
+    """Labels for a legend: a part of very long ones is left out, near the middle, if they stay different.
+
+    matplotlib would hide those with an underscore in front.
+    """
+    for head in sorted(range(most - 1), key=lambda place: abs(place - most // 2)):
+        cut = [
+            f"{label[:head]}…{label[head - most + 1 :]}" if len(label) > most else label for label in labels
+        ]
+        if len({*cut}) == len({*labels}):
+            break
+    else:
+        cut = list(labels)
+    return [f" {label}" if label.startswith("_") else label for label in cut]
 
 
 def grey_lines(axes: Axes, x: np.ndarray, curves: Iterable[np.ndarray]) -> None:

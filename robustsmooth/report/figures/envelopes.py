@@ -21,7 +21,6 @@ from robustsmooth.report.figures.drawing import (
     grey_lines,
     left_out,
     percent_axes,
-    shortened,
 )
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.runs import Run
@@ -43,7 +42,7 @@ def _runs(members: Sequence[Certification] | Sequence[Withstood]) -> list[Run]:
 
 def _named(name: str, certifications: Sequence[Certification]) -> str:
     runs = len(repetitions(certifications))
-    return shortened(f"{name} ({runs} run{'s' if runs > 1 else ''})")
+    return f"{name} ({runs} run{'s' if runs > 1 else ''})"
 
 
 def _ranked(families: Mapping[str, Sequence[Certification]]) -> list[str]:
@@ -126,7 +125,7 @@ def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], colours:
                 linewidth=1,
                 linestyle=":",
                 color=colours[method],
-                label=shortened(f"{method} under {name}"),
+                label=f"{method} under {name}",
             )
 
 
