@@ -149,9 +149,9 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged = dict(rows[0])
     for key in [key for key, value in merged.items() if isinstance(value, float)] if len(rows) > 1 else ():
         values: list[Any] = [row.get(key) for row in rows]
-        known = all(isinstance(value, float) for value in values)
-        mean, std = statistics.mean_and_std(values) if known else (None, None)
-        merged[key], merged[f"{key}_std"] = (values[0], 0.0) if len({*values}) == 1 else (mean, std)
+        known, equal = all(isinstance(value, float) for value in values), len({*values}) == 1
+        mean, std = statistics.mean_and_std(values) if known and not equal else (None, None)
+        merged[key], merged[f"{key}_std"] = (values[0], 0.0) if equal else (mean, std)
     return merged
 
 
