@@ -8,15 +8,19 @@ from robustsmooth.report.table import KIND_TITLES, Column, Table
 MOST_ROWS = 20
 MOST_PROBLEMS = 10
 NARROWEST = 24
-"""The width to which the first column may be folded, so that numbers are not."""
+"""The width to which a column of texts may be folded, so that numbers are not."""
 NARROWEST_OF_PAIRS = 10
 """The same for the names of two methods that are compared."""
+NAMES = ("run", "second", "vote")
+"""Columns with a name that are not the first one: left out last."""
+MAIN = 2
+"""Results that are left out after the facts."""
 LAST = (
     "seconds", "abstained", "images", "alpha", "reachable_radius", "max_radius", "votes", "top1", "model",
     "complete", "certificate", "counts", "restated", "median_radius", "clean", "p_value", "only_first",
-    "only_second", "p_value_holm",
+    "only_second", "p_value_holm", "certified_accuracy",
 )  # fmt: skip
-"""Columns that are left out first if there is no space, in this order; then those on the right."""
+"""Columns that are left out first if there is no space, in this order."""
 
 
 def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:
@@ -47,17 +51,32 @@ def columns_that_fit(table: Table, width: int) -> list[Column]:
     rows = table.rows[:MOST_ROWS]
     used = table.used
     needed = {column.key: _width(column, rows) for column in used}
-    if used:
-        needed[used[0].key] = min(needed[used[0].key], NARROWEST)
-    for key in {"first", "second"} & needed.keys():
-        needed[key] = min(needed[key], NARROWEST_OF_PAIRS)
-    drop = [column for key in LAST for column in used[1:] if column.key == key]
-    drop += [column for column in reversed(used[1:]) if column not in drop]
+    for column in (column for column in used if column.style == "text"):
+        pair = column.key in ("first", "second", "certified_by")
+        needed[column.key] = min(needed[column.key], NARROWEST_OF_PAIRS if pair else NARROWEST)
+    drop = _left_out_first(table)
     while drop and sum(needed[column.key] + 3 for column in used) + 1 > width:
         out = drop.pop(0)
         used = [column for column in used if out.key not in (column.key, column.beside)]
         used = [column for column in used if column.key != out.beside]
     return used
+
+
+def _left_out_first(table: Table) -> list[Column]:
+    """All columns but the first, in the order in which they are left out if there is no space.
+
+    First `LAST`, then what is right of the main results, then facts (those that are the same in all rows
+    first, then texts, which names often include), then the main results, and names at the end.
+    """
+    others = table.used[1:]
+    order = [column for key in LAST for column in others if column.key == key]
+    rest = [column for column in reversed(others) if column not in order]
+    results = [column for column in rest if column.kind != "fact"][-MAIN:]
+    right = rest[: rest.index(results[0])] if results else []
+    names = [column for column in rest if column.key in NAMES]
+    facts = [column for column in rest if column not in (*results, *right, *names)]
+    facts.sort(key=lambda fact: (len({fact.line(row) for row in table.rows}) > 1, fact.style != "text"))
+    return [*order, *right, *facts, *results, *names]
 
 
 def _width(column: Column, rows: Sequence[Mapping[str, Any]]) -> int:

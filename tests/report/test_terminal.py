@@ -1,6 +1,7 @@
 """Tables and problems in a terminal."""
 
 import io
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -9,7 +10,7 @@ from robustsmooth.report import build_tables, find_runs, label_runs, read_evalua
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.terminal import MOST_ROWS, _rich, columns_that_fit, show
 
-from .conftest import wide_table, write_certification, write_training
+from .conftest import wide_table, write_attack, write_certification, write_training
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -52,6 +53,43 @@ def test_facts_give_way_to_results_in_an_80_column_terminal(tmp_path):
     }
     for name in ("overview", "certified_accuracy", "radii", "published", "seeds", "restated"):
         assert {"acr", "sure"} <= kept[name], name
+
+
+@pytest.mark.parametrize("rows_differ", [False, True])
+def test_results_stay_longer_than_facts_and_names_longer_than_results(rows_differ):
+    columns = [
+        Column("radius", "Radius", style="g"),
+        Column("procedure", "Certified by"),
+        Column("epsilon", "ε", style="g"),
+        Column("run", "Best run"),
+        Column("accuracy", "Accuracy (%)", "certificate", "percent"),
+        Column("broken", "Broken", "measurement", "d"),
+        Column("more", "More", "measurement", "d"),
+        Column("seeds", "Seeds", style="d"),
+    ]
+    facts = {"radius": 0.25, "procedure": "a certificate at r=0.25", "epsilon": 0.5, "seeds": 3, "more": 1}
+    results = {"run": "a_name_" * 9, "accuracy": 0.5, "broken": 2}
+    rows = [
+        {**facts, **results},
+        {**facts, **results, "procedure": "Cohen" if rows_differ else facts["procedure"]},
+    ]
+    table = Table("best", "The best", columns, rows)
+    orders = [[column.key for column in columns_that_fit(table, width)] for width in range(200, 8, -1)]
+    gone = [key for before, after in pairwise(orders) for key in before if key not in after]
+    facts_gone = ["epsilon", "procedure"] if rows_differ else ["procedure", "epsilon"]
+    assert gone == ["seeds", "more", *facts_gone, "broken", "accuracy", "run"]
+    assert "accuracy" in {column.key for column in columns_that_fit(table, 60)}
+
+
+@pytest.mark.parametrize("name", ["attacks", "attack_seeds", "contradictions"])
+def test_an_80_column_terminal_keeps_the_accuracy_under_attack(tmp_path, name):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"{seed}", "a_method_with_a_very_long_name", seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        write_attack(trained / "attack", trained, seed=seed)
+    tables = build_tables(read_evaluations(label_runs(find_runs(str(tmp_path)))))
+    (table,) = (table for table in tables if table.name == name)
+    assert "accuracy" in {column.key for column in columns_that_fit(table, 80)}
 
 
 def test_no_terminal_is_so_narrow_that_an_acr_stands_without_p_a(tmp_path):
