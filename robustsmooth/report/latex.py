@@ -108,10 +108,13 @@ def _format(table: Table, columns: Sequence[Column]) -> str:
     """Column types; texts that are folded are as wide as they may be."""
     types = []
     for column in columns:
-        long = column.style == "text" and max(len(column.line(row)) for row in table.rows) > WIDEST
         folded = rf">{{\raggedright\arraybackslash}}p{{{CHARACTER * WIDEST:.0f}pt}}"
-        types.append(folded if long else "l" if column.style == "text" else "r")
+        types.append(folded if _is_folded(table, column) else "l" if column.style == "text" else "r")
     return "".join(types)
+
+
+def _is_folded(table: Table, column: Column) -> bool:
+    return column.style == "text" and max(len(column.line(row)) for row in table.rows) > WIDEST
 
 
 def _head_lines(table: Table, columns: Sequence[Column]) -> list[str]:
@@ -152,9 +155,14 @@ def _folded(title: str, width: int) -> list[str]:
 
 
 def _body(table: Table, columns: Sequence[Column]) -> list[str]:
+    """The rows; a long word, such as the name of a file, may be broken after an underscore."""
     lines = []
+    breaks = [r"\_\allowbreak{}" if _is_folded(table, column) else r"\_" for column in columns]
     for row in table.rows:
-        texts = [(_escaped(column.line(row)), table.is_best(column, row)) for column in columns]
+        texts = [
+            (_escaped(column.line(row)).replace(r"\_", underscore), table.is_best(column, row))
+            for column, underscore in zip(columns, breaks, strict=True)
+        ]
         lines.append(" & ".join(rf"\textbf{{{text}}}" if best else text for text, best in texts) + r" \\")
     return lines
 

@@ -34,6 +34,10 @@ def test_wide_tables_are_split_into_panels_and_long_ones_over_pages():
 @pytest.mark.parametrize("rows", [3, 200])
 def test_every_table_compiles_and_fits_the_page(runs, tmp_path, rows):
     tables = [wide_table(rows), wide_table(rows, radii=2)]
+    name = "certification_cifar_resnet110_noise_0.25_sigma_0.25"  # one long word
+    tables.append(
+        Table("long", "T", [Column("run", "Run"), Column("more", "Best")], [{"run": name, "more": name}])
+    )
     if rows == 3:
         tables += build_tables(read_evaluations(label_runs(find_runs(str(runs)))))
     packages = r"\usepackage[utf8]{inputenc}\usepackage{booktabs,array,longtable}"
