@@ -176,7 +176,7 @@ class SmoothedClassifier:
         if not self._tensors():
             raise ValueError(
                 "`previous` needs a network with parameters or buffers, by which it is recognised, and this "
-                "one has none; certify the images anew"
+                "one has none; certify the images without it"
             )
         check_images(images)
         names = _names(images) if indices is None else torch.as_tensor(indices)
