@@ -191,6 +191,23 @@ def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
     return apart
 
 
+def whatever_votes(groups: Iterable[list[Certification]]) -> list[list[Certification]]:
+    """Those of the `repetitions` that differ only in the seeds and in the number of votes n as one group.
+
+    For results restated at one n. Groups with many seeds, then votes, come first; no group has a seed twice.
+    """
+    joined: dict[tuple[Any, ...], list[list[Certification]]] = {}
+    for group in sorted(groups, key=lambda one: (-len(one), -one[0].run.facts["n"])):
+        homes = joined.setdefault((_settings(group[0], votes=False), group[0].image_set), [])
+        seeds = {one.run.training_seed for one in group}
+        free = (home for home in homes if seeds.isdisjoint(one.run.training_seed for one in home))
+        if (home := next(free, None)) is None:
+            homes.append([*group])
+        else:
+            home += group
+    return [group for homes in joined.values() for group in homes]
+
+
 def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
     """Messages about runs that are no repetitions because one of several seeds is there more than once."""
     messages = []
@@ -248,39 +265,68 @@ def _images(member: Certification | Attack | Withstood | Measurement | Training)
 
 
 def names_of(group: Sequence[Certification]) -> list[str]:
-    """What a method may be called: its label, that without the seed, its row, its method, in this order."""
+    """What a method may be called: its label, that without the seed, its row, its method, in this order.
+
+    At last those of its seeds, with their numbers of votes n, if it has several.
+    """
     facts, label = group[0].run.facts, group_name(group)
-    return [label, *(str(facts.get(kind) or label) for kind in ("family", "name", "method"))]
+    names = [label, *(str(facts.get(kind) or label) for kind in ("family", "name", "method"))]
+    return names + [_without_seed(one.run) for one in group if len(group) > 1]
 
 
-def of_one_method(first: Sequence[Certification], second: Sequence[Certification]) -> bool:
-    """Whether two groups are the same, or differ in nothing but known seeds and images."""
+def of_one_method(
+    first: Sequence[Certification], second: Sequence[Certification], votes: bool = True
+) -> bool:
+    """Whether two groups are the same, or differ in nothing but known seeds and images.
+
+    Args:
+        first: A group of `repetitions`.
+        second: Another one.
+        votes: Whether another number of votes n makes another method.
+    """
     known = first[0].run.training_seed is not None
-    return first[0] is second[0] or (known and _settings(first[0]) == _settings(second[0]))
+    return first[0] is second[0] or (known and _settings(first[0], votes) == _settings(second[0], votes))
 
 
 def group_name(group: Sequence[Certification | Attack | Withstood | Measurement | Training]) -> str:
-    """The label of runs that differ only in the seed: the first one's without the seed."""
-    run = group[0].run
+    """The label of runs that differ only in the seed: the first one's without the seed.
+
+    Also without the number of votes n, if they differ in it.
+    """
     if len(group) == 1:
-        return run.label
+        return group[0].run.label
+    name = _without_seed(group[0].run)
+    if len({one.run.facts.get("n") for one in group}) == 1:
+        return name
+    return " ".join(word for word in name.split(" ") if not word.startswith("n="))
+
+
+def _without_seed(run: Run) -> str:
+    """The label of a run, with that of all repetitions in place of its classifier's."""
     return run.label.replace(str(run.facts["classifier"]), str(run.facts["family"]), 1)
 
 
-def _settings(member: Certification | Attack | Withstood | Measurement | Training) -> tuple[Any, ...]:
+def _settings(
+    member: Certification | Attack | Withstood | Measurement | Training, votes: bool = True
+) -> tuple[Any, ...]:
     """All settings except for seeds, but whether there is one; of a certification, its guarantee too.
 
-    Of a training that is not complete, also how far it came.
+    Of a training that is not complete, also how far it came. Without `votes`, not the number of votes n.
     """
     if isinstance(member, Training):
         return (*_settings_of_run(member.run), None if member.complete else member.epochs)
     own = [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
-    return (*_settings_of_run(member.run), *own, getattr(member, "guarantee", None))
+    return (*_settings_of_run(member.run, votes), *own, getattr(member, "guarantee", None))
 
 
-@lru_cache(maxsize=10_000)
-def _settings_of_run(run: Run) -> tuple[Any, ...]:
-    return (*_told(run).items(), signature(run.path) if run.config else "", run.training_seed is None)
+@lru_cache(maxsize=20_000)
+def _settings_of_run(run: Run, votes: bool = True) -> tuple[Any, ...]:
+    told, config = _told(run), signature(run.path) if run.config else ""
+    if not votes:
+        told.pop("n", None)
+        known = settings_of(run.path).items() if run.config else ()
+        config = str([item for item in known if item[0] != "certificate.n"])
+    return (*told.items(), config, run.training_seed is None)
 
 
 def _told(run: Run) -> dict[str, str]:

@@ -1491,9 +1491,40 @@ def test_a_network_certified_again_is_compared_once(tmp_path):
         assert (row["seeds"], row["images"]) == ("3 and 3", 60)
 
 
+@pytest.mark.parametrize("baseline", [None, "gaussian", "gaussian n=1000"])
+def test_seeds_certified_with_other_votes_are_one_method_where_votes_are_restated(tmp_path, baseline):
+    for method, strength in (("gaussian", 1.0), ("heat", 1.5)):
+        for seed, n in ((0, 1000), (1, 1000), (2, 200)):
+            trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+            write_certification(trained / "certify", trained, seed=seed, strength=strength, n=n)
+    tables = tables_of(str(tmp_path), baseline=baseline)
+    (row,) = tables["restated_comparison"].rows
+    assert (row["first"], row["second"], row["seeds"]) == ("heat", "gaussian", "3 and 3")
+    rows = {row["run"]: row for row in tables["restated"].rows}
+    assert rows.keys() == {"gaussian", "heat"}
+    for name, each in rows.items():
+        assert (each["seeds"], each["n"], each["counts"]) == (3, "1000, 200", "exact, as certified")
+        found = (item for item in read(str(tmp_path)).certifications if item.run.facts["method"] == name)
+        radii = [expected_radius(item, 200) if item.run.facts["n"] > 200 else item.counted for item in found]
+        assert each["acr"] == pytest.approx(np.mean(radii))
+    assert row["acr_difference"] == pytest.approx(rows["heat"]["acr"] - rows["gaussian"]["acr"])
+
+
+def test_a_method_is_not_compared_with_a_second_network_of_one_seed_at_other_votes(tmp_path):
+    for name, method, seed, n in (("a", "heat", 0, 1000), ("b", "heat", 0, 200), ("c", "gaussian", 0, 200)):
+        trained = write_training(tmp_path / name, method, seed=seed)
+        write_certification(trained / "certify", trained, n=n, strength=1.0 + (method == "heat"))
+    tables = tables_of(str(tmp_path), baseline="all")
+    assert len(tables["restated"].rows) == 3
+    pairs = [
+        {row["first"].split()[0], row["second"].split()[0]} for row in tables["restated_comparison"].rows
+    ]
+    assert pairs == [{"heat", "gaussian"}] * 2
+
+
 def test_it_is_said_which_restated_results_have_several_baselines(tmp_path):
-    for method, seed, n in (("heat", 0, 200), ("heat", 1, 1000), ("gaussian", 0, 1000)):
-        trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+    for method, weight, n in (("heat", 0, 200), ("heat", 1, 1000), ("gaussian", 0, 1000)):
+        trained = write_training(tmp_path / f"{method}{weight}", method, loss={"robust_weight": weight})
         write_certification(trained / "certify", trained, n=n)
     tables = tables_of(str(tmp_path), baseline="heat")
     assert "restated_comparison" not in tables

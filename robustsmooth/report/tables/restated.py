@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import fair, fair_groups, group_name, repetitions
+from robustsmooth.report.comparable import (
+    fair,
+    fair_groups,
+    group_name,
+    of_one_method,
+    repetitions,
+    whatever_votes,
+)
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import (
     PerImage,
@@ -81,11 +88,12 @@ def restated_tables(
         groups = repetitions(members)
         known = [group for group in groups if all(item in said for item in group)]
         left_out += [_with_votes(one) for one in groups if one not in known]
+        known = whatever_votes(known)
         for group in known:
             facts = {"run": group_name(group), "data_set": data, "seeds": len(group), "restated": m}
             facts |= {"images": group[0].images, "among": f"{data} {alpha} {group[0].image_set}"}
             cells = over_seeds([said[item].cells(radii) for item in group])
-            rows.append({**known_facts(group[0].run), **facts, **cells})
+            rows.append({**known_facts(group[0].run), **facts, **cells, **_cast(group, said)})
         compared = _once_each([group for group in known if group[0].run.facts.get("data")])
         paired = corrected(list(_differences(compared, said, baseline, level)))
         differences += [{"data_set": data, "restated": m, "radius": radius, **row} for row in paired]
@@ -123,6 +131,13 @@ def restated_tables(
         f"Small print: {100 * level:g} % intervals.",
     )
     return restated, comparison
+
+
+def _cast(group: Sequence[Certification], said: Mapping[Certification, _Restated]) -> dict[str, Any]:
+    """The numbers of votes of the runs of one method, and how their counts are known."""
+    votes = list(dict.fromkeys(item.run.facts["n"] for item in group))
+    counts = ", ".join(dict.fromkeys(said[item].counts for item in group))
+    return {"n": votes[0] if len(votes) == 1 else ", ".join(str(int(n)) for n in votes), "counts": counts}
 
 
 def _with_votes(group: Sequence[Certification]) -> str:
@@ -163,8 +178,10 @@ def _differences(
     baseline: str | None,
     level: float,
 ) -> Iterator[dict[str, Any]]:
-    """The methods in pairs."""
+    """The methods in pairs; at one number of votes, another one makes no other method."""
     for first, second in pairs(groups, baseline, lambda item: said[item].acr):
+        if of_one_method(first, second, votes=False):
+            continue
         row = difference(first, second, lambda item: said[item].per_image, level)
         if row:
             yield row
