@@ -56,7 +56,7 @@ def build_tables(
         radii: Radii of the certified accuracies; chosen from the data if None.
         level: Confidence level of the intervals over images.
         method: Method of the intervals.
-        restate: Restate certifications at this many votes; at the smallest number on the same images if None.
+        restate: Restate certifications at this many votes; if None, see `restated_tables`.
         published: A data set whose published results are compared with ours, such as ``cifar10``.
         baseline: Label, label without the seed, row or method of the classifier that the others are compared
             with, such as ``gaussian``; of several, the one at the same noise level. If None or not among the

@@ -986,6 +986,22 @@ def test_certifications_with_unequal_votes_are_restated_before_they_are_compared
     assert "Not restated, for lack of votes or counts: gaussian n=200." in few.note  # the votes once
 
 
+def test_a_trial_on_a_few_images_does_not_decide_the_number_of_votes(tmp_path):
+    for method in ("gaussian", "heat"):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained)
+    write_certification(trained / "trial", trained, n=20, images=5)
+    assert not [name for name in tables_of(str(tmp_path)) if "restated" in name]
+    trained = write_training(tmp_path / "macer", "macer")
+    write_certification(trained / "certify", trained, n=2000, images=40)
+    table = tables_of(str(tmp_path))["restated"]
+    assert {row["restated"] for row in table.rows} == {1000}
+    assert {row["run"].split()[0]: row["counts"] for row in table.rows} == {
+        "gaussian": "as certified", "heat": "as certified", "macer": "exact",
+    }  # fmt: skip
+    assert "Not restated, for lack of votes or counts: heat n=20." in table.note
+
+
 def test_a_randomised_bound_is_not_restated(tmp_path):
     trained = write_training(tmp_path / "a")
     folder = write_certification(trained / "many", trained, n=1000)

@@ -13,6 +13,7 @@ from robustsmooth.report.comparable import (
     fair_groups,
     group_name,
     of_one_method,
+    on_the_same_images,
     repetitions,
     whatever_votes,
 )
@@ -70,7 +71,8 @@ def restated_tables(
     Args:
         certifications: Of all data sets and guarantees.
         radii: In pixel units; accuracies are compared at the middle one.
-        votes: The number to restate at; if None, the smallest one on the same images, if they differ.
+        votes: The number to restate at; if None, the smallest one on the images that most certifications
+            have, if any certification has more.
         baseline: See `comparison_table`; the best is the one with the largest restated ACR.
         level: Confidence level of the intervals.
     """
@@ -80,10 +82,13 @@ def restated_tables(
     lonely: list[str] = []
     radius = middle(radii)
     for (data, alpha), members in _groups(certifications).items():
-        possible = {int(member.run.facts["n"]) for member in members if _is_fixed(member)}
-        if len(possible) < (2 if votes is None else 1):
+        by_images = on_the_same_images(filter(_is_fixed, members))
+        known_votes = [{int(item.run.facts["n"]) for item in same} for same in by_images]
+        if not known_votes:
             continue
-        m = votes if votes is not None else min(possible)
+        m = votes if votes is not None else min(known_votes[0])
+        if votes is None and m == max(set.union(*known_votes)):
+            continue
         said = {item: found for item in members if (found := _at(item, m, radii, radius))}
         groups = repetitions(members)
         known = [group for group in groups if all(item in said for item in group)]
