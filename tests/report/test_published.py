@@ -213,6 +213,30 @@ def test_accuracies_at_given_radii_stand_beside_published_ones_at_their_noise_le
     assert [*line.get_ydata()] == pytest.approx([100 * share for share in shares])
 
 
+@pytest.mark.parametrize(("reached", "shared"), [(0.25, {"certified_acc@0.25"}), (0.0, set())])
+def test_radii_that_only_some_seeds_reached_have_no_accuracy_beside_published_ones(
+    tmp_path, capsys, reached, shared
+):
+    """Without a config nothing says that a log tested a radius that none of its images reached."""
+    given = []
+    for seed, largest in ((0, 0.5), (1, reached)):
+        radii = [min(largest, 0.25), largest] * 10
+        rows = [[i, i, i if r else -1, r, int(r > 0), 0.1] for i, r in enumerate(radii)]
+        log = [[*row, "l2-at-radii-certificate"] for row in rows]
+        path = write_log(tmp_path / f"{seed}.tsv", [*CERTIFY[:6], "guarantee"], log)
+        facts = {"method": "gaussian", "data": "cifar10", "sigma": 0.25, "n": 1000, "alpha": 0.001}
+        given.append({"path": str(path), "seed": seed, **facts})
+    evaluations = read_evaluations(label_runs(find_runs(given)))
+    tables = {table.name: table for table in build_tables(evaluations, published="cifar10")}
+    mine = [row for row in tables["published"].rows if row["source"] == "here"]
+    seeds = tables["seeds"].rows if "seeds" in tables else []
+    for row in (*mine, *seeds):
+        assert {key for key in row if "acc@" in key and "_std" not in key} == shared
+    assert len(mine) == len(seeds) == len(shared)
+    write_report(given, tmp_path / "out", formats=["terminal"], show=[])
+    assert ("gaussian seed=1 certifies no image" in capsys.readouterr().out) == (not reached)
+
+
 def test_a_data_set_without_published_results_is_reported(tmp_path):
     with pytest.raises(ValueError, match="known of cifar10, imagenet, got 'digits'"):
         write_report(ours(tmp_path), tmp_path / "out", published="digits")

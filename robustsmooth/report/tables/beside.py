@@ -47,10 +47,11 @@ def published_table(certifications: Sequence[Certification], published: Sequence
     radii = published[0].radii
     rows: list[dict[str, Any]] = []
     fuller = more_complete(certifications)
-    for group in repetitions(item for item in certifications if certified_cells(item, radii.tolist())):
+    for group in repetitions(certifications):
+        if not (cells := over_seeds([certified_cells(item, radii.tolist()) for item in group])):
+            continue
         facts, images = known_facts(group[0].run), group[0].images
-        facts |= {"run": group_name(group), "source": "here", "images": images}
-        rows.append(over_seeds([{**facts, **certified_cells(item, radii.tolist())} for item in group]))
+        rows.append({**facts, "run": group_name(group), "source": "here", "images": images, **cells})
         expected = max(fuller.get(item, item).images for item in group)
         rows[-1] |= {"complete": _of(images, expected), "seeds": len(group)}
         unfinished = not all(item.finished for item in group)

@@ -143,15 +143,19 @@ def known_facts(run: Run) -> dict[str, Any]:
 def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One row for runs that differ only in the seed: means, with standard deviations for `Column.spread`.
 
-    Whole numbers, such as n and the images, and texts are those of the first row. Equal numbers, such as the
-    noise level, stay as they are: their computed mean may differ in the last digit.
+    A number that some lack is left out. Whole numbers, such as n and the images, and texts are those of the
+    first row. Equal numbers, such as the noise level, stay as they are: their computed mean may differ in the
+    last digit.
     """
     merged = dict(rows[0])
     for key in [key for key, value in merged.items() if isinstance(value, float)] if len(rows) > 1 else ():
         values: list[Any] = [row.get(key) for row in rows]
-        known, equal = all(isinstance(value, float) for value in values), len({*values}) == 1
-        mean, std = statistics.mean_and_std(values) if known and not equal else (None, None)
-        merged[key], merged[f"{key}_std"] = (values[0], 0.0) if equal else (mean, std)
+        if len({*values}) == 1:
+            merged[f"{key}_std"] = 0.0
+        elif all(isinstance(value, float) for value in values):
+            merged[key], merged[f"{key}_std"] = statistics.mean_and_std(values)
+        else:
+            del merged[key]
     return merged
 
 

@@ -16,6 +16,7 @@ from robustsmooth.report.tables.common import (
     DATA,
     P_A,
     RADIUS,
+    asked_radii,
     certified_cells,
     middle_tested,
     over_seeds,
@@ -51,6 +52,17 @@ def unknown_votes(certifications: Iterable[Certification]) -> list[str]:
     return [
         f"the number of votes n of {unknown[0].run.label} and {len(unknown) - 1} others is not known; they "
         "are compared as if it were the same: give it beside the path, as in runs={path: ..., n: 100000}"
+    ]
+
+
+def unknown_radii(certifications: Iterable[Certification]) -> list[str]:
+    """Messages about logs at given radii that do not say which ones, since no image is certified at any."""
+    given = [item for item in l2_certified(certifications) if item.guarantee.at_some_radii]
+    return [
+        f"{item.run.label} certifies no image, and no config says which radii it tested: neither it nor a "
+        "mean over its seeds has accuracies"
+        for item in given
+        if not asked_radii([item])
     ]
 
 
