@@ -1166,6 +1166,41 @@ def test_it_is_said_which_results_only_some_of_the_seeds_have(tmp_path, lacking)
     ]
 
 
+def test_networks_that_were_only_attacked_have_means_of_the_attack_under_most_seeds(tmp_path):
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_attack(trained / "b_fgsm", trained, seed=seed)
+        if seed < 2:
+            write_attack(trained / "a_pgd", trained, seed=seed)
+    evaluations = read(str(tmp_path))
+    tables = {table.name: table for table in build_tables(evaluations)}
+    (row,) = tables["overview"].rows
+    means = {each["epsilon"]: each for each in tables["attack_seeds"].rows if each["seeds"] == 3}
+    for epsilon in (0.25, 0.5):
+        assert row[f"b_fgsm on smoothed ε={epsilon} m=4"] == pytest.approx(means[epsilon]["accuracy"])
+    (problem,) = evaluations.problems
+    assert "some lack it or have other settings: a_pgd on smoothed ε=0.25 m=4 (2 of 3 seeds)" in problem
+
+
+@pytest.mark.parametrize("uncertified", [None, 2])
+def test_it_is_said_which_seeds_have_rows_of_their_own_in_the_overview(tmp_path, uncertified):
+    """Since one was not certified: the attack is on all of them, but no row is."""
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_attack(trained / "pgd", trained, seed=seed)
+        if seed != uncertified:
+            write_certification(trained / "certify", trained, seed=seed)
+        if seed == 0:  # the attack is in this row too, and in the one with all seeds
+            write_certification(trained / "votes", trained, n=500)
+    evaluations = read(str(tmp_path))
+    rows = build_tables(evaluations)[0].rows
+    assert sorted(row["seeds"] for row in rows) == ([1, 1, 2] if uncertified else [1, 3])
+    assert evaluations.problems == [
+        "no mean over all seeds of gaussian in the overview, where they are several rows: "
+        "pgd on smoothed ε=0.25 m=4 (2 of 3 seeds), pgd on smoothed ε=0.5 m=4 (2 of 3 seeds)"
+    ] * (uncertified is not None)
+
+
 def change(folder, group, **settings):
     """Change settings in the config of a run."""
     path = folder / ".hydra" / "config.yaml"

@@ -1,6 +1,7 @@
 """Tables of classifiers: one row with everything about a classifier, and its training."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -103,6 +104,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         Column("seconds", "Training (s)", "measurement", ".0f"),
     ]
     evaluations.problems += [text for group in groups if (text := _lacking(group, ordered))]
+    evaluations.problems += _in_several_rows(groups, list(columns.values()))
     return Table(
         "overview", "The classifiers compared", ordered, list(map(_means, groups)),
         "Each row is one trained network, certified with one noise level and number of votes. Certified "
@@ -155,13 +157,18 @@ def _certified_cells(
 def _add_attacks(
     attacks: Sequence[Attack], rows: dict[tuple[Any, ...], list[_Row]], columns: dict[str, Column]
 ) -> None:
-    """Add a column per attack, in the rows of the attacked classifier or of its network."""
+    """Add a column per attack, in the rows of the attacked classifier or of its network.
+
+    A row without a certification is made for the attack under the most seeds, that its mean has all of them.
+    """
+    seeds = {id(item): len(group) for group in repetitions(attacks) for item in group}
     columned = titled(attacks, _attacked)
     for _, _, title in columned:
         head = " ".join(word for word in title.split() if not word.startswith("ε="))
         column = Column(title, f"{title} (%)", "empirical", "percent", best="max", head=head)
         columns.setdefault(title, replace(column, spread=f"{title}_std"))
-    for item, said, title in sorted(columned, key=lambda each: -len(_attacked(each[0]))):  # networks last
+    columned.sort(key=lambda each: (-len(_attacked(each[0])), -seeds[id(each[0])]))  # networks last
+    for item, said, title in columned:
         attacked = _attacked(item)
         homes = [row for known, home in rows.items() if known[: len(attacked)] == attacked for row in home]
         for row in homes or rows.setdefault(attacked, [_Row(item)]):
@@ -212,19 +219,45 @@ def _name(rows: Sequence[_Row]) -> str:
     return " ".join(words)
 
 
-def _lacking(rows: Sequence[_Row], columns: Sequence[Column], most: int = 6) -> str:
+def _lacking(rows: Sequence[_Row], columns: Sequence[Column]) -> str:
     """A message about the columns without a mean over several seeds; empty if there are none."""
-    counts = {column.title: _alike(rows, column.key) for column in columns}
-    some = [
-        f"{title.removesuffix(' (%)')} ({count} of {len(rows)} seeds)"
-        for title, count in counts.items()
-        if 0 < count < len(rows)
-    ]
-    more = f" and {len(some) - most} more" if len(some) > most else ""
+    counts = [(column, _alike(rows, column.key), len(rows)) for column in columns]
+    some = [_counted(*each) for each in counts if 0 < each[1] < each[2]]
     said = (
         f"no mean over the seeds of {_name(rows)} in the overview, since some lack it or have other settings"
     )
-    return f"{said}: {', '.join(some[:most])}{more}" if some else ""
+    return f"{said}: {_listed(some)}" if some else ""
+
+
+def _in_several_rows(groups: Sequence[Sequence[_Row]], columns: Sequence[Column]) -> list[str]:
+    """Messages about methods whose seeds are in several rows although a column could have their mean."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        held: dict[int, tuple[Any, set[int]]] = {}
+        for at, group in enumerate(groups):
+            for row in (row for row in group if column.key in row.measured):
+                source = row.measured[column.key][1]
+                held.setdefault(id(source), (source, set()))[1].add(at)
+        for alike in repetitions(source for source, _ in held.values()):
+            counts = Counter(at for one in alike for at in held[id(one)][1])
+            if (most := max(counts.values())) < len(alike):
+                family = str(alike[0].run.facts["family"])
+                found.setdefault(family, []).append(_counted(column, most, len(alike)))
+    return [
+        f"no mean over all seeds of {family} in the overview, where they are several rows: {_listed(texts)}"
+        for family, texts in found.items()
+    ]
+
+
+def _counted(column: Column, count: int, seeds: int) -> str:
+    """A column, and how many of the seeds have it."""
+    return f"{column.title.removesuffix(' (%)')} ({count} of {seeds} seeds)"
+
+
+def _listed(texts: Sequence[str], most: int = 6) -> str:
+    """The first texts, and how many there are more."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return f"{', '.join(texts[:most])}{more}"
 
 
 def training_table(evaluations: Evaluations) -> Table:
