@@ -332,11 +332,18 @@ def _settings_of_run(run: Run, votes: bool = True) -> tuple[Any, ...]:
 def _told(run: Run) -> dict[str, str]:
     """The facts that are settings; the images are compared themselves, and any device may compute them.
 
-    A foreign log's name counts too, since it is all that is known of its network.
+    A foreign log's name counts too, since it is all that is known of its network: that of its file if it has
+    neither a name nor a method.
     """
-    left_out = ["seed", "train_seed", "classifier", "family", "source", "images", "device"]
+    left_out = ["seed", "train_seed", "classifier", "source", "images", "device"]
     left_out += ["name"] if run.config else []
+    left_out += ["family"] if run.config or has_method(run) else []
     return {key: str(_number(fact)) for key, fact in sorted(run.facts.items()) if key not in left_out}
+
+
+def has_method(run: Run) -> bool:
+    """Whether the facts of a foreign log say which classifier it is of, up to the seed."""
+    return "name" in run.facts or "method" in run.facts
 
 
 def _number(value: Any) -> Any:

@@ -16,6 +16,7 @@ from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels, as_latex
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.table import plain_rows
+from robustsmooth.report.tables import unknown_methods
 from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit, show
 
@@ -1091,6 +1092,35 @@ def test_foreign_logs_with_two_names_are_no_seeds_of_one_classifier(tmp_path):
     tables = tables_of(entries)
     assert "seeds" not in tables
     assert len(tables["comparison"].rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "seeds", "groups"),
+    [
+        (["resnet", "vit"], [0, 0], [1, 1]),
+        (["resnet", "vit"], [0, 1], [1, 1]),
+        (["a_0", "a_1", "b_0", "b_1"], [0, 1, 0, 1], [1, 1, 1, 1]),
+        (["0/log", "1/log"], [0, 1], [2]),
+    ],
+)
+def test_foreign_logs_under_seeds_without_a_method_are_told_apart_by_their_files(
+    tmp_path, capsys, files, seeds, groups
+):
+    entries = [
+        {**foreign(tmp_path / file, "digits", seed=at), "seed": seed}
+        for at, (file, seed) in enumerate(zip(files, seeds, strict=True))
+    ]
+    for entry in entries:
+        del entry["method"]
+    certified = read(entries).certifications
+    assert [len(group) for group in repetitions(certified)] == groups
+    comparison = tables_of(entries).get("comparison")
+    assert len(comparison.rows if comparison else []) == len(groups) - 1
+    (message,) = unknown_methods(certified)
+    assert f" and {len(files) - 1} others have a seed, but neither a name nor a method" in message
+    write_report(entries, tmp_path / "out", formats=["terminal"], show=[])
+    assert " ".join(message.split()) in " ".join(capsys.readouterr().out.split())
+    assert unknown_methods(read([{**entry, "method": "cohen"} for entry in entries]).certifications) == []
 
 
 def test_a_foreign_log_without_a_seed_is_no_repetition(tmp_path):

@@ -21,6 +21,7 @@ from robustsmooth.report.tables.compared import (
     comparison_table,
     seed_comparison_table,
     seed_table,
+    unknown_methods,
     unknown_radii,
     unknown_votes,
     unpaired,
@@ -41,6 +42,7 @@ __all__ = [
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "few",
-    "unpaired", "unknown_radii", "unknown_votes", "without_baseline", "without_bounds",
+    "unpaired", "unknown_methods", "unknown_radii", "unknown_votes", "without_baseline",
+    "without_bounds",
     "best_table", "seed_comparison_table", "restated_tables", "published_table", "of_data",
 ]  # fmt: skip

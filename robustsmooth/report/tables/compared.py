@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import among, fair_groups, group_name, l2_certified, repetitions
+from robustsmooth.report.comparable import (
+    among,
+    fair_groups,
+    group_name,
+    has_method,
+    l2_certified,
+    repetitions,
+)
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import corrected, difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
@@ -52,6 +59,19 @@ def unknown_votes(certifications: Iterable[Certification]) -> list[str]:
     return [
         f"the number of votes n of {unknown[0].run.label} and {len(unknown) - 1} others is not known; they "
         "are compared as if it were the same: give it beside the path, as in runs={path: ..., n: 100000}"
+    ]
+
+
+def unknown_methods(certifications: Iterable[Certification]) -> list[str]:
+    """A message about foreign logs under seeds of which nothing says whether they are of one method."""
+    foreign = [item for item in l2_certified(certifications) if not item.run.config]
+    unknown = [item for item in foreign if item.run.training_seed is not None and not has_method(item.run)]
+    if len(unknown) < 2:
+        return []
+    return [
+        f"{unknown[0].run.label} and {len(unknown) - 1} others have a seed, but neither a name nor a method; "
+        "they are compared as methods with the names of their files: give one of them beside the path, as in "
+        "runs={path: ..., method: cohen}"
     ]
 
 
