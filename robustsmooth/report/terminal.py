@@ -39,7 +39,7 @@ def show(tables: Sequence[Table], problems: Sequence[str], where: str) -> None:
     for table in tables:
         used = columns_that_fit(table, console.width)
         console.print(_rich(table, used, console.width))
-        left_out = [f"{len(table.rows) - MOST_ROWS} more rows"] if len(table.rows) > MOST_ROWS else []
+        left_out = [f"{count} more rows"] if (count := len(table.rows) - len(_rows(table, used))) else []
         left_out += [f"{count} more columns"] if (count := len(table.used) - len(used)) else []
         if left_out:
             console.print(f"{' and '.join(left_out)} in {where}", style="dim", markup=False, highlight=False)
@@ -84,6 +84,13 @@ def _width(column: Column, rows: Sequence[Mapping[str, Any]]) -> int:
     return max(map(len, [*words, *(column.line(row) for row in rows)]))
 
 
+def _rows(table: Table, used: Sequence[Column]) -> list[Mapping[str, Any]]:
+    """The first rows, without those that have no result in these columns."""
+    results = [column for column in used if column.kind != "fact"]
+    first = table.rows[:MOST_ROWS]
+    return [row for row in first if not results or any(column.text(row) != "–" for column in results)]
+
+
 def _rich(table: Table, used: Sequence[Column], width: int) -> Any:
     """The table for a terminal; where there is not enough space, texts are folded and numbers are not."""
     from rich.markup import escape
@@ -91,7 +98,7 @@ def _rich(table: Table, used: Sequence[Column], width: int) -> Any:
     from rich.text import Text
 
     title, note = escape(table.title), escape(table.notes) or None
-    rows = table.rows[:MOST_ROWS]
+    rows = _rows(table, used)
     needed = {column.key: _width(column, rows) for column in used}
     narrow = sum(needed.values()) + 3 * len(used) + 1 > width
     drawn = RichTable(title=title, caption=note, title_justify="left", caption_justify="left")

@@ -110,6 +110,22 @@ def test_the_terminal_prints_a_few_rows_and_problems_and_says_where_the_rest_is(
     assert any("290 problems more" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("words", "results", "shown"), [(250, 2, ["all"]), (1, 2, ["all", "few"]), (1, 0, ["all", "few"])]
+)
+def test_a_row_without_a_result_in_the_columns_that_fit_is_only_counted(capsys, words, results, shown):
+    """Such as one at given radii beside others with an ACR; a table of facts alone has all rows."""
+    certified = [
+        Column("acr", "ACR", "certificate", ".3f"),
+        Column("at", "r" * words, "certificate", "percent"),
+    ]
+    rows = [{"run": "all", "acr": 0.5, "at": 0.5}, {"run": "few", "at": 0.5}]
+    show([Table("t", "title", [Column("run", "Run"), *certified[:results]], rows)], [], "out")
+    text = capsys.readouterr().out
+    assert [name for name in ("all", "few") if name in text] == shown
+    assert ("1 more rows and 1 more columns in out" in text) == (len(shown) == 1)
+
+
 def test_brackets_in_names_are_printed(capsys):
     name = "[red]run[/b]"
     show([Table("t", name, [Column("run", name)], [{"run": name}], name)], [name], "x")
