@@ -49,6 +49,9 @@ class TrainingSampler(DistributedSampler[int]):
     images of a step are therefore the same on any number of ranks. Images that do not fill a batch are left
     out of this epoch.
 
+    It yields draws, see `robustsmooth.data.tensors.Draws`: the position, plus the length of `dataset` for
+    every time that the epoch drew it before.
+
     Args:
         dataset: The data.
         batch_size: Images per step, over all ranks; a multiple of `num_replicas`.
@@ -65,10 +68,6 @@ class TrainingSampler(DistributedSampler[int]):
         weights: Called at the beginning of every epoch, on all ranks; returns how often to draw each
             of `positions`, ``(len(positions),)``. The images of the epoch are then drawn with replacement,
             as many as without weights, and no extra ones. If it returns None, each image is used once.
-
-    Yields:
-        Draws, see `robustsmooth.data.tensors.Draws`: the position, plus the length of `dataset` for every
-        time that the epoch drew it before.
 
     Raises:
         ValueError: If the ranks cannot share a batch evenly, or there is no whole batch.
