@@ -190,6 +190,19 @@ def test_agreement_under_several_seeds_is_one_line_of_means(tmp_path):
     assert line.get_ydata().tolist() == [80.0]  # 18 and 14 of 20
 
 
+def test_a_network_that_was_measured_twice_is_no_other_network(tmp_path):
+    """Its pass is compared with its own votes, and with those of other networks."""
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"net{seed}", seed=seed)
+        for name in ("agreement", "copy") if seed == 0 else ("agreement",):
+            rows = [[i, 0.25, i % 10, i % 10, i % 10] for i in range(20)]
+            write_measurement(trained / name, trained, "agreement", AGREEMENT, rows)
+    rows = list(agreement_rows(read_evaluations(label_runs(find_runs(str(tmp_path)))).measurements))
+    others = [{row["single"], row["vote"]} for row in rows if not row["own"]]
+    assert len(others) == 4
+    assert all("gaussian seed=1" in names for names in others), others
+
+
 AGREEMENT = ["idx", "sigma", "label", "vote", "single"]
 
 

@@ -54,8 +54,12 @@ def pairs_left_out(measurements: Iterable[Measurement]) -> str:
 def _others(measurements: Iterable[Measurement]) -> list[tuple[Measurement, Measurement]]:
     """The pass of a network and the vote of another one, on images of the same data."""
     chosen = [item for item in measurements if item.kind == "agreement"]
-    pairs = ((one, other) for one in chosen for other in chosen if one is not other)
+    pairs = ((one, other) for one in chosen for other in chosen if _network(one) != _network(other))
     return [(one, other) for one, other in pairs if one.image_set.data == other.image_set.data]
+
+
+def _network(member: Measurement) -> str:
+    return str(member.run.facts.get("classifier", member.run.label))
 
 
 def agreement_table(
@@ -218,7 +222,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
 
 
 def _networks(members: Sequence[Measurement]) -> tuple[str, ...]:
-    return tuple(sorted(str(member.run.facts.get("classifier", member.run.label)) for member in members))
+    return tuple(sorted(map(_network, members)))
 
 
 def _attack_name(members: Sequence[Measurement], repeated: Sequence[Sequence[Measurement]]) -> str:
