@@ -1,7 +1,7 @@
 """Which runs may be compared: those about the same images, and repetitions with other seeds."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -235,7 +235,7 @@ def unlike_seeds(certifications: Iterable[Certification]) -> list[str]:
         most, *others = sorted(groups.values(), key=len, reverse=True)
         seeds = {str(run.training_seed) for run in most}
         for runs in others:
-            names = _unlike(most[0], runs[0])
+            names = differing([every_setting(most[0]), every_setting(runs[0])])
             if names and seeds.isdisjoint(str(run.training_seed) for run in runs):
                 messages.append(
                     f"no mean over all seeds of {family}: {', '.join(run.label for run in runs)} certified "
@@ -244,11 +244,16 @@ def unlike_seeds(certifications: Iterable[Certification]) -> list[str]:
     return messages
 
 
-def _unlike(first: Run, second: Run) -> list[str]:
-    """The names of the settings in which two runs differ; a fact from the config is named once."""
-    one, other = ({**_told(run), **(settings_of(run.path) if run.config else {})} for run in (first, second))
-    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+def differing(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of settings in which runs differ; a fact from the config is named once."""
+    every = {name for settings in told for name in settings}
+    names = sorted(name for name in every if len({str(settings.get(name)) for settings in told}) > 1)
     return [name for name in names if "." not in name or name.rpartition(".")[2] not in names]
+
+
+def every_setting(run: Run) -> dict[str, Any]:
+    """The settings of a run by their names: its facts, and those of its config, except for seeds."""
+    return {**_told(run), **(settings_of(run.path) if run.config else {})}
 
 
 def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:

@@ -17,6 +17,7 @@ from robustsmooth.report.latex import _panels, as_latex
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.table import plain_rows
 from robustsmooth.report.tables import unknown_methods
+from robustsmooth.report.tables.attacked import titled
 from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit, show
 
@@ -1293,6 +1294,46 @@ def test_each_attack_for_the_smallest_distance_has_columns_of_its_own(tmp_path):
     assert sorted(successes.values()) == sorted(float(attack.won.mean()) for attack in evaluations.attacks)
     for kind, sigma in zip(kinds, ("", "sigma=0.25 ", "sigma=0.5 "), strict=True):
         assert {f"ddn {kind} m=4 {sigma}success", f"ddn {kind} ε=0.25 m=4 {sigma}success"} <= {*successes}
+
+
+def pgd(folder, trained, seed=0, **settings):
+    """An attack with these settings."""
+    change(write_attack(folder, trained, seed=seed), "attack", **settings)
+    (folder / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {attack: pgd_l2}}}")
+    return folder
+
+
+def test_attacks_are_named_by_the_settings_in_which_those_of_a_network_differ(tmp_path):
+    """Also by one that no fact states; the number of a sweep's job says nothing."""
+    shares = {1: [], 5: [], 10: []}
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"net{seed}", seed=seed)
+        for at, restarts in enumerate(shares):
+            more = {"restarts": restarts, "epsilon": 0.1 * at}  # the log has other budgets
+            pgd(tmp_path / "sweep" / str(3 * seed + at), trained, 10 * seed + at, **more)
+    evaluations = read(str(tmp_path))
+    for attack in evaluations.attacks:
+        if attack.epsilon == 0.5:
+            shares[attack.run.config["attack"]["restarts"]].append(np.mean(~attack.won))
+    (row,) = build_tables(evaluations)[0].rows
+    found = {key: value for key, value in row.items() if "ε=0.5" in key and not key.endswith("_std")}
+    means = {f"pgd_l2 on smoothed ε=0.5 m=4 attack.restarts={n}": np.mean(each) for n, each in shares.items()}
+    assert found == pytest.approx(means)
+    assert evaluations.problems == []
+
+
+def test_attacks_with_equal_settings_are_numbered_and_none_replaces_another(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"net{seed}", seed=seed)
+        for at in range(3 if seed else 1):
+            pgd(tmp_path / f"copy{at}" / f"attack{seed}", trained, 10 * seed + at)
+    evaluations = read(str(tmp_path))
+    titles = [title for _, _, title in titled(evaluations.attacks, lambda attack: attack.run.trained)]
+    assert sorted(title.partition("ε=0.5 m=4")[2] for title in titles if "ε=0.5" in title) == [
+        "", " (1)", " (2)", " (3)",
+    ]  # fmt: skip
+    said = {title: row["accuracy"] for _, row, title in titled(evaluations.attacks, lambda attack: 0)}
+    assert len(said) == len(evaluations.attacks) == 8
 
 
 def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):

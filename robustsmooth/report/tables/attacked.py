@@ -1,7 +1,7 @@
 """Tables of attacks."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,19 @@ from robustsmooth.report.facts import mapping
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts, over_seeds, was_tested, with_spread
+from robustsmooth.report.tables.common import (
+    RUN,
+    known_facts,
+    numbered,
+    over_seeds,
+    told_apart,
+    was_tested,
+    with_spread,
+)
 from robustsmooth.statistics import ABSTAIN, Method
 
-OF_ATTACKS = ("mode", "norm", "steps", "sigma", "images", "source", "seed")
-"""Facts that distinguish two attacks with the same title."""
+STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
+"""Settings that are in each title of an attack, as its log states them."""
 
 
 def attack_rows(
@@ -81,31 +89,13 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
 
 
 def titled(
-    attacks: Sequence[Attack], home: Callable[[Attack], Any]
+    attacks: Sequence[Attack], home: Callable[[Attack], Hashable]
 ) -> list[tuple[Attack, dict[str, Any], str]]:
     """Each attack with its numbers and a title; no two attacks with one home, a row of a table, share it."""
-    said = attack_rows(attacks)
+    said, homes = attack_rows(attacks), [[home(attack)] for attack in attacks]
     titles = [_attack_title(row) for row in said]
-    for more in (*((name,) for name in OF_ATTACKS), OF_ATTACKS):
-        places: dict[Any, list[int]] = {}
-        for at, attack in enumerate(attacks):
-            places.setdefault((home(attack), titles[at]), []).append(at)
-        clashing = {titles[members[0]] for members in places.values() if len(members) > 1}
-        if not clashing:
-            break
-        for at in (at for at, title in enumerate(titles) if title in clashing):
-            facts = [
-                f"{name}={attacks[at].run.facts[name]}"
-                for name in more
-                if attacks[at].run.facts.get(name) is not None
-            ]
-            titles[at] = f"{_attack_title(said[at])} {' '.join(facts)}".strip()
-    seen: set[Any] = set()
-    for at, attack in enumerate(attacks):
-        if (key := (home(attack), titles[at])) in seen:
-            titles[at] += f" ({attack.run.path.name})"
-        seen.add(key)
-    return list(zip(attacks, said, _by_images(attacks, titles), strict=True))
+    titles = told_apart(titles, [attack.run for attack in attacks], homes, STATED)
+    return list(zip(attacks, said, numbered(_by_images(attacks, titles), homes), strict=True))
 
 
 def _by_images(attacks: Sequence[Attack], titles: Sequence[str]) -> list[str]:
