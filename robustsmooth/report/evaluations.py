@@ -104,6 +104,11 @@ class Attack:
     image_set: ImageSet
 
     @property
+    def images(self) -> int:
+        """How many images were attacked."""
+        return len(self.rows)
+
+    @property
     def of_smoothed(self) -> bool:
         """Whether the smoothed classifier was attacked; False if the log does not say so."""
         return self.run.facts.get("target") == "smoothed"

@@ -1336,6 +1336,27 @@ def test_attacks_with_equal_settings_are_numbered_and_none_replaces_another(tmp_
     assert len(said) == len(evaluations.attacks) == 8
 
 
+def test_l_bounds_of_a_network_at_other_levels_or_on_other_images_have_columns_of_their_own(tmp_path):
+    """Nor is the best chosen among bounds on other images, or other data."""
+    for name, data, bounds in (
+        ("a", "digits", [(60, 0.25), (20, 0.5), (10, 0.5)]), ("b", "cifar10", [(60, 0.25)])
+    ):  # fmt: skip
+        trained = write_training(tmp_path / name, data=data)
+        for at, (images, sigma) in enumerate(bounds):
+            folder = trained / f"bound{at}"
+            write_certification(
+                folder, trained, sigma, guarantee="l2-lbound-assumed", images=images, seed=at, strength=1 + at
+            )
+        settings = write_attack(trained / "attack", trained) / "attack.settings.json"
+        settings.write_text(settings.read_text().replace('"target"', '"mode": "minimum", "target"'))
+    evaluations = read(str(tmp_path))
+    table = {table.name: table for table in build_tables(evaluations)}["distances"]
+    columns = [column for column in table.columns if "lbound" in column.key and "mean" in column.key]
+    found = [row[column.key] for row in table.rows for column in columns if column.key in row]
+    assert sorted(found) == pytest.approx(sorted(item.radius.mean() for item in evaluations.certifications))
+    assert not any(table.is_best(column, row) for row in table.rows for column in columns)
+
+
 def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):
     for method, images in (("gaussian", 20), ("heat", 60), ("macer", 60)):
         trained = write_training(tmp_path / method, method)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from robustsmooth.report.tables.common import (
     with_spread,
 )
 from robustsmooth.statistics import ABSTAIN, Method
+
+Evaluated = TypeVar("Evaluated", Attack, Certification)
 
 STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
 """Settings that are in each title of an attack, as its log states them."""
@@ -92,24 +94,28 @@ def titled(
     attacks: Sequence[Attack], home: Callable[[Attack], Hashable]
 ) -> list[tuple[Attack, dict[str, Any], str]]:
     """Each attack with its numbers and a title; no two attacks with one home, a row of a table, share it."""
-    said, homes = attack_rows(attacks), [[home(attack)] for attack in attacks]
-    titles = [_attack_title(row) for row in said]
-    titles = told_apart(titles, [attack.run for attack in attacks], homes, STATED)
-    return list(zip(attacks, said, numbered(_by_images(attacks, titles), homes), strict=True))
+    said = attack_rows(attacks)
+    titles = _unique_titles(attacks, [_attack_title(row) for row in said], home)
+    return list(zip(attacks, said, titles, strict=True))
 
 
-def _by_images(attacks: Sequence[Attack], titles: Sequence[str]) -> list[str]:
-    """The titles, numbered where attacks with one title had different images: these share no column."""
+def _unique_titles(
+    items: Sequence[Evaluated], titles: Sequence[str], home: Callable[[Evaluated], Hashable]
+) -> list[str]:
+    """Titles that no two evaluations with one home share, nor any two of different images."""
+    homes = [[home(item)] for item in items]
+    told = told_apart(titles, [item.run for item in items], homes, STATED)
     sets: dict[str, dict[ImageSet, int]] = {}
-    for attack, title in zip(attacks, titles, strict=True):
+    for item, title in zip(items, told, strict=True):
         known = sets.setdefault(title, {})
-        known.setdefault(attack.image_set, len(known) + 1)
-    return [
+        known.setdefault(item.image_set, len(known) + 1)
+    parted = [
         title
         if len(sets[title]) == 1
-        else f"{title}, image set {sets[title][attack.image_set]} ({len(attack.rows)})"
-        for attack, title in zip(attacks, titles, strict=True)
+        else f"{title}, image set {sets[title][item.image_set]} ({item.images})"
+        for item, title in zip(items, told, strict=True)
     ]
+    return numbered(parted, homes)
 
 
 def _attack_title(attack: Mapping[str, Any]) -> str:
@@ -130,18 +136,17 @@ def distance_table(evaluations: Evaluations) -> Table | None:
     """
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, Column] = {}
-    for bound in evaluations.certifications:
-        if bound.guarantee.statement != "lbound":
-            continue
+    bounds = [item for item in evaluations.certifications if item.guarantee.statement == "lbound"]
+    titles = _unique_titles(bounds, [str(bound.guarantee) for bound in bounds], _classifier)
+    for bound, title in zip(bounds, titles, strict=True):
         median, mean, _ = statistics.radius_statistics(np.ones_like(bound.correct), bound.radius)
-        row = rows.setdefault(str(bound.run.facts["classifier"]), {})
-        for name, value in (("median", median), ("mean", mean)):
-            key = f"{bound.guarantee} {name}"
+        row = rows.setdefault(_classifier(bound), {})
+        for key, value in ((f"{title} median", median), (f"{title} mean", mean)):
             row[key] = value
             columns[key] = Column(key, key, bound.guarantee.kind, ".3f", best="max")
     smallest = [attack for attack in evaluations.attacks if attack.run.facts.get("mode") == "minimum"]
-    for attack, measured, name in titled(smallest, lambda attack: attack.run.facts["classifier"]):
-        row = rows.setdefault(str(attack.run.facts["classifier"]), {})
+    for attack, measured, name in titled(smallest, _classifier):
+        row = rows.setdefault(_classifier(attack), {})
         for key in ("median", "mean", "success"):
             value = measured[key if key == "success" else f"{key}_distance"]
             style, title = ("percent", "success (%)") if key == "success" else (".4f", f"{key} {attack.norm}")
@@ -157,6 +162,10 @@ def distance_table(evaluations: Evaluations) -> Table | None:
         "Pixel units. L-bounds are lower bounds, over all images; attacks give upper bounds: the median "
         "counts a failure as beyond every success and a clean mistake as 0, the mean is over successes.",
     )
+
+
+def _classifier(item: Attack | Certification) -> str:
+    return str(item.run.facts["classifier"])
 
 
 def attack_seed_table(attacks: Sequence[Attack]) -> Table:
