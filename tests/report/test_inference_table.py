@@ -11,7 +11,7 @@ from robustsmooth.report.tables import measured
 from robustsmooth.report.tables.measured import inference_table
 
 
-def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100):
+def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100, **facts):
     """A measurement; `shares` are the right answers by level."""
     rows = [
         {
@@ -25,7 +25,7 @@ def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100
         for count in samples
         for image in range(images)
     ]
-    facts = {"classifier": classifier, "attack": attack}
+    facts = {"classifier": classifier, "attack": attack, **facts}
     return SimpleNamespace(
         kind="smoothed_inference",
         rows=pd.DataFrame(rows),
@@ -102,3 +102,19 @@ def test_a_sweep_on_fewer_images_has_a_row_of_its_own():
     assert told == [(60, 0.75, None), (60, 0.5, None), (6, None, 0.5), (6, 1.0, None)]
     column = next(column for column in table.columns if column.key == "clean accuracy")
     assert [table.is_best(column, row) for row in table.rows][:2] == [True, False]
+
+
+def test_no_measurement_replaces_another_with_its_name_and_its_folders_name():
+    """Two sweeps have a job 0 each: they are named by the settings in which they differ, or numbered."""
+    shares = {0.0: 90}, {0.0: 30}, {0.0: 20}
+    steps = [sweep(f"{name}/0", "pgd", [0.0], [4], share, steps=count)
+             for name, share, count in zip("abc", shares, (3, 100, 100), strict=True)]  # fmt: skip
+    (row,) = inference_table(steps).rows
+    found = {key.removesuffix(" accuracy"): row[key] for key in row if key.endswith("accuracy")}
+    assert found == {"pgd steps=3": 0.9, "pgd steps=100 (1)": 0.3, "pgd steps=100 (2)": 0.2}
+
+
+def test_measurements_on_other_images_keep_their_own_rows_and_numbers():
+    whole = sweep("a/0", "none", [0.0], [4], {0.0: 54}, images=60)
+    table = inference_table([whole, sweep("b/0", "none", [0.0], [4], {0.0: 6}, images=20)])
+    assert [(row["images"], row["clean accuracy"]) for row in table.rows] == [(60, 0.9), (20, 0.3)]

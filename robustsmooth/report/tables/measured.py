@@ -10,7 +10,7 @@ from robustsmooth import statistics
 from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts
+from robustsmooth.report.tables.common import RUN, known_facts, numbered, shared, told_apart
 from robustsmooth.statistics import ABSTAIN, Method
 
 MOST_PAIRS = 12
@@ -174,19 +174,18 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
     repeated = list(
         repetitions(measurement for measurement in measurements if measurement.kind == "smoothed_inference")
     )
-    names = [_attack_name(members, repeated) for members in repeated]
+    names = _attack_names(repeated)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for networks in dict.fromkeys(map(_networks, repeated)):
         chosen = [
-            (name, members)
+            (name, members, _inference_accuracy(members))
             for name, members in zip(names, repeated, strict=True)
             if _networks(members) == networks
         ]
-        accuracies = {name: _inference_accuracy(members) for name, members in chosen}
-        wanted = _shown(accuracies.values())
-        for name, members in chosen:
-            for voting, samples, sigma in accuracies[name].index.intersection(wanted).sort_values():
-                mean, std = statistics.mean_and_std(accuracies[name].loc[voting, samples, sigma].to_numpy())
+        wanted = _shown([accuracy for _, _, accuracy in chosen])
+        for name, members, accuracy in chosen:
+            for voting, samples, sigma in accuracy.index.intersection(wanted).sort_values():
+                mean, std = statistics.mean_and_std(accuracy.loc[voting, samples, sigma].to_numpy())
                 images = members[0].image_set
                 row = rows.setdefault(
                     (networks, voting, samples, sigma, images),
@@ -225,17 +224,25 @@ def _networks(members: Sequence[Measurement]) -> tuple[str, ...]:
     return tuple(sorted(map(_network, members)))
 
 
-def _attack_name(members: Sequence[Measurement], repeated: Sequence[Sequence[Measurement]]) -> str:
-    """The attack; the evaluation's folder if a network has several attacks of that name."""
-    run = members[0].run
-    told = str(run.facts.get("attack", "none"))
-    alike = [
-        others
-        for others in repeated
-        if {*_networks(others)} & {*_networks(members)}
-        and str(others[0].run.facts.get("attack", "none")) == told
+def _attack_names(repeated: Sequence[Sequence[Measurement]]) -> list[str]:
+    """The attack of each; the evaluation's folder where a network has several attacks of that name.
+
+    A number, as of a sweep's job, is no name: then the settings in which they differ.
+    """
+    runs = [members[0].run for members in repeated]
+    networks = [_networks(members) for members in repeated]
+    attacks = [str(run.facts.get("attack", "none")) for run in runs]
+    names = ["clean" if attack == "none" else attack for attack in attacks]
+    several = {name for _, name in shared(names, networks)}
+    names = [
+        run.folder.name if name in several and not run.folder.name.isdecimal() else name
+        for name, run in zip(names, runs, strict=True)
     ]
-    return run.folder.name if len(alike) > 1 else "clean" if told == "none" else told
+    homes = [
+        [(network, members[0].image_set) for network in own]
+        for own, members in zip(networks, repeated, strict=True)
+    ]
+    return numbered(told_apart(names, runs, networks), homes)
 
 
 def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
@@ -244,9 +251,8 @@ def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
     return pd.concat(by_seed, axis=1).dropna()
 
 
-def _shown(accuracies: Iterable[pd.DataFrame]) -> pd.MultiIndex:
+def _shown(frames: Sequence[pd.DataFrame]) -> pd.MultiIndex:
     """The rows to show: all of a small grid."""
-    frames = list(accuracies)
     index = frames[0].index
     for frame in frames[1:]:
         index = index.union(frame.index)
