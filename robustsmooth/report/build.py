@@ -180,6 +180,7 @@ def write_report(
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
     evaluations.problems += doubled_seeds(l2_certified(evaluations.certifications))
     evaluations.problems += unlike_seeds(l2_certified(evaluations.certifications))
+    evaluations.problems += tables.unfinished(evaluations.measurements)
     evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from robustsmooth.report.tables import measured
-from robustsmooth.report.tables.measured import inference_table
+from robustsmooth.report.tables.measured import inference_table, unfinished
 
 
 def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100, **facts):
@@ -118,3 +118,13 @@ def test_measurements_on_other_images_keep_their_own_rows_and_numbers():
     whole = sweep("a/0", "none", [0.0], [4], {0.0: 54}, images=60)
     table = inference_table([whole, sweep("b/0", "none", [0.0], [4], {0.0: 6}, images=20)])
     assert [(row["images"], row["clean accuracy"]) for row in table.rows] == [(60, 0.9), (20, 0.3)]
+
+
+def test_a_level_that_lacks_images_is_left_out_and_named():
+    """Its accuracy is one over other images than that of the other seeds."""
+    whole, part = (sweep(folder, "none", [0.0, 0.5], [4], {0.0: 90, 0.5: 50}) for folder in "ab")
+    part.rows = part.rows[(part.rows["sigma"] == 0) | (part.rows["idx"] < 50)]
+    assert [row["sigma"] for row in inference_table([whole]).rows] == [0.0, 0.5]
+    assert [row["sigma"] for row in inference_table([part]).rows] == [0.0]
+    (message,) = unfinished([whole, part])
+    assert "b: smoothed inference has not all images at 1 of 2 settings" in message

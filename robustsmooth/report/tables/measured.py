@@ -196,7 +196,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
                         "samples": int(samples),
                         "sigma": float(sigma),
                         "seeds": len(members),
-                        "images": int(members[0].rows["idx"].nunique()),
+                        "images": _images(members[0]),
                     },
                 )
                 row |= {f"{name} accuracy": mean, f"{name} std": std}
@@ -246,9 +246,35 @@ def _attack_names(repeated: Sequence[Sequence[Measurement]]) -> list[str]:
 
 
 def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
-    """Accuracies by (voting, votes, level), one column per seed, if all seeds have them."""
-    by_seed = [member.rows.groupby(["voting", "samples", "sigma"])["correct"].mean() for member in members]
+    """Accuracies by (voting, votes, level), one column per seed, if all seeds have them for all images."""
+    by_seed = [_by_setting(member)["correct"].mean()[~_lacks_images(member)] for member in members]
     return pd.concat(by_seed, axis=1).dropna()
+
+
+def unfinished(measurements: Iterable[Measurement]) -> list[str]:
+    """Messages about smoothed inference that lacks images at some levels, which the table leaves out."""
+    lacking = [
+        (item.run.path, _lacks_images(item)) for item in measurements if item.kind == "smoothed_inference"
+    ]
+    return [
+        f"{path}: smoothed inference has not all images at {int(some.sum())} of {len(some)} settings of "
+        "votes and noise, which are left out; start its command again to finish it"
+        for path, some in lacking
+        if some.any()
+    ]
+
+
+def _lacks_images(member: Measurement) -> pd.Series:
+    """Whether each (voting, votes, level) lacks images that the log has."""
+    return _by_setting(member)["idx"].nunique() < _images(member)
+
+
+def _by_setting(member: Measurement) -> Any:
+    return member.rows.groupby(["voting", "samples", "sigma"])
+
+
+def _images(member: Measurement) -> int:
+    return int(member.rows["idx"].nunique())
 
 
 def _shown(frames: Sequence[pd.DataFrame]) -> pd.MultiIndex:
