@@ -19,7 +19,7 @@ from robustsmooth.report.comparable import (
     repetitions,
     unlike_seeds,
 )
-from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
+from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Measurement, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import write_page
@@ -38,6 +38,9 @@ TABLES = (
     "restated_comparison", "linf", "predictions", "agreement", "timing", "smoothed_inference", "training",
 )  # fmt: skip
 """Names of the tables; those of unusual guarantees end in it, as ``radii_l2_at_radius_certificate``."""
+
+AVERAGED = ("agreement", "smoothed_inference")
+"""Measurements of which there are means over seeds."""
 
 
 def build_tables(
@@ -178,9 +181,7 @@ def write_report(
     evaluations.problems += tables.unknown_radii(evaluations.certifications)
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
-    evaluations.problems += doubled_seeds(l2_certified(evaluations.certifications))
-    evaluations.problems += unlike_seeds(l2_certified(evaluations.certifications))
-    evaluations.problems += tables.unfinished(evaluations.measurements)
+    evaluations.problems += _not_averaged(evaluations) + tables.unfinished(evaluations.measurements)
     evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:
@@ -215,6 +216,16 @@ def write_report(
     shown = [table for table in built if show is None or table.name in show] if "terminal" in formats else []
     show_tables(shown, evaluations.problems, str(folder / ("report.html" if "html" in formats else "tables")))
     return built
+
+
+def _not_averaged(evaluations: Evaluations) -> list[str]:
+    """Messages about seeds that are missing in a mean, of certifications, attacks and measurements."""
+    averaged: list[Sequence[Certification | Attack | Measurement]] = [
+        l2_certified(evaluations.certifications),
+        evaluations.attacks,
+        *([item for item in evaluations.measurements if item.kind == kind] for kind in AVERAGED),
+    ]
+    return [message for members in averaged for message in (*doubled_seeds(members), *unlike_seeds(members))]
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -208,10 +208,10 @@ def whatever_votes(groups: Iterable[list[Certification]]) -> list[list[Certifica
     return [group for homes in joined.values() for group in homes]
 
 
-def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
+def doubled_seeds(members: Iterable[Repeated]) -> list[str]:
     """Messages about runs that are no repetitions because one of several seeds is there more than once."""
     messages = []
-    for group in _alike(certifications):
+    for group in _alike(members):
         counts = Counter(str(one.run.training_seed) for one in group)
         doubled = [seed for seed, count in counts.items() if count > 1]
         if doubled and len(counts) > 1:
@@ -220,14 +220,14 @@ def doubled_seeds(certifications: Iterable[Certification]) -> list[str]:
                 f"no mean over the seeds of {family}: seed {', '.join(doubled)} is there more than once "
                 f"among {labels}; leave the others out"
             )
-    return messages
+    return list(dict.fromkeys(messages))
 
 
-def unlike_seeds(certifications: Iterable[Certification]) -> list[str]:
+def unlike_seeds(members: Iterable[Certification | Attack | Measurement]) -> list[str]:
     """Messages about seeds of a method that are no repetitions of the others because of a setting."""
     methods: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
-    for item in certifications:
-        method = (*smoothed_classifier(item.run)[1:], item.image_set.data, item.guarantee)
+    for item in members:
+        method = (*smoothed_classifier(item.run)[1:], item.image_set.data, *_measured(item))
         groups = methods.setdefault((item.run.facts["family"], *method), {})
         groups.setdefault(_settings(item), []).append(item.run)
     messages = []
@@ -238,10 +238,19 @@ def unlike_seeds(certifications: Iterable[Certification]) -> list[str]:
             names = differing([every_setting(most[0]), every_setting(runs[0])])
             if names and seeds.isdisjoint(str(run.training_seed) for run in runs):
                 messages.append(
-                    f"no mean over all seeds of {family}: {', '.join(run.label for run in runs)} certified "
+                    f"no mean over all seeds of {family}: {', '.join(run.label for run in runs)} evaluated "
                     f"with other settings than {most[0].label} ({', '.join(names)})"
                 )
-    return messages
+    return list(dict.fromkeys(messages))
+
+
+def _measured(item: Certification | Attack | Measurement) -> tuple[Any, ...]:
+    """What of a network was measured: with a guarantee, under an attack, or a kind of log."""
+    if isinstance(item, Certification):
+        return (item.guarantee,)
+    if isinstance(item, Measurement):
+        return item.kind, item.run.facts.get("attack")
+    return item.run.facts.get("attack"), item.run.facts.get("target"), str(item.settings)
 
 
 def differing(told: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ import yaml
 from scipy import stats
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations, write_report
+from robustsmooth.report.build import _not_averaged
 from robustsmooth.report.comparable import doubled_seeds, incomplete, repetitions, unlike_seeds
 from robustsmooth.report.facts import _facts_of_images
 from robustsmooth.report.figures import draw_figures
@@ -841,7 +842,7 @@ def test_seeds_may_be_certified_on_other_machines_but_not_with_other_settings(
         file.write_text(json.dumps(content))  # also YAML
     certified = read(str(tmp_path)).certifications
     assert [len(group) for group in repetitions(certified)] == ([2, 1] if named else [3])
-    said = f"gaussian seed=2 certified with other settings than gaussian seed=0 ({named})"
+    said = f"gaussian seed=2 evaluated with other settings than gaussian seed=0 ({named})"
     assert unlike_seeds(certified) == ([f"no mean over all seeds of gaussian: {said}"] if named else [])
 
 
@@ -1334,6 +1335,28 @@ def test_attacks_with_equal_settings_are_numbered_and_none_replaces_another(tmp_
     ]  # fmt: skip
     said = {title: row["accuracy"] for _, row, title in titled(evaluations.attacks, lambda attack: 0)}
     assert len(said) == len(evaluations.attacks) == 8
+
+
+def test_a_seed_that_was_attacked_twice_is_named(tmp_path):
+    """No table has a mean over the seeds then."""
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"net{seed}", seed=seed)
+        for at in range(2 if seed else 1):
+            pgd(tmp_path / f"copy{at}" / f"attack{seed}", trained, 10 * seed + at)
+    evaluations = read(str(tmp_path))
+    (message,) = _not_averaged(evaluations)
+    assert "no mean over the seeds of gaussian: seed 1 is there more than once" in message
+    tables = {table.name: table for table in build_tables(evaluations)}
+    assert "attack_seeds" not in tables
+    assert not [key for row in tables["overview"].rows for key in row if "pgd" in key and row["seeds"] > 1]
+
+
+def test_an_attack_with_other_settings_than_those_of_the_other_seeds_is_named(tmp_path):
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        pgd(trained / "attack", trained, seed, steps=200 if seed == 2 else 20)
+    (message,) = _not_averaged(read(str(tmp_path)))  # one, for both budgets
+    assert message.endswith("gaussian seed=2 evaluated with other settings than gaussian seed=0 (steps)")
 
 
 def test_l_bounds_of_a_network_at_other_levels_or_on_other_images_have_columns_of_their_own(tmp_path):
