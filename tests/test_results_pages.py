@@ -1,12 +1,14 @@
-"""The digits' table of five seeds, computed again from the logs that are published beside it."""
+"""Tables of results, computed again from the logs that are published beside them."""
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -38,7 +40,7 @@ def shares(logs, once, method, seed):
     yield from (100 * ((log.success == 0) & (log.clean == log.label)).mean() for log in (network, smoothed))
 
 
-def test_the_table_is_what_its_logs_say():
+def test_the_digits_table_is_what_its_logs_say():
     logs, once = read_logs()
     rows = [line.split(" | ") for line in (RESULTS / "digits.md").read_text("utf-8").splitlines()]
     rows = [[cell.strip("| ") for cell in row] for row in rows if len(row) == 12 and row[1] == "5"]
@@ -52,3 +54,36 @@ def test_the_table_is_what_its_logs_say():
             mean, spread = (float(number) for number in cell.split(" ± "))
             rounding = 0.0006 if cell.startswith(".") else 0.06  # .400 is an ACR, 0.4 are percent
             assert (mean, spread) == pytest.approx((column.mean(), column.std(ddof=1)), abs=rounding), method
+
+
+def test_the_table_of_sun_et_al_on_cifar10_is_what_its_logs_say():
+    certified, once = {}, {}
+    with tarfile.open(RESULTS / "cifar10" / "sun2025.tar.xz") as archive:
+        for method in ("gaussian", "sun2025"):
+            folder = f"{method}/certify"
+            certified[method] = pd.read_csv(archive.extractfile(f"{folder}/certify.tsv"), sep="\t")
+            once[method] = json.load(archive.extractfile(f"{folder}/summary.json"))["metrics"]["test/top1"]
+    section = (
+        (RESULTS / "cifar10.md").read_text("utf-8").split("## Sun et al., trained again")[1].split("## ")[0]
+    )
+    rows = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[1:]
+        for line in section.splitlines()
+        if " | " in line
+    }
+    acr = {}
+    for method, log in certified.items():
+        assert len(log) == 500
+        counted = log.radius.where(log.correct == 1, -1)
+        acr[method] = counted.clip(lower=0)
+        told = [float(cell.strip("| ")) for cell in rows[method][:7]]
+        shares = [(counted >= radius).mean() for radius in (0, 0.25, 0.5)]
+        bound = ((log.p_a_lower >= 0.9) & (log.correct == 1)).mean()
+        shares = [100 * share for share in (once[method], *shares, (log.predict == -1).mean(), bound)]
+        assert told[:5] + told[6:] == pytest.approx(shares, abs=0.06), method
+        assert told[5] == pytest.approx(acr[method].mean(), abs=0.0006)
+    told = [float(number) for number in re.findall(r"[+-]\.\d+", rows["sun2025"][7])]
+    difference = acr["sun2025"] - acr["gaussian"]
+    width = stats.t.ppf(0.975, 499) * difference.std(ddof=1) / 500**0.5
+    mean = difference.mean()
+    assert told == pytest.approx([mean, mean - width, mean + width], abs=0.0011)
