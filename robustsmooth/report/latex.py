@@ -4,6 +4,7 @@ The packages are booktabs, array and longtable. A table keeps within the text wi
 columns that do not fit follow below, after the columns, or numbers, that tell the rows apart.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby, takewhile
@@ -191,7 +192,8 @@ _REPLACED = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "σ": r"$\sigma$", "ε": r"$\epsilon$",
     "α": r"$\alpha$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$", "ℓ": r"$\ell$",
-    "√": r"$\sqrt{}$", "₂": r"$_2$", "[": "{[}", "]": "{]}", "\n": " ", "\t": " ",
+    "√": r"$\sqrt{}$", "₂": r"$_2$", "[": "{[}", "]": "{]}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "\n": " ", "\t": " ",
 }  # fmt: skip
 
 
@@ -200,4 +202,4 @@ def _escaped(text: str) -> str:
     safe = "".join(
         _REPLACED.get(character, character if " " <= character < "\u0180" else "?") for character in text
     )
-    return safe.replace("p\\_A", "$p_A$")
+    return re.sub(r"\bp\\_A\b", "$p_A$", safe)

@@ -92,3 +92,10 @@ def test_a_panel_is_never_wider_than_the_text():
     assert all(_width(table, panel) <= TEXT_WIDTH for panel in _panels(table))
     shown = [column.key for panel in _panels(table) for column in panel[1:]]
     assert shown == [column.key for column in table.used[1:]]  # every column once
+
+
+def test_signs_that_the_standard_fonts_lack_are_written_by_their_names():
+    names = ["<b>|x", "cmap_A", "p_A"]
+    text = as_latex(Table("t", "T", [Column("run", "Run")], [{"run": name} for name in names]))
+    for cell in (r"\textless{}b\textgreater{}\textbar{}x", r"cmap\_A", "$p_A$"):
+        assert f"    {cell} " in text

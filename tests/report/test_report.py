@@ -379,7 +379,7 @@ def test_markdown_and_latex_escape_and_mark_the_best():
         "t", "A title", columns, [{"name": "a|b_c", "value": 0.5}, {"name": "d", "value": 0.25}], "A note."
     )
     assert "| a\\|b_c | **50.0** |" in as_markdown(table)
-    assert r"a|b\_c & \textbf{50.0} \\" in as_latex(table)
+    assert r"a\textbar{}b\_c & \textbf{50.0} \\" in as_latex(table)
     assert r"\multicolumn{1}{l}{Name\_\%} & \multicolumn{1}{r}{Value} \\" in as_latex(table)
     assert r" & \multicolumn{1}{c}{certified} \\" in as_latex(table)
     assert r"\toprule" in as_latex(table)
