@@ -16,7 +16,7 @@ def as_markdown(table: Table) -> str:
     """GitHub's Markdown, with the intervals beside the values."""
     used = table.used
     lines = [
-        f"### {table.title}",
+        f"### {_plain(table.title)}",
         "",
         "| " + " | ".join(_plain(_heading(column)) for column in used) + " |",
         "|" + "|".join("---" if column.style == "text" else "--:" for column in used) + "|",
@@ -29,7 +29,7 @@ def as_markdown(table: Table) -> str:
             cells.append(" ".join(filter(None, [text, _bracket(column.interval(row))])))
         lines.append("| " + " | ".join(cells) + " |")
     note = " ".join(filter(None, [table.notes, table.intervals]))
-    return "\n".join([*lines, "", *([note, ""] if note else [])])
+    return "\n".join([*lines, "", *([_plain(note), ""] if note else [])])
 
 
 def as_html(table: Table) -> str:

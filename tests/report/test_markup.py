@@ -95,9 +95,8 @@ def test_headings_say_which_columns_are_facts():
 @pytest.mark.parametrize("write", [as_html, as_markdown])
 def test_no_name_becomes_an_element_of_the_page(write):
     name = '<img src=x onerror="alert(1)">'
-    table = Table(
-        "t", "T", [Column("run", name), Column("data", "Data", head=name)], [{"run": name, "data": name}]
-    )
+    columns = [Column("run", name), Column("data", "Data", head=name)]
+    table = Table("t", f"T {name}", columns, [{"run": name, "data": name}], f"A note about {name}.")
     text = write(table)
     assert "<img" not in text
     assert text.count("&lt;img") >= 3
