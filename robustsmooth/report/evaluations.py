@@ -152,6 +152,7 @@ class Withstood:
         norm: The norm of the budget.
         epsilon: The budget.
         accuracy: Share of all images that are correct with and without the attack.
+        images: How many these are.
         image_set: Equal for attacks on the same images.
         of_smoothed: Whether it is that of the smoothed classifier.
         settings: As of `Attack`.
@@ -162,6 +163,7 @@ class Withstood:
     norm: str
     epsilon: float
     accuracy: float
+    images: int
     image_set: ImageSet
     of_smoothed: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -292,6 +294,7 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
                     attack.norm,
                     attack.epsilon,
                     float((~attack.won).mean()),
+                    len(attack.rows),
                     attack.image_set,
                     attack.of_smoothed,
                     attack.settings,
@@ -299,8 +302,8 @@ def withstood(evaluations: Evaluations) -> list[Withstood]:
             )
     for log in (log for log in evaluations.measurements if log.attacked_with is not None):
         share, budget = float((log.rows["correct"] == 1).mean()), float(log.attacked_with or 0.0)
-        name, norm = attack_name(log.run), _norm(log.run)
-        points.append(Withstood(log.run, name, norm, budget, share, log.image_set, of_smoothed=True))
+        name, norm, images = attack_name(log.run), _norm(log.run), len(log.rows)
+        points.append(Withstood(log.run, name, norm, budget, share, images, log.image_set, of_smoothed=True))
     return [point for point in points if math.isfinite(point.epsilon)]
 
 

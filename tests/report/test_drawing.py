@@ -362,3 +362,82 @@ def test_a_certificate_keeps_its_line_beside_many_attacks_and_all_of_them_are_ma
     labels = looks(figures["empirical_certified"])
     assert "heat" in labels
     assert all(any(f"under attack: {name}" in label for label in labels) for name in names)
+
+
+def write_steps(folder, steps):
+    """Another number of steps in the config of an attack."""
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"attack": {"steps": steps}}))
+    return folder
+
+
+def marks(drawing):
+    """The marks of each attack in a figure: its marker with the accuracies at the budgets."""
+    lines = [line for line in drawing.figure().axes[0].get_lines() if line.get_marker() != "None"]
+    points = [(line.get_marker(), list(zip(*line.get_data(), strict=True))) for line in lines]
+    return [(marker, dict(known)) for marker, known in points if known and len({*known}) == len(dict(known))]
+
+
+def held(folder):
+    """The accuracy in percent at each budget, from the rows of a log."""
+    rows = [line.split("\t") for line in (folder / "attack.tsv").read_text().splitlines()[1:]]
+    shares = {e: 100 * np.mean([row[5] == row[3] for row in rows if float(row[1]) == e]) for e in (0.25, 0.5)}
+    return {budget: pytest.approx(share) for budget, share in shares.items()}
+
+
+def attack_names(drawing):
+    labels = [str(line.get_label()) for line in drawing.figure().axes[0].get_lines()]
+    return [label.removeprefix("under attack: ") for label in labels if "under attack: " in label]
+
+
+def test_two_attacks_of_one_network_are_two_lines_and_the_stronger_one_is_in_the_envelope(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "certify", trained)
+    write_certification(trained / "loud", trained, sigma=0.5)  # so there is an envelope
+    folders = [
+        write_steps(write_attack(trained / f"{steps}" / "attack", trained, seed=steps), steps)
+        for steps in (20, 200)
+    ]
+    figures, (few, many) = drawn(tmp_path), map(held, folders)
+    names = ["attack on smoothed m=4, steps=20", "attack on smoothed m=4, steps=200"]
+    assert attack_names(figures["empirical_certified"]) == names
+    assert marks(figures["empirical_certified"]) == [("o", few), ("s", many)]
+    least = {budget: pytest.approx(min(few[budget].expected, many[budget].expected)) for budget in few}
+    assert marks(figures["envelope"]) == [("o", least)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "names"),
+    [
+        ({"steps": 200}, [", steps=20", ", steps=200"]),
+        ({"images": 30}, [", images=30", ", images=60"]),
+        ({}, [""]),
+    ],
+)
+def test_only_seeds_that_differ_in_nothing_else_share_a_line(tmp_path, odd, names):
+    shares = []
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        own = {"images": 60, "steps": 20} | (odd if seed == 2 else {})
+        attack = write_attack(trained / "attack", trained, images=own["images"], seed=seed)
+        shares.append(held(write_steps(attack, own["steps"])))
+    figure = drawn(tmp_path)["empirical_certified"]
+    assert attack_names(figure) == [f"attack on smoothed m=4{name}" for name in names]
+    groups = [shares[:2], shares[2:]] if odd else [shares]
+    means = [
+        {budget: pytest.approx(np.mean([one[budget].expected for one in group])) for budget in (0.25, 0.5)}
+        for group in groups
+    ]
+    assert [points for _, points in marks(figure)] == means
+
+
+def test_an_attack_that_is_there_twice_is_two_lines(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "certify", trained)
+    for name in ("first", "copy"):
+        folder = write_attack(trained / name / "attack", trained)
+    figure = drawn(tmp_path)["empirical_certified"]
+    names = ["attack on smoothed m=4, run=gaussian (copy)", "attack on smoothed m=4, run=gaussian (first)"]
+    assert attack_names(figure) == names
+    assert sorted(marks(figure)) == [("o", held(folder)), ("s", held(folder))]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import by_method, repetitions
+from robustsmooth.report.comparable import by_method, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Certification, Withstood
+from robustsmooth.report.figures.attacked import mean_accuracy, plot_marks, told_apart
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import (
     DASHES,
@@ -80,7 +82,8 @@ def envelope(
     families, attacked = by_method(certifications), by_method(attacks)
     order = [*_ranked(families), *(name for name in attacked if name not in families)]
     shown, grey = order[:MOST_LINES], order[MOST_LINES:]
-    tried = {name: members for name, members in attacked.items() if name in shown}
+    tried = _tried({name: members for name, members in attacked.items() if name in shown})
+    markers = dict(zip(sorted({name for _, name in tried}), MARKERS, strict=False))
     looks = styles.of_each({name: _runs(families.get(name) or attacked[name]) for name in shown})
 
     def draw(axes: Axes) -> None:
@@ -89,7 +92,10 @@ def envelope(
         for name in (name for name in shown if name in families):
             label, best = _named(name, families[name]), _best_of(families[name], grid)
             axes.plot(grid, best, label=label, **looks[name])
-        _mark_attacks(axes, tried, {name: look["color"] for name, look in looks.items()})
+        for (method, name), points in tried.items():
+            if name in markers:
+                label = f"{method} under {name}"
+                plot_marks(axes, points, markers[name], color=looks[method]["color"], label=label)
         axis = "l2 radius r, or attack budget ε (pixel units)" if tried else RADIUS
         what = "Accuracy" if tried else "Certified accuracy"
         percent_axes(axes, axis, f"{what} (% of all images)")
@@ -97,36 +103,36 @@ def envelope(
     note = "Each point is the best of a method's runs at that radius: no single classifier has this curve."
     note += SEEDS
     if tried:
-        note += " Marks: accuracy of the best under attack, an upper bound."
+        note += " Marks: accuracy of the best under attack, an upper bound: under the strongest of several "
+        note += "attacks of one name."
+    note += left_out([f"{method} under {name}" for method, name in tried if name not in markers])
     note += left_out(grey, "in grey") + left_out(aside, OTHER_IMAGES)
     title = "Upper envelope over all runs" if families else "Under attack, the best of each method's runs"
     title += f": {data}" if data else ""
     return Drawing(file_name("envelope", data), title, note, draw)
 
 
-def _mark_attacks(axes: Axes, tried: Mapping[str, Sequence[Withstood]], colours: Mapping[str, str]) -> None:
-    """The best accuracy of each method's runs under each attack, a marker for each attack.
+def _tried(attacked: Mapping[str, Sequence[Withstood]]) -> dict[tuple[str, str], dict[float, float]]:
+    """The best accuracy of each method's runs under each attack, by budgets; keys: the method, the attack.
 
-    Runs that differ only in the seed count as one, with their mean.
+    Runs that differ only in the seed count as one, with their mean. What a run withstands is its accuracy
+    under the strongest of several attacks with one name.
     """
-    names = sorted({member.attack for members in tried.values() for member in members})
-    for method, members in tried.items():
-        best: dict[tuple[str, ImageSet], dict[float, float]] = {}
+    lines: dict[tuple[str, str, ImageSet], list[list[Withstood]]] = {}
+    for method, members in attacked.items():
         for group in repetitions(members):
-            first, accuracy = group[0], float(np.mean([100 * item.accuracy for item in group]))
-            points = best.setdefault((first.attack, first.image_set), {})
-            points[first.epsilon] = max(accuracy, points.get(first.epsilon, 0.0))
-        for (name, _), points in best.items():
-            axes.plot(
-                sorted(points),
-                [points[budget] for budget in sorted(points)],
-                marker=MARKERS[names.index(name) % len(MARKERS)],
-                markersize=4.5,
-                linewidth=1,
-                linestyle=":",
-                color=colours[method],
-                label=f"{method} under {name}",
-            )
+            lines.setdefault((method, group[0].attack, group[0].image_set), []).append(group)
+    homes = [method for method, _, _ in lines]
+    names = told_apart([groups[0] for groups in lines.values()], homes, [{} for _ in lines])
+    found: dict[tuple[str, str], dict[float, float]] = {}
+    for method, name, groups in zip(homes, names, lines.values(), strict=True):
+        held: dict[float, dict[Any, float]] = {}
+        for group in groups:
+            networks = tuple(smoothed_classifier(item.run) for item in group)
+            of_networks = held.setdefault(group[0].epsilon, {})
+            of_networks[networks] = min(mean_accuracy(group), of_networks.get(networks, math.inf))
+        found[method, name] = {budget: max(least.values()) for budget, least in held.items()}
+    return found
 
 
 def envelope_per_sigma(
