@@ -442,7 +442,11 @@ def _attacks(run: Run, log: Log, images: KnownImages) -> list[Attack]:
 
 def _training(run: Run, problems: list[str]) -> Training | None:
     path = run.folder / "metrics.csv"
-    if run.trained != run.folder or not path.exists():
+    if run.trained != run.folder:
+        return None
+    if not (run.folder / "summary.json").exists():
+        problems.append(f"{run.path}: the training has not ended; start its command again to finish it")
+    if not path.exists():
         return None
     try:
         metrics = pd.read_csv(path)
@@ -452,8 +456,6 @@ def _training(run: Run, problems: list[str]) -> Training | None:
     metrics = metrics.apply(pd.to_numeric, errors="coerce")
     if "epoch" in metrics:
         metrics = metrics.groupby("epoch", as_index=False).last()
-    if not (run.folder / "summary.json").exists():
-        problems.append(f"{run.path}: the training has not ended; start its command again to finish it")
     return Training(run, metrics, _training_seconds(run), len(metrics))
 
 

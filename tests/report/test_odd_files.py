@@ -182,3 +182,11 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path):
     path = write_log(tmp_path / "log", CERTIFY[:6], [row[:6] for row in certify_rows()])
     with pytest.raises(ValueError, match="matches no path, such as"):
         find_runs({"path": str(path), "pattern": "noise_(?P<sigma>.*)"})
+
+
+def test_a_training_that_was_killed_before_its_first_metrics_is_named(tmp_path):
+    trained = write_training(tmp_path / "a")
+    for name in ("metrics.csv", "summary.json"):
+        (trained / name).unlink()
+    (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
+    assert problem == f"{trained}: the training has not ended; start its command again to finish it"
