@@ -441,3 +441,13 @@ def test_an_attack_that_is_there_twice_is_two_lines(tmp_path):
     names = ["attack on smoothed m=4, run=gaussian (copy)", "attack on smoothed m=4, run=gaussian (first)"]
     assert attack_names(figure) == names
     assert sorted(marks(figure)) == [("o", held(folder)), ("s", held(folder))]
+
+
+@pytest.mark.parametrize("epochs", [4, 10])
+def test_a_mean_over_trainings_of_unequal_length_says_where_it_ends(tmp_path, epochs):
+    for seed, count in ((0, 4), (1, epochs)):
+        write_training(tmp_path / str(seed), seed=seed, epochs=count)
+    figure = drawn(tmp_path)["training"]
+    (line,) = figure.figure().axes[0].get_lines()
+    assert len(line.get_xdata()) == 4
+    assert ("ends with the shortest" in figure.note) == (epochs == 10)

@@ -42,7 +42,10 @@ def training_curves(trainings: Sequence[Training], styles: Styles) -> Drawing | 
             axes.plot(np.arange(1, epochs + 1), 100 * mean, label=line.label, **(line.style or {}))
         percent_axes(axes, "Epoch", "Validation accuracy (%)")
 
-    note = "On clean validation images." + _over_seeds(drawn) + left_out([line.label for line in grey])
+    note = "On clean validation images." + _over_seeds(drawn)
+    if any(len({len(training.metrics) for training in line.members}) > 1 for line in drawn):
+        note += " A mean ends with the shortest of its trainings."
+    note += left_out([line.label for line in grey])
     return Drawing("training", "Training", note, draw)
 
 
