@@ -315,6 +315,13 @@ def group_name(group: Sequence[Certification | Attack | Withstood | Measurement 
     return " ".join(word for word in name.split(" ") if not word.startswith("n="))
 
 
+def line_name(group: Sequence[Certification | Attack | Withstood | Measurement | Training]) -> str:
+    """The label of runs that differ only in the seed, and whether given radii alone were certified."""
+    guarantee = getattr(group[0], "guarantee", None)
+    asked = f" ({guarantee.statement})" if guarantee and guarantee.at_some_radii else ""
+    return f"{group_name(group)}{asked}"
+
+
 def _without_seed(run: Run) -> str:
     """The label of a run, with that of all repetitions in place of its classifier's."""
     return run.label.replace(str(run.facts["classifier"]), str(run.facts["family"]), 1)

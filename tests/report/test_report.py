@@ -178,6 +178,15 @@ def test_broken_certificates_at_given_radii_are_counted(tmp_path):
     assert second["broken"] > 0
 
 
+def test_each_certificate_of_a_network_has_its_name_beside_an_attack(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "certify", trained)
+    write_at_radii(trained / "radii", trained, {"radii": [0.25, 0.5]})
+    write_attack(trained / "attack", trained)
+    named = {row["certified_by"] for row in tables_of(tmp_path)["contradictions"].rows}
+    assert {name.removeprefix("gaussian") for name in named} == {"", " (at-radii)"}
+
+
 def test_an_attack_on_other_images_says_nothing_about_certificates(runs):
     for path in runs.glob("*/attack/attack.tsv"):
         header, *rows = path.read_text().splitlines(keepends=True)

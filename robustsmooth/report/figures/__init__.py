@@ -10,6 +10,7 @@ from robustsmooth.report.comparable import (
     by_data,
     by_guarantee,
     fair_groups,
+    line_name,
     on_the_same_images,
     repetitions,
     usual,
@@ -23,7 +24,6 @@ from robustsmooth.report.figures.drawing import (
     PALETTE,
     Drawing,
     Styles,
-    line_name,
     named_apart,
     write_figures,
 )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from robustsmooth.report.comparable import Repeated, group_name, repetitions
+from robustsmooth.report.comparable import Repeated, line_name, repetitions
 from robustsmooth.report.runs import Run
 
 if TYPE_CHECKING:
@@ -155,13 +155,6 @@ class Line(Generic[Repeated]):
     def values(self, curve: Callable[[Repeated], np.ndarray]) -> np.ndarray:
         """The curves of the members, one row each."""
         return np.array([curve(member) for member in self.members])
-
-
-def line_name(group: Sequence[Repeated]) -> str:
-    """The label of runs that differ only in the seed, and whether given radii alone were certified."""
-    guarantee = getattr(group[0], "guarantee", None)
-    asked = f" ({guarantee.statement})" if guarantee and guarantee.at_some_radii else ""
-    return f"{group_name(group)}{asked}"
 
 
 class Styles:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import group_name, is_certified, l2_certified, repetitions
+from robustsmooth.report.comparable import group_name, is_certified, l2_certified, line_name, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.images import ImageSet
@@ -247,7 +247,7 @@ def _contradiction_row(attack: Attack, certification: Certification, epsilon: fl
     held = float((~attack.won)[at_attack].mean())
     at_radius = float((certification.correct[at] & (certification.radius[at] >= epsilon)).mean())
     return {
-        "certified_by": certification.run.label, "run": attack.run.label, "epsilon": epsilon,
+        "certified_by": line_name([certification]), "run": attack.run.label, "epsilon": epsilon,
         "num_noise": attack.settings.get("num_noise"), "images": len(at),
         "certified_accuracy": at_radius if was_tested(certification, epsilon) else None, "accuracy": held,
         "broken": found.broken, "probability": found.probability if found.broken else 1.0,
