@@ -33,7 +33,7 @@ def empirical_and_certified(
     shown = [item for line in drawn for item in line.members]
     tried = _tried([attack for attack in attacks if any(is_certified(attack, item) for item in shown)])
     colours = [styles.colour(one.runs[0].run) for one in tried]
-    names = told_apart([one.runs for one in tried], colours, [one.settings for one in tried])
+    names = distinct_names([one.runs for one in tried], colours, [one.settings for one in tried])
     markers = dict(zip(sorted({*names}), MARKERS, strict=False))
 
     def draw(axes: Axes) -> None:
@@ -92,7 +92,7 @@ def plot_marks(axes: Axes, points: Mapping[float, float], marker: str, **look: A
     axes.plot(x, y, marker=marker, markersize=4.5, linewidth=1, linestyle=":", **look)
 
 
-def told_apart(
+def distinct_names(
     runs: Sequence[Sequence[Withstood]], homes: Sequence[Any], settings: Sequence[Mapping[str, str]]
 ) -> list[str]:
     """The names of attacks; where one is there twice in a home (a colour), with what differs.

@@ -11,7 +11,7 @@ import numpy as np
 from robustsmooth import statistics
 from robustsmooth.report.comparable import by_method, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Certification, Withstood
-from robustsmooth.report.figures.attacked import mean_accuracy, plot_marks, told_apart
+from robustsmooth.report.figures.attacked import distinct_names, mean_accuracy, plot_marks
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import (
     DASHES,
@@ -123,7 +123,7 @@ def _tried(attacked: Mapping[str, Sequence[Withstood]]) -> dict[tuple[str, str],
         for group in repetitions(members):
             lines.setdefault((method, group[0].attack, group[0].image_set), []).append(group)
     homes = [method for method, _, _ in lines]
-    names = told_apart([groups[0] for groups in lines.values()], homes, [{} for _ in lines])
+    names = distinct_names([groups[0] for groups in lines.values()], homes, [{} for _ in lines])
     found: dict[tuple[str, str], dict[float, float]] = {}
     for method, name, groups in zip(homes, names, lines.values(), strict=True):
         held: dict[float, dict[Any, float]] = {}
