@@ -109,7 +109,15 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
             raise ValueError(
                 f"`runs`: the pattern {pattern!r} is not a regular expression: {error}"
             ) from None
-        runs = list(_runs_below(path))
+        below = list(_runs_below(path))
+        runs = [run for run in below if _is_text(run.path)]
+        unreadable = [
+            f"{os.fsencode(run.path)!r} is left out, because its name is not UTF-8; rename it"
+            for run in below
+            if not _is_text(run.path)
+        ]
+        if unreadable and not runs:
+            raise ValueError(f"`runs`: {unreadable[0]}")
         if not runs:
             raise ValueError(
                 f"`runs`: {path} holds no run and no log; give run folders, quoted globs, or log files"
@@ -121,13 +129,27 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
             found.setdefault(run.path.resolve(), _with_facts(run, expression, given))
         one = found[runs[0].path.resolve()]
         doubtful = _misspelt([*given, *(expression.groupindex if expression else ())])
-        found[one.path.resolve()] = replace(one, problems=(*one.problems, *doubtful))
+        found[one.path.resolve()] = replace(one, problems=(*one.problems, *doubtful, *unreadable))
         if unmatched:
             one = found[unmatched[0].path.resolve()]
             more = f" nor {len(unmatched) - 1} others" if len(unmatched) > 1 else ""
             problem = f"the pattern {pattern!r} does not match {one.path}{more}, which lack its facts"
             found[one.path.resolve()] = replace(one, problems=(*one.problems, problem))
-    return sorted(found.values(), key=lambda run: natural(run.path))
+    return sorted((_linked(run, found) for run in found.values()), key=lambda run: natural(run.path))
+
+
+def _linked(run: Run, found: Mapping[Path, Run]) -> Run:
+    """The run, whose training has the path by which it was found, which may hold symbolic links."""
+    training = found.get(run.trained.resolve()) if run.trained else None
+    return replace(run, trained=training.path, checkpoint=training.path) if training else run
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is UTF-8, and can be written into a report."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _misspelt(names: Iterable[str]) -> list[str]:
@@ -181,16 +203,28 @@ def _runs_below(path: str) -> Iterator[Run]:
 
 def _runs_in(top: Path) -> Iterator[Run]:
     """Folders at or below `top` that a command wrote, and foreign logs; hidden folders are left out."""
-    for name, folders, files in os.walk(top):
-        folders[:] = sorted(
-            folder for folder in folders if not folder.startswith(".") and folder != "checkpoints"
-        )
-        folder = Path(name).absolute()
-        if _logs_of(folder, files) or facts_of(folder)[1] == folder:
+    for folder, files in _folders_in(top):
+        if _logs_of(folder, files) or _without_rows(files) or facts_of(folder)[1] == folder:
             yield _guarded(folder)
         else:  # also beside a report, which has a config too
             logs = [folder / file for file in sorted(files) if _may_be_log(folder / file)]
             yield from (Run(log, logs={"log": (log,)}) for log in logs)
+
+
+def _folders_in(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders at or below `top`, each once, with the names of their files; symbolic links come last."""
+    tops, seen = [top.absolute()], set()
+    for start in tops:  # grows by the links that are found
+        for name, folders, files in os.walk(start):
+            folders[:] = sorted(
+                folder for folder in folders if not folder.startswith(".") and folder != "checkpoints"
+            )
+            if (place := os.path.realpath(name)) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            tops += [path for folder in folders if (path := Path(name, folder)).is_symlink()]
+            yield Path(name), files
 
 
 def _may_be_log(file: Path) -> bool:
@@ -222,10 +256,21 @@ def _logs_of(folder: Path, files: Iterable[str]) -> dict[str, tuple[Path, ...]]:
     return logs
 
 
+def _without_rows(files: Iterable[str]) -> list[str]:
+    """The evaluations that have begun in a folder with these files, and have no rows yet."""
+    logs = _logs_of(Path(), files)
+    return [name for name in KINDS if f"{name}.settings.json" in files and name not in logs]
+
+
 def _read_folder(folder: Path) -> Run:
     problems: list[str] = []
     config = config_of(folder, problems)
-    logs = _logs_of(folder, [file.name for file in folder.iterdir()])
+    files = [file.name for file in folder.iterdir()]
+    logs = _logs_of(folder, files)
+    problems += [
+        f"{folder}: {name} has no rows yet; start its command again to finish it"
+        for name in _without_rows(files)
+    ]
     facts, trained = facts_of(folder)
     for name, paths in logs.items():
         settings = read_mapping(folder / f"{name}.settings.json", problems)

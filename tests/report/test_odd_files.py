@@ -1,5 +1,6 @@
 """A report leaves out what it cannot read, and names it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -94,11 +95,25 @@ def odd_name(run):
     run.rename(run.with_name("price $5 or $6"))
 
 
+def odd_letters(run):
+    run.rename(run.with_name(os.fsdecode(b"caf\xe9")))
+
+
 def change(path, changes):
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
 
-ODD = [odd_sigma, odd_hydra, odd_config, odd_parts, odd_summary, odd_guarantee, odd_bytes, odd_name]
+ODD = [
+    odd_sigma,
+    odd_hydra,
+    odd_config,
+    odd_parts,
+    odd_summary,
+    odd_guarantee,
+    odd_bytes,
+    odd_name,
+    odd_letters,
+]
 
 
 def report_beside(tmp_path, odd, formats):
@@ -127,6 +142,16 @@ def test_an_odd_run_is_named(tmp_path):
     odd_sigma(write_certification(trained / "certify", trained))
     (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
     assert problem == f"{trained / 'certify'}: sigma must be at least 0, got 'loud'; it is left out"
+
+
+def test_a_name_that_is_not_utf_8_is_reported(tmp_path):
+    trained = write_training(tmp_path / "a")
+    odd_letters(write_certification(trained / "certify", trained))
+    (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
+    name = os.fsencode(trained / "certify").replace(b"certify", b"caf\xe9")
+    assert problem == f"{name!r} is left out, because its name is not UTF-8; rename it"
+    with pytest.raises(ValueError, match="its name is not UTF-8; rename it"):
+        find_runs(str(trained / "caf?"))
 
 
 def test_a_file_that_cannot_be_opened_is_named_without_an_error_number(tmp_path, monkeypatch):
@@ -190,3 +215,11 @@ def test_a_training_that_was_killed_before_its_first_metrics_is_named(tmp_path):
         (trained / name).unlink()
     (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
     assert problem == f"{trained}: the training has not ended; start its command again to finish it"
+
+
+def test_an_evaluation_that_was_killed_before_its_first_row_is_named(tmp_path):
+    trained = write_training(tmp_path / "a")
+    folder = write_certification(trained / "certify", trained)
+    (folder / "certify.tsv").unlink()
+    (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
+    assert problem == f"{folder}: certify has no rows yet; start its command again to finish it"

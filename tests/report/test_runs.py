@@ -121,6 +121,25 @@ def test_a_run_with_a_second_name_is_listed_once(runs, tmp_path):
     }
 
 
+def test_a_link_inside_a_folder_is_followed_once(tmp_path):
+    """A run on another disk belongs to the sweep, as do evaluations that know only its path there."""
+    disk, sweep = tmp_path / "disk", tmp_path / "sweep"
+    write_training(disk / "gaussian")
+    write_certification(disk / "gaussian" / "certify", disk / "gaussian")
+    write_certification(sweep / "certify", disk / "gaussian", n=100)
+    (sweep / "training").symlink_to(disk / "gaussian", target_is_directory=True)
+    (sweep / "again").symlink_to(sweep / "certify", target_is_directory=True)
+    (disk / "gaussian" / "back").symlink_to(sweep, target_is_directory=True)
+    found = label_runs(find_runs(str(sweep)))
+    assert [run.path.relative_to(sweep).as_posix() for run in found] == [
+        "certify",
+        "training",
+        "training/certify",
+    ]
+    assert {run.trained for run in found} == {run.checkpoint for run in found} == {sweep / "training"}
+    assert [run.label for run in found] == ["gaussian n=100", "gaussian", "gaussian n=1000"]
+
+
 @pytest.mark.parametrize(
     ("ended", "file", "reported"),
     [("a", "last", False), ("b", "last", True), ("b", "best", False), (None, "last", False)],
