@@ -93,14 +93,19 @@ _YamlLoader.add_implicit_resolver(
 
 
 def checked_numbers(facts: Mapping[str, Any], where: Path, problems: list[str]) -> dict[str, Any]:
-    """The facts, with numbers read from text; numbers that are not allowed are left out and reported."""
+    """The facts as plain values: numbers read from text, lists as text.
+
+    Numbers that are not allowed are left out and reported.
+    """
     wrong = wrong_numbers(facts)
     problems += [f"{where}: {fault}; it is left out" for fault in wrong.values()]
-    return {
-        name: float(value) if name in NUMBERS and isinstance(value, str) else value
-        for name, value in facts.items()
-        if name not in wrong
-    }
+    return {name: _plain(name, value) for name, value in facts.items() if name not in wrong}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, list | Mapping):
+        return json.dumps(value, default=str)
+    return float(value) if name in NUMBERS and isinstance(value, str) else value
 
 
 def wrong_numbers(facts: Mapping[str, Any]) -> dict[str, str]:

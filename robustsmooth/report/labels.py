@@ -5,7 +5,6 @@ distinguishes only two of many runs is named for those two. A training run, its 
 share their name.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -103,7 +102,7 @@ def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mappin
     kinds = []
     for label, run in zip(labels, runs, strict=True):
         trained = signature(run.trained) if run.trained else run.facts.get("loss")
-        kinds.append((label, trained, *(_comparable(run.facts.get(name)) for name in own)))
+        kinds.append((label, trained, *(run.facts.get(name) for name in own)))
     first = {kind: at for at, kind in reversed([*enumerate(kinds)])}
     told = _tell_apart(
         [labels[at] for at in first.values()],
@@ -159,18 +158,14 @@ def _evaluation_labels(runs: Sequence[Run], name_noise: bool) -> list[str]:
 
 def _differing(facts: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
     """The facts that have several known values."""
-    return [name for name in names if len({_comparable(fact.get(name)) for fact in facts} - {None}) > 1]
-
-
-def _comparable(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | None) else json.dumps(value, default=str)
+    return [name for name in names if len({fact.get(name) for fact in facts} - {None}) > 1]
 
 
 def _words(facts: Mapping[str, Any], shown: Iterable[str]) -> list[str]:
     """Texts unchanged, numbers with their names; the level of a network without its name."""
     words = []
     for name in shown:
-        value = _comparable(facts.get(name))
+        value = facts.get(name)
         if value is not None:
             text = f"{value:g}" if isinstance(value, float) else str(value)
             plain = isinstance(value, str) or name == "level"

@@ -95,6 +95,10 @@ def odd_name(run):
     run.rename(run.with_name("price $5 or $6"))
 
 
+def odd_seed(run):
+    change(run.parent / ".hydra" / "config.yaml", {"seed": [1, {"of": 2}]})
+
+
 def odd_letters(run):
     run.rename(run.with_name(os.fsdecode(b"caf\xe9")))
 
