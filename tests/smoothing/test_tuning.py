@@ -70,8 +70,8 @@ def test_a_batch_of_a_random_network_has_no_more_rows_than_images(monkeypatch):
     cpu, network = torch.device("cpu"), RandomInside()
     for votes in (10, 10**6):
         assert tune(network, SHAPE, cpu, random_inside=True, votes=votes, images=3).batch_size == 3
-    assert tune(network, SHAPE, cpu, random_inside=True, votes=10**6, images=50).batch_size == 50
-    assert tune(network, SHAPE, cpu, votes=10**6, images=3).batch_size > 1000
+    assert tune(network, SHAPE, cpu, random_inside=True, votes=10**9, images=50).batch_size == 50
+    assert tune(network, SHAPE, cpu, votes=10**9, images=3).batch_size > 1000
 
 
 @pytest.mark.parametrize("inference", [False, True])
