@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from robustsmooth import statistics
-from robustsmooth.report.images import ImageSet, KnownImages
+from robustsmooth.report.images import Data, ImageSet, KnownImages
 from robustsmooth.report.logs import Log, once_each, read_log
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import ABSTAIN, Guarantee
@@ -242,15 +242,17 @@ def read_evaluations(runs: Iterable[Run]) -> Evaluations:
 
 
 def _join_images(result: Evaluations, images: KnownImages) -> None:
-    """Give evaluations of the same images the same `image_set`, now that all logs are known."""
+    """Give evaluations of the same images the same `image_set`, and it a number: all logs are known now."""
     found, undecided = images.joined()
     doubtful: dict[str, list[Path]] = {}
+    places: dict[tuple[Data, str], int] = {}
 
     def joined(member: Certification | Attack | Measurement) -> Any:
-        data, numbers = member.image_set
+        data, numbers, _ = member.image_set
         if data in undecided:
             doubtful.setdefault(data.name, []).append(member.run.path)
-        return replace(member, image_set=ImageSet(found[data], numbers))
+        known = found[data], numbers
+        return replace(member, image_set=ImageSet(*known, places.setdefault(known, len(places) + 1)))
 
     result.certifications = list(map(joined, result.certifications))
     result.attacks = list(map(joined, result.attacks))

@@ -32,10 +32,12 @@ class ImageSet(NamedTuple):
     Attributes:
         data: Where they are from.
         numbers: A hash of their numbers.
+        at: Counts the image sets of a report, from 1, once all logs are known.
     """
 
     data: Data
     numbers: str
+    at: int = 0
 
 
 class KnownImages:

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from robustsmooth.report.images import Data, ImageSet
 from robustsmooth.report.tables import measured
 from robustsmooth.report.tables.measured import inference_table, unfinished
 
 
-def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100, **facts):
-    """A measurement; `shares` are the right answers by level."""
+def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100, at=1, **facts):
+    """A measurement; `shares` are the right answers by level, `at` is the number of the image set."""
     rows = [
         {
             "idx": image,
@@ -29,7 +30,7 @@ def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100
     return SimpleNamespace(
         kind="smoothed_inference",
         rows=pd.DataFrame(rows),
-        image_set=images,
+        image_set=ImageSet(Data("digits", 0), f"{images} {at}", at),
         run=SimpleNamespace(facts=facts, folder=Path(folder), label=classifier, config={}, path=folder),
     )
 
@@ -41,7 +42,7 @@ def _one_seed(monkeypatch):
 
 def test_seeds_have_a_row_of_means_with_those_that_have_the_same_measurement(monkeypatch):
     """An attack under two of three seeds is no result of the three; the row has no seed in its name."""
-    kinds = [("clean", "none", (0, 1, 2)), ("pgd", "pgd", (0, 1)), ("pgd_s", "pgd", (0, 1, 2))]
+    kinds = [("clean", "none", (0, 1, 2)), ("pgd", "pgd", (0, 1)), ("epgd", "epgd", (0, 1, 2))]
     groups = [
         [
             sweep(f"{seed}/{folder}", attack, [0.0], [4], {0.0: 50 + seed}, f"cpni seed={seed}")
@@ -54,7 +55,7 @@ def test_seeds_have_a_row_of_means_with_those_that_have_the_same_measurement(mon
     monkeypatch.setattr(measured, "repetitions", lambda members: groups)
     table = inference_table([])
     rows = [(row["run"], row["seeds"], [key for key in row if "accuracy" in key]) for row in table.rows]
-    assert rows == [("cpni", 3, ["clean accuracy", "pgd_s accuracy"]), ("cpni", 2, ["pgd accuracy"])]
+    assert rows == [("cpni", 3, ["clean accuracy", "epgd accuracy"]), ("cpni", 2, ["pgd accuracy"])]
     assert table.rows[0]["clean accuracy"] == pytest.approx(0.51)
 
 
@@ -84,13 +85,19 @@ def test_a_large_grid_is_shown_by_the_best_level_of_each_attack():
     assert [(row["samples"], row["sigma"]) for row in table.rows] == [(16, 0.0), (16, 0.11)]
 
 
-def test_two_attacks_with_the_same_name_are_named_by_their_folders():
-    """CPNI Table 4: PGD on the source, and PGD-s on the smoothed source."""
-    table = inference_table(
-        [sweep("a/pgd", "pgd", [0.0], [4], {0.0: 50}), sweep("a/pgd_s", "pgd", [0.0], [4], {0.0: 60})]
-    )
-    (row,) = table.rows
-    assert (row["pgd accuracy"], row["pgd_s accuracy"]) == (0.5, 0.6)
+def test_attacks_have_the_same_name_on_every_network():
+    """CPNI Table 4: PGD on the source, and PGD-s on the smoothed source; in folders with any name."""
+    found = [("cpni", "a", 0, 50), ("cpni", "b", 0.02, 60), ("pni", "b", 0, 40), ("adv", "c", 0.02, 30)]
+    rows = inference_table(
+        [
+            sweep(f"{network}/{folder}", "pgd", [0.0], [4], {0.0: share}, network, sigma=sigma)
+            for network, folder, sigma, share in found
+        ]
+    ).rows
+    shares = {(row["run"], key): row[key] for row in rows for key in row if key.endswith("accuracy")}
+    assert shares == {
+        (network, f"pgd sigma={sigma} accuracy"): share / 100 for network, _, sigma, share in found
+    }
 
 
 def test_a_sweep_on_fewer_images_has_a_row_of_its_own():
@@ -112,6 +119,20 @@ def test_no_measurement_replaces_another_with_its_name_and_its_folders_name():
     (row,) = inference_table(steps).rows
     found = {key.removesuffix(" accuracy"): row[key] for key in row if key.endswith("accuracy")}
     assert found == {"pgd steps=3": 0.9, "pgd steps=100 (1)": 0.3, "pgd steps=100 (2)": 0.2}
+
+
+def test_a_network_on_other_images_renames_no_column_and_its_rows_say_which_images():
+    """As many images each."""
+    table = inference_table(
+        [
+            sweep("a/clean", "none", [0.0], [4], {0.0: 90}),
+            sweep("a/validation", "none", [0.0], [4], {0.0: 50}, at=2),
+            sweep("b/sweep", "none", [0.0], [4], {0.0: 95}, "pni"),
+        ]
+    )
+    assert [row["clean accuracy"] for row in table.rows] == [0.9, 0.5, 0.95]
+    data = next(column for column in table.used if column.key == "data_set")
+    assert [data.text(row) for row in table.rows] == [f"digits, image set {at}" for at in (1, 2, 1)]
 
 
 def test_measurements_on_other_images_keep_their_own_rows_and_numbers():

@@ -10,7 +10,7 @@ from robustsmooth import statistics
 from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import RUN, known_facts, numbered, shared, told_apart
+from robustsmooth.report.tables.common import DATA, RUN, known_facts, numbered, told_apart
 from robustsmooth.statistics import ABSTAIN, Method
 
 MOST_PAIRS = 12
@@ -192,6 +192,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
                     {
                         "run": networks[0] if len(networks) == 1 else members[0].run.facts["family"],
                         "among": str(images),
+                        "data_set": f"{images.data.name}, image set {images.at}",
                         "voting": voting,
                         "samples": int(samples),
                         "sigma": float(sigma),
@@ -202,6 +203,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
                 row |= {f"{name} accuracy": mean, f"{name} std": std}
     columns = [
         RUN,
+        DATA,
         Column("voting", "Voting"),
         Column("samples", "Votes M", style="d"),
         Column("sigma", "Noise σ (pixel units)", style="g"),
@@ -225,24 +227,12 @@ def _networks(members: Sequence[Measurement]) -> tuple[str, ...]:
 
 
 def _attack_names(repeated: Sequence[Sequence[Measurement]]) -> list[str]:
-    """The attack of each; the evaluation's folder where a network has several attacks of that name.
-
-    A number, as of a sweep's job, is no name: then the settings in which they differ.
-    """
+    """The attack of each, with the settings in which those of one network on the same images differ."""
     runs = [members[0].run for members in repeated]
-    networks = [_networks(members) for members in repeated]
     attacks = [str(run.facts.get("attack", "none")) for run in runs]
     names = ["clean" if attack == "none" else attack for attack in attacks]
-    several = {name for _, name in shared(names, networks)}
-    names = [
-        run.folder.name if name in several and not run.folder.name.isdecimal() else name
-        for name, run in zip(names, runs, strict=True)
-    ]
-    homes = [
-        [(network, members[0].image_set) for network in own]
-        for own, members in zip(networks, repeated, strict=True)
-    ]
-    return numbered(told_apart(names, runs, networks), homes)
+    homes = [[(_network(member), member.image_set) for member in members] for members in repeated]
+    return numbered(told_apart(names, runs, homes), homes)
 
 
 def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
