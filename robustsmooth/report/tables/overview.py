@@ -165,7 +165,7 @@ def _add_attacks(
     columned = titled(attacks, _attacked)
     for _, _, title in columned:
         head = " ".join(word for word in title.split() if not word.startswith("ε="))
-        column = Column(title, f"{title} (%)", "empirical", "percent", best="max", head=head)
+        column = Column(title, f"{title} (%)", "empirical", "percent", head=head)
         columns.setdefault(title, replace(column, spread=f"{title}_std"))
     columned.sort(key=lambda each: (-len(_attacked(each[0])), -seeds[id(each[0])]))  # networks last
     for item, said, title in columned:
@@ -193,10 +193,10 @@ def _means(rows: Sequence[_Row]) -> dict[str, Any]:
 
 
 def _among(source: Certification | Attack | Training) -> str:
-    """The same for numbers of which the best may be marked; a training has none."""
-    if isinstance(source, Certification):
-        return among(source, fair(source, source.image_set.data.name))
-    return str(source.image_set) if isinstance(source, Attack) else ""
+    """The same for numbers of which the best may be marked, which are those of certifications."""
+    return (
+        among(source, fair(source, source.image_set.data.name)) if isinstance(source, Certification) else ""
+    )
 
 
 def _alike(rows: Sequence[_Row], key: str) -> int:
