@@ -194,6 +194,11 @@ class Measurement:
     image_set: ImageSet
 
     @property
+    def images(self) -> int:
+        """How many images were measured."""
+        return int(self.rows["idx"].nunique())
+
+    @property
     def attacked_with(self) -> float | None:
         """The budget of the attack on the images of a PREDICT log; None if they were not attacked."""
         epsilon = self.run.facts.get("epsilon")
@@ -313,11 +318,12 @@ def _norm(run: Run) -> Literal["l2", "linf"]:
     return "linf" if str(run.facts.get("norm", "l2")) in ("linf", "inf") else "l2"
 
 
-def attack_name(run: Run, settings: Mapping[str, Any] | None = None) -> str:
-    """An attack in a legend: its name, its target, the number of noises."""
+def attack_name(run: Run, settings: Mapping[str, Any] | None = None, epsilon: float | None = None) -> str:
+    """An attack in a title: its name, its target, the budget if it is given, the number of noises."""
     words = [str(run.facts.get("attack", "attack"))]
     words += [f"on {run.facts['target']}"] if "target" in run.facts else []
-    noises = (settings or {}).get("num_noise", 1)
+    words += [f"ε={epsilon:.3g}"] if epsilon is not None and math.isfinite(epsilon) else []
+    noises = {**run.facts, **(settings or {})}.get("num_noise", 1)
     return " ".join(words + ([f"m={noises:g}"] if isinstance(noises, int | float) and noises > 1 else []))
 
 

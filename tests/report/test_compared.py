@@ -1321,17 +1321,51 @@ def test_attacks_are_named_by_the_settings_in_which_those_of_a_network_differ(tm
     assert evaluations.problems == []
 
 
+@pytest.mark.parametrize(
+    ("different", "words"),
+    [
+        (lambda top, seed, job: {"source": {"checkpoint": str(top / f"from{job}_{seed}")}},
+         ["source=from0_0, from0_1", "source=from1_0, from1_1"]),
+        (lambda top, seed, job: {"source": {"checkpoint": str(top / f"from0_{seed}") if job else None}},
+         ["", "source=from0_0, from0_1"]),
+        (lambda top, seed, job: {"epsilons": [0.25, 0.5, 0.75][job:]},
+         ["epsilons=[0.25, 0.5, 0.75]", "epsilons=[0.5, 0.75]"]),
+    ],
+)  # fmt: skip
+def test_an_attack_has_one_title_and_a_mean_over_all_seeds(tmp_path, different, words):
+    """Transferred from another network for each seed, or told apart by a list; in any order."""
+    shares = {0: [], 1: []}
+    for seed in (0, 1):
+        for job in (0, 1):
+            write_training(tmp_path / f"from{job}_{seed}", f"from{job}", seed=seed)
+        trained = write_training(tmp_path / f"net{seed}", seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        for job in (0, 1):
+            folder = pgd(tmp_path / "sweep" / f"{abs(seed - job)}{seed}", trained, 10 * seed + job)
+            path = folder / ".hydra" / "config.yaml"
+            more = different(tmp_path, seed, job)
+            path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | more))
+            rows = [line.split("\t") for line in (folder / "attack.tsv").read_text().splitlines()[1:]]
+            shares[job].append(np.mean([row[3] == row[5] for row in rows if row[1] == "0.5"]))
+    evaluations = read(str(tmp_path))
+    row = next(row for row in build_tables(evaluations)[0].rows if "acr" in row)
+    found = {key: value for key, value in row.items() if "ε=0.5" in key and not key.endswith("_std")}
+    titles = [f"pgd_l2 on smoothed ε=0.5 m=4 {more}".strip() for more in words]
+    assert found == pytest.approx({title: np.mean(shares[job]) for job, title in enumerate(titles)})
+    assert evaluations.problems == []
+
+
 def test_attacks_with_equal_settings_are_numbered_and_none_replaces_another(tmp_path):
     for seed in (0, 1):
         trained = write_training(tmp_path / f"net{seed}", seed=seed)
         for at in range(3 if seed else 1):
             pgd(tmp_path / f"copy{at}" / f"attack{seed}", trained, 10 * seed + at)
     evaluations = read(str(tmp_path))
-    titles = [title for _, _, title in titled(evaluations.attacks, lambda attack: attack.run.trained)]
+    titles = [title for _, title in titled(evaluations.attacks, lambda attack: attack.run.trained)]
     assert sorted(title.partition("ε=0.5 m=4")[2] for title in titles if "ε=0.5" in title) == [
         "", " (1)", " (2)", " (3)",
     ]  # fmt: skip
-    said = {title: row["accuracy"] for _, row, title in titled(evaluations.attacks, lambda attack: 0)}
+    said = {title for _, title in titled(evaluations.attacks, lambda attack: 0)}
     assert len(said) == len(evaluations.attacks) == 8
 
 

@@ -1,14 +1,15 @@
 """The table of smoothed inference: one row per network, rule, votes and noise, one column per attack."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.images import Data, ImageSet
-from robustsmooth.report.tables import measured
+from robustsmooth.report.runs import Run
 from robustsmooth.report.tables.measured import inference_table, unfinished
 
 
@@ -27,33 +28,25 @@ def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100
         for image in range(images)
     ]
     facts = {"classifier": classifier, "attack": attack, **facts}
-    return SimpleNamespace(
-        kind="smoothed_inference",
-        rows=pd.DataFrame(rows),
-        image_set=ImageSet(Data("digits", 0), f"{images} {at}", at),
-        run=SimpleNamespace(facts=facts, folder=Path(folder), label=classifier, config={}, path=folder),
-    )
+    image_set = ImageSet(Data("digits", 0), f"{images} {at}", at)
+    run = Run(Path(folder), facts, label=classifier)
+    return Measurement(run, "smoothed_inference", pd.DataFrame(rows), image_set)
 
 
-@pytest.fixture(autouse=True)
-def _one_seed(monkeypatch):
-    monkeypatch.setattr(measured, "repetitions", lambda members: [[member] for member in members])
+def of_seeds(attack, seeds, shares):
+    """Measurements of one method under several seeds."""
+    return [
+        sweep(f"{seed}/{attack}", attack, [0.0], [4], {0.0: share}, f"cpni seed={seed}",
+              seed=seed, method="cpni", family="cpni")
+        for seed, share in zip(seeds, shares, strict=True)
+    ]  # fmt: skip
 
 
-def test_seeds_have_a_row_of_means_with_those_that_have_the_same_measurement(monkeypatch):
+def test_seeds_have_a_row_of_means_with_those_that_have_the_same_measurement():
     """An attack under two of three seeds is no result of the three; the row has no seed in its name."""
-    kinds = [("clean", "none", (0, 1, 2)), ("pgd", "pgd", (0, 1)), ("epgd", "epgd", (0, 1, 2))]
-    groups = [
-        [
-            sweep(f"{seed}/{folder}", attack, [0.0], [4], {0.0: 50 + seed}, f"cpni seed={seed}")
-            for seed in seeds
-        ]
-        for folder, attack, seeds in kinds
-    ]
-    for member in itertools.chain(*groups):
-        member.run.facts["family"] = "cpni"
-    monkeypatch.setattr(measured, "repetitions", lambda members: groups)
-    table = inference_table([])
+    kinds = [("none", (0, 1, 2)), ("pgd", (0, 1)), ("epgd", (0, 1, 2))]
+    groups = (of_seeds(attack, seeds, [50 + seed for seed in seeds]) for attack, seeds in kinds)
+    table = inference_table(itertools.chain(*groups))
     rows = [(row["run"], row["seeds"], [key for key in row if "accuracy" in key]) for row in table.rows]
     assert rows == [("cpni", 3, ["clean accuracy", "epgd accuracy"]), ("cpni", 2, ["pgd accuracy"])]
     assert table.rows[0]["clean accuracy"] == pytest.approx(0.51)
@@ -144,7 +137,7 @@ def test_measurements_on_other_images_keep_their_own_rows_and_numbers():
 def test_a_level_that_lacks_images_is_left_out_and_named():
     """Its accuracy is one over other images than that of the other seeds."""
     whole, part = (sweep(folder, "none", [0.0, 0.5], [4], {0.0: 90, 0.5: 50}) for folder in "ab")
-    part.rows = part.rows[(part.rows["sigma"] == 0) | (part.rows["idx"] < 50)]
+    part = replace(part, rows=part.rows[(part.rows["sigma"] == 0) | (part.rows["idx"] < 50)])
     assert [row["sigma"] for row in inference_table([whole]).rows] == [0.0, 0.5]
     assert [row["sigma"] for row in inference_table([part]).rows] == [0.0]
     (message,) = unfinished([whole, part])

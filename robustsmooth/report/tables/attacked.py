@@ -1,33 +1,28 @@
 """Tables of attacks."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from robustsmooth import statistics
 from robustsmooth.report.comparable import group_name, is_certified, l2_certified, line_name, repetitions
-from robustsmooth.report.evaluations import Attack, Certification, Evaluations
+from robustsmooth.report.evaluations import Attack, Certification, Evaluations, attack_name
 from robustsmooth.report.facts import mapping
-from robustsmooth.report.images import ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
     RUN,
     known_facts,
-    numbered,
     over_seeds,
-    told_apart,
     was_tested,
     with_spread,
 )
+from robustsmooth.report.titles import distinct_titles
 from robustsmooth.statistics import ABSTAIN, Method
 
 Evaluated = TypeVar("Evaluated", Attack, Certification)
-
-STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
-"""Settings that are in each title of an attack, as its log states them."""
 
 
 def attack_rows(
@@ -90,43 +85,18 @@ def attack_table(attacks: Sequence[Attack], level: float = 0.95, method: Method 
     )  # fmt: skip
 
 
-def titled(
-    attacks: Sequence[Attack], home: Callable[[Attack], Hashable]
-) -> list[tuple[Attack, dict[str, Any], str]]:
-    """Each attack with its numbers and a title; no two attacks with one home, a row of a table, share it."""
-    said = attack_rows(attacks)
-    titles = _unique_titles(attacks, [_attack_title(row) for row in said], home)
-    return list(zip(attacks, said, titles, strict=True))
+def titled(items: Sequence[Evaluated], home: Callable[[Evaluated], Hashable]) -> list[tuple[Evaluated, str]]:
+    """Each attack or bound with its title; of two with one home, a row of a table, only seeds share it."""
+    groups = repetitions(items)
+    homes = [{home(item) for item in group} for group in groups]
+    titles = distinct_titles([_title(group[0]) for group in groups], groups, homes)
+    return [(item, title) for group, title in zip(groups, titles, strict=True) for item in group]
 
 
-def _unique_titles(
-    items: Sequence[Evaluated], titles: Sequence[str], home: Callable[[Evaluated], Hashable]
-) -> list[str]:
-    """Titles that no two evaluations with one home share, nor any two of different images."""
-    homes = [[home(item)] for item in items]
-    told = told_apart(titles, [item.run for item in items], homes, STATED)
-    sets: dict[str, dict[ImageSet, int]] = {}
-    for item, title in zip(items, told, strict=True):
-        known = sets.setdefault(title, {})
-        known.setdefault(item.image_set, len(known) + 1)
-    parted = [
-        title
-        if len(sets[title]) == 1
-        else f"{title}, image set {sets[title][item.image_set]} ({item.images})"
-        for item, title in zip(items, told, strict=True)
-    ]
-    return numbered(parted, homes)
-
-
-def _attack_title(attack: Mapping[str, Any]) -> str:
-    words = [str(attack.get("attack", "attack"))]
-    if "target" in attack:
-        words.append(f"on {attack['target']}")
-    if isinstance(attack.get("epsilon"), int | float) and math.isfinite(attack["epsilon"]):
-        words.append(f"ε={attack['epsilon']:.3g}")
-    if isinstance(attack.get("num_noise"), int | float) and attack["num_noise"] > 1:
-        words.append(f"m={attack['num_noise']:g}")
-    return " ".join(words)
+def _title(item: Attack | Certification) -> str:
+    if isinstance(item, Certification):
+        return str(item.guarantee)
+    return attack_name(item.run, item.settings, item.epsilon)
 
 
 def distance_table(evaluations: Evaluations) -> Table | None:
@@ -137,18 +107,18 @@ def distance_table(evaluations: Evaluations) -> Table | None:
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, Column] = {}
     bounds = [item for item in evaluations.certifications if item.guarantee.statement == "lbound"]
-    titles = _unique_titles(bounds, [str(bound.guarantee) for bound in bounds], _classifier)
-    for bound, title in zip(bounds, titles, strict=True):
+    for bound, title in titled(bounds, _classifier):
         median, mean, _ = statistics.radius_statistics(np.ones_like(bound.correct), bound.radius)
         row = rows.setdefault(_classifier(bound), {})
         for key, value in ((f"{title} median", median), (f"{title} mean", mean)):
             row[key] = value
             columns[key] = Column(key, key, bound.guarantee.kind, ".3f", best="max")
     smallest = [attack for attack in evaluations.attacks if attack.run.facts.get("mode") == "minimum"]
-    for attack, measured, name in titled(smallest, _classifier):
+    said = {id(attack): row for attack, row in zip(smallest, attack_rows(smallest), strict=True)}
+    for attack, name in titled(smallest, _classifier):
         row = rows.setdefault(_classifier(attack), {})
         for key in ("median", "mean", "success"):
-            value = measured[key if key == "success" else f"{key}_distance"]
+            value = said[id(attack)][key if key == "success" else f"{key}_distance"]
             style, title = ("percent", "success (%)") if key == "success" else (".4f", f"{key} {attack.norm}")
             row[f"{name} {key}"] = value
             columns[f"{name} {key}"] = Column(f"{name} {key}", f"{name} {title}", "empirical", style)

@@ -1,15 +1,13 @@
 """The common parts of the tables."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import among, by_data, differing, every_setting, fair
+from robustsmooth.report.comparable import among, by_data, fair
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.facts import mapping
 from robustsmooth.report.runs import Run
@@ -140,72 +138,6 @@ def without_acr(certifications: Iterable[Certification]) -> str:
 def known_facts(run: Run) -> dict[str, Any]:
     """The plain facts of a run, for the rows of a table."""
     return {name: fact for name, fact in run.facts.items() if isinstance(fact, str | int | float | bool)}
-
-
-OF_RUNS = ("source", "seed", "device")
-"""Facts that may tell evaluations with equal settings apart."""
-
-
-def told_apart(
-    titles: Sequence[str],
-    runs: Sequence[Run],
-    homes: Sequence[Collection[Hashable]],
-    stated: Collection[str] = (),
-) -> list[str]:
-    """Titles of evaluations that say in what those with one title and one home differ.
-
-    If several share a title in a home, all with this title get the settings in which these several differ.
-    Those that still share one get the facts `OF_RUNS` in which they differ.
-
-    Args:
-        titles: One for each evaluation.
-        runs: The run of each.
-        homes: What each is about, such as networks.
-        stated: Settings that the titles state already: a log's budgets go before that in the config.
-    """
-    told = list(titles)
-    for known_of in (every_setting, _of_run):
-        known = [known_of(run) for run in runs]
-        for title in {title for _, title in shared(told, homes)}:
-            members = [at for at, own in enumerate(told) if own == title]
-            about: dict[Hashable, list[Mapping[str, Any]]] = {}
-            for at in members:
-                for home in homes[at]:
-                    about.setdefault(home, []).append(known[at])
-            names = sorted({name for alike in about.values() for name in differing(alike)} - {*stated})
-            for at in members:
-                words = [f"{name}={known[at][name]}" for name in names if _fits(known[at].get(name))]
-                told[at] = " ".join([title, *words])
-    return told
-
-
-def _of_run(run: Run) -> dict[str, Any]:
-    return {name: run.facts.get(name) for name in OF_RUNS}
-
-
-def _fits(value: Any) -> bool:
-    """Whether a setting is short enough for a title: not a list, and not unknown."""
-    return isinstance(value, str | int | float)
-
-
-def numbered(titles: Sequence[str], homes: Sequence[Collection[Hashable]]) -> list[str]:
-    """The titles, with numbers where several evaluations have one in a home: no two share it there."""
-    alike = shared(titles, homes)
-    taken = {(home, title) for title, own in zip(titles, homes, strict=True) for home in own}
-    found = []
-    for title, own in zip(titles, homes, strict=True):
-        if any((home, title) in alike for home in own):
-            ends = (f"{title} ({number})" for number in count(1))
-            title = next(end for end in ends if not any((home, end) in taken for home in own))
-            taken |= {(home, title) for home in own}
-        found.append(title)
-    return found
-
-
-def shared(titles: Sequence[str], homes: Sequence[Collection[Hashable]]) -> set[tuple[Hashable, str]]:
-    """The titles that several evaluations have in a home, with the home."""
-    counts = Counter((home, title) for title, own in zip(titles, homes, strict=True) for home in own)
-    return {place for place, several in counts.items() if several > 1}
 
 
 def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

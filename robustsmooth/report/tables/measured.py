@@ -10,7 +10,8 @@ from robustsmooth import statistics
 from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.table import Column, Table
-from robustsmooth.report.tables.common import DATA, RUN, known_facts, numbered, told_apart
+from robustsmooth.report.tables.common import DATA, RUN, known_facts
+from robustsmooth.report.titles import distinct_titles
 from robustsmooth.statistics import ABSTAIN, Method
 
 MOST_PAIRS = 12
@@ -197,7 +198,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
                         "samples": int(samples),
                         "sigma": float(sigma),
                         "seeds": len(members),
-                        "images": _images(members[0]),
+                        "images": members[0].images,
                     },
                 )
                 row |= {f"{name} accuracy": mean, f"{name} std": std}
@@ -228,11 +229,10 @@ def _networks(members: Sequence[Measurement]) -> tuple[str, ...]:
 
 def _attack_names(repeated: Sequence[Sequence[Measurement]]) -> list[str]:
     """The attack of each, with the settings in which those of one network on the same images differ."""
-    runs = [members[0].run for members in repeated]
-    attacks = [str(run.facts.get("attack", "none")) for run in runs]
+    attacks = [str(members[0].run.facts.get("attack", "none")) for members in repeated]
     names = ["clean" if attack == "none" else attack for attack in attacks]
-    homes = [[(_network(member), member.image_set) for member in members] for members in repeated]
-    return numbered(told_apart(names, runs, homes), homes)
+    homes = [{(_network(member), member.image_set) for member in members} for members in repeated]
+    return distinct_titles(names, repeated, homes, images=False)
 
 
 def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
@@ -256,15 +256,11 @@ def unfinished(measurements: Iterable[Measurement]) -> list[str]:
 
 def _lacks_images(member: Measurement) -> pd.Series:
     """Whether each (voting, votes, level) lacks images that the log has."""
-    return _by_setting(member)["idx"].nunique() < _images(member)
+    return _by_setting(member)["idx"].nunique() < member.images
 
 
 def _by_setting(member: Measurement) -> Any:
     return member.rows.groupby(["voting", "samples", "sigma"])
-
-
-def _images(member: Measurement) -> int:
-    return int(member.rows["idx"].nunique())
 
 
 def _shown(frames: Sequence[pd.DataFrame]) -> pd.MultiIndex:

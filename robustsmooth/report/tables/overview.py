@@ -163,16 +163,16 @@ def _add_attacks(
     """
     seeds = {id(item): len(group) for group in repetitions(attacks) for item in group}
     columned = titled(attacks, _attacked)
-    for _, _, title in columned:
+    for _, title in columned:
         head = " ".join(word for word in title.split() if not word.startswith("ε="))
         column = Column(title, f"{title} (%)", "empirical", "percent", head=head)
         columns.setdefault(title, replace(column, spread=f"{title}_std"))
     columned.sort(key=lambda each: (-len(_attacked(each[0])), -seeds[id(each[0])]))  # networks last
-    for item, said, title in columned:
+    for item, title in columned:
         attacked = _attacked(item)
         homes = [row for known, home in rows.items() if known[: len(attacked)] == attacked for row in home]
         for row in homes or rows.setdefault(attacked, [_Row(item)]):
-            row.add({title: said["accuracy"]}, item)
+            row.add({title: float((~item.won).mean())}, item)
 
 
 def _attacked(attack: Attack) -> tuple[Any, ...]:

@@ -1,0 +1,102 @@
+"""Titles that tell evaluations apart, above all attacks: the same in tables and figures."""
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from itertools import count
+from typing import TypeAlias
+
+from robustsmooth.report.comparable import differing, every_setting
+from robustsmooth.report.evaluations import Attack, Certification, Measurement, Withstood
+from robustsmooth.report.images import ImageSet
+from robustsmooth.report.labels import MOST_WORDS
+
+Evaluation: TypeAlias = Attack | Certification | Measurement | Withstood
+
+STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
+"""Settings that are in each title of an attack, as its log states them."""
+OF_RUNS = ("source", "seed", "device")
+"""Facts that may tell evaluations with equal settings apart."""
+
+
+def distinct_titles(
+    titles: Sequence[str],
+    groups: Sequence[Sequence[Evaluation]],
+    homes: Sequence[Collection[Hashable]],
+    images: bool = True,
+) -> list[str]:
+    """Titles that say in what evaluations with one title differ; no two in one home share a title.
+
+    If several share a title in a home, all with this title get the settings in which these differ, then the
+    facts `OF_RUNS`. Those with one title on several image sets name these. Numbers tell the others apart.
+
+    Args:
+        titles: One for each group.
+        groups: The `repetitions`: seeds of one attack have one title.
+        homes: Where each group is, each once, such as the rows of a table.
+        images: Whether to name image sets; False where the homes do.
+    """
+    settings = [
+        {name: str(value) for name, value in every_setting(group[0].run).items() if value is not None}
+        for group in groups
+    ]
+    told = _with_differences(titles, settings, homes)
+    of_runs = [{name: _of_each(group, name) for name in OF_RUNS} for group in groups]
+    told = _with_differences(told, of_runs, homes)
+    if images:
+        told = with_images(told, [group[0] for group in groups])
+    return _numbered(told, homes)
+
+
+def _of_each(group: Sequence[Evaluation], name: str) -> str:
+    """A fact of the members of a group, such as the sources of transferred attacks; empty if unknown."""
+    values = [one.run.facts.get(name) for one in group]
+    return ", ".join(sorted({str(value) for value in values if value is not None}))
+
+
+def _with_differences(
+    titles: Sequence[str], known: Sequence[Mapping[str, str]], homes: Sequence[Collection[Hashable]]
+) -> list[str]:
+    """The titles; all with one get what is known under the names in which those in one home differ."""
+    alike: dict[tuple[str, Hashable], list[Mapping[str, str]]] = {}
+    for title, own, places in zip(titles, known, homes, strict=True):
+        for home in places:
+            alike.setdefault((title, home), []).append(own)
+    names: dict[str, set[str]] = {}
+    for (title, _), several in alike.items():
+        names.setdefault(title, set()).update(name for name in differing(several) if name not in STATED)
+    return [
+        " ".join([title, *(f"{name}={own[name]}" for name in sorted(names[title]) if _fits(own.get(name)))])
+        for title, own in zip(titles, known, strict=True)
+    ]
+
+
+def _fits(text: str | None) -> bool:
+    """Whether a setting is known, and short enough for a title."""
+    return bool(text) and len(text or "") <= MOST_WORDS
+
+
+def with_images(titles: Sequence[str], evaluations: Sequence[Evaluation]) -> list[str]:
+    """The titles; those that evaluations on several image sets share name these."""
+    sets: dict[str, dict[ImageSet, int]] = {}
+    for title, one in zip(titles, evaluations, strict=True):
+        known = sets.setdefault(title, {})
+        known.setdefault(one.image_set, len(known) + 1)
+    return [
+        title
+        if len(sets[title]) == 1
+        else f"{title} on image set {sets[title][one.image_set]} ({one.images})"
+        for title, one in zip(titles, evaluations, strict=True)
+    ]
+
+
+def _numbered(titles: Sequence[str], homes: Sequence[Collection[Hashable]]) -> list[str]:
+    """The titles, with numbers where several groups have one in a home."""
+    alike = Counter((home, title) for title, places in zip(titles, homes, strict=True) for home in places)
+    taken, found = {*alike}, []
+    for title, places in zip(titles, homes, strict=True):
+        if any(alike[home, title] > 1 for home in places):
+            ends = (f"{title} ({number})" for number in count(1))
+            title = next(end for end in ends if not any((home, end) in taken for home in places))
+            taken |= {(home, title) for home in places}
+        found.append(title)
+    return found
