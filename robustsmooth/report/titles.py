@@ -77,14 +77,11 @@ def _fits(text: str | None) -> bool:
 
 def with_images(titles: Sequence[str], evaluations: Sequence[Evaluation]) -> list[str]:
     """The titles; those that evaluations on several image sets share name these."""
-    sets: dict[str, dict[ImageSet, int]] = {}
+    sets: dict[str, set[ImageSet]] = {}
     for title, one in zip(titles, evaluations, strict=True):
-        known = sets.setdefault(title, {})
-        known.setdefault(one.image_set, len(known) + 1)
+        sets.setdefault(title, set()).add(one.image_set)
     return [
-        title
-        if len(sets[title]) == 1
-        else f"{title} on image set {sets[title][one.image_set]} ({one.images})"
+        title if len(sets[title]) == 1 else f"{title} on image set {one.image_set.at} ({one.images})"
         for title, one in zip(titles, evaluations, strict=True)
     ]
 

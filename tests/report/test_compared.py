@@ -1419,9 +1419,22 @@ def test_attacks_on_other_images_have_columns_of_their_own(tmp_path):
         write_attack(trained / "pgd", trained, images=images)
     table = tables_of(str(tmp_path))["overview"]
     titles = [column.title for column in table.columns if "ε=0.5" in column.title]
-    assert sorted(title.partition("image set")[2] for title in titles) == [" 1 (20) (%)", " 2 (60) (%)"]
+    assert sorted(title.partition("image set")[2] for title in titles) == [" 1 (60) (%)", " 2 (20) (%)"]
     for row in table.rows:
         assert sum(row.get(title.removesuffix(" (%)")) is not None for title in titles) == 1
+
+
+def test_an_image_set_has_the_same_number_for_each_attack(tmp_path):
+    """In whatever order the attacks are read."""
+    for method, images in (("gaussian", {"ddn": 20, "pgd": 30}), ("heat", {"ddn": 30, "pgd": 20})):
+        trained = write_training(tmp_path / method, method)
+        for name, count in images.items():
+            write_attack(trained / name, trained, images=count)
+    table = tables_of(str(tmp_path))["overview"]
+    titles = [column.title for column in table.columns if "ε=0.5" in column.title]
+    assert sorted(f"{title.split()[0]}{title.partition('image set')[2]}" for title in titles) == [
+        "ddn 1 (20) (%)", "ddn 2 (30) (%)", "pgd 1 (20) (%)", "pgd 2 (30) (%)",
+    ]  # fmt: skip
 
 
 def test_bounds_that_are_missing_are_not_restated(tmp_path):
