@@ -1392,15 +1392,17 @@ def test_an_attack_with_other_settings_than_those_of_the_other_seeds_is_named(tm
 
 
 def test_l_bounds_of_a_network_at_other_levels_or_on_other_images_have_columns_of_their_own(tmp_path):
-    """Nor is the best chosen among bounds on other images, or other data."""
-    for name, data, bounds in (
-        ("a", "digits", [(60, 0.25), (20, 0.5), (10, 0.5)]), ("b", "cifar10", [(60, 0.25)])
-    ):  # fmt: skip
-        trained = write_training(tmp_path / name, data=data)
+    """Nor is the best chosen among bounds on other images, of other data, or with other votes."""
+    for name, data, n, bounds in (
+        ("a", "digits", 1000, [(60, 0.25), (20, 0.5), (10, 0.5)]),
+        ("b", "cifar10", 1000, [(60, 0.25)]),
+        ("c", "digits", 100, [(60, 0.25)]),
+    ):
+        trained = write_training(tmp_path / name, name, data=data)
         for at, (images, sigma) in enumerate(bounds):
-            folder = trained / f"bound{at}"
+            drawn = {"images": images, "seed": at, "strength": 1 + at, "n": n}
             write_certification(
-                folder, trained, sigma, guarantee="l2-lbound-assumed", images=images, seed=at, strength=1 + at
+                trained / f"bound{at}", trained, sigma, guarantee="l2-lbound-assumed", **drawn
             )
         settings = write_attack(trained / "attack", trained) / "attack.settings.json"
         settings.write_text(settings.read_text().replace('"target"', '"mode": "minimum", "target"'))

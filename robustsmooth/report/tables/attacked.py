@@ -112,7 +112,7 @@ def distance_table(evaluations: Evaluations) -> Table | None:
         row = rows.setdefault(_classifier(bound), {})
         for key, value in ((f"{title} median", median), (f"{title} mean", mean)):
             row[key] = value
-            columns[key] = Column(key, key, bound.guarantee.kind, ".3f", best="max")
+            columns[key] = Column(key, key, bound.guarantee.kind, ".3f")
     smallest = [attack for attack in evaluations.attacks if attack.run.facts.get("mode") == "minimum"]
     said = {id(attack): row for attack, row in zip(smallest, attack_rows(smallest), strict=True)}
     for attack, name in titled(smallest, _classifier):
