@@ -54,6 +54,14 @@ def foreign(path, data, images=60, shift=0, sigma=0.25, **drawn):
     return {"path": str(path), "method": "cohen", "sigma": sigma, **({"data": data} if data else {})}
 
 
+def write_bound(folder, trained, **drawn):
+    """The folder of a bound without votes."""
+    write_certification(folder, trained, guarantee="l2-lbound-assumed", **drawn)
+    for file in (folder / ".hydra" / "config.yaml", folder / "certify.settings.json"):
+        file.write_text(file.read_text().replace("n: 1000", "n: 0").replace('"n": 1000', '"n": 0'))
+    return folder
+
+
 @pytest.mark.parametrize("with_training", [True, False])
 def test_each_certification_of_a_checkpoint_is_a_row_of_its_own(tmp_path, with_training):
     """Three noise levels with two numbers of votes: none replaces another."""
@@ -77,7 +85,7 @@ def test_each_certification_of_a_checkpoint_is_a_row_of_its_own(tmp_path, with_t
 
 
 def test_certifications_with_other_votes_or_images_share_no_row_of_the_overview(tmp_path):
-    """Each with its own n and number of images; a bound without votes is in the first of them."""
+    """Each with its own n and number of images; a bound without votes is in all of them with its images."""
     trained = write_training(tmp_path / "a")
     write_certification(trained / "cohen", trained)
     for name, guarantee, settings in (
@@ -87,9 +95,7 @@ def test_certifications_with_other_votes_or_images_share_no_row_of_the_overview(
         ("votes", "l2-top5-votes-certificate", {"images": 20}),
     ):
         write_certification(trained / name, trained, guarantee=guarantee, **settings)
-    bound = write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")
-    for file in (bound / ".hydra" / "config.yaml", bound / "certify.settings.json"):
-        file.write_text(file.read_text().replace("n: 1000", "n: 0").replace('"n": 1000', '"n": 0'))
+    write_bound(trained / "bound", trained)
     evaluations = read(str(tmp_path))
     assert evaluations.problems == []
     table = next(table for table in build_tables(evaluations) if table.name == "overview")
@@ -98,9 +104,29 @@ def test_certifications_with_other_votes_or_images_share_no_row_of_the_overview(
     ]  # fmt: skip
     kinds = ("acr", "at-radii", "at-radius", "top5-certificate", "top5-votes", "lbound")
     found = [[kind for kind in kinds if any(kind in key for key in row)] for row in table.rows]
-    assert found[1:] == [["at-radii", "at-radius"], ["acr", "top5-certificate"], ["acr", "top5-votes"]]
-    assert found[0] == ["acr", "lbound"]
+    assert found == [
+        ["acr", "lbound"],
+        ["acr", "at-radii", "at-radius", "lbound"],
+        ["acr", "top5-certificate", "lbound"],
+        ["acr", "top5-votes"],
+    ]
     assert {"n", "alpha"} <= {column.key for column in table.used}
+
+
+def test_a_second_certification_of_one_seed_takes_no_mean_from_a_bound_without_votes(tmp_path):
+    bounds = []
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        bounds.append(acr_of(write_bound(trained / "bound", trained, seed=10 + seed)))
+        if seed == 0:  # its folder comes first
+            write_certification(trained / "again", trained, seed=seed, n=200)
+    evaluations = read(str(tmp_path))
+    rows = {row["n"]: row for row in build_tables(evaluations)[0].rows}
+    assert (rows[1000]["seeds"], rows[200]["seeds"]) == (3, 1)
+    key = "acr l2-lbound-assumed"
+    assert (rows[1000][key], rows[200][key]) == pytest.approx((np.mean(bounds), bounds[0]))
+    assert evaluations.problems == []
 
 
 def test_attacks_that_differ_in_their_steps_have_columns_of_their_own(tmp_path):

@@ -55,8 +55,9 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     """Certificates, attacks and training: one row per network and certification.
 
     Only for evaluations with a checkpoint. Certifications of one network with several noise levels, numbers
-    of votes or images are separate rows; other guarantees and attacks get separate columns. Runs that differ
-    only in their seed become one row of means and standard deviations.
+    of votes or images are separate rows; other guarantees and attacks get separate columns. Bounds without
+    votes and attacks are in all rows of what they are about. Runs that differ only in their seed become one
+    row of means and standard deviations.
     """
     columns: dict[str, Column] = {}
     rows: dict[tuple[Any, ...], list[_Row]] = {}
@@ -69,11 +70,13 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
         at = [radius for radius in asked[item.guarantee] if was_tested(item, radius)]
         cells = _certified_cells(item, at, columns)
         home = rows.setdefault(smoothed_classifier(item.run), [])
-        fitting = (row for row in home if not row.measured.keys() & cells.keys() and _fits(item, row.first))
-        if (free := next(fitting, None)) is None:
-            home.append(free := _Row(item))
-            free.add({"top1": mapping(item.run.summary.get("metrics")).get("test/top1")}, item)
-        free.add(cells, item)
+        free = [row for row in home if not row.measured.keys() & cells.keys() and _fits(item, row.first)]
+        if not free:
+            home.append(row := _Row(item))
+            row.add({"top1": mapping(item.run.summary.get("metrics")).get("test/top1")}, item)
+            free = [row]
+        for row in free if _votes(item) is None else free[:1]:
+            row.add(cells, item)
     attacks = [attack for attack in evaluations.attacks if attack.run.checkpoint is not None]
     _add_attacks(attacks, rows, columns)
     if not rows:
