@@ -43,12 +43,17 @@ def of_seeds(attack, seeds, shares):
 
 
 def test_seeds_have_a_row_of_means_with_those_that_have_the_same_measurement():
-    """An attack under two of three seeds is no result of the three; the row has no seed in its name."""
-    kinds = [("none", (0, 1, 2)), ("pgd", (0, 1)), ("epgd", (0, 1, 2))]
+    """An attack under two of three seeds is no result of the three: the names of both rows have the seeds."""
+    kinds = [("none", (0, 1, 2)), ("pgd", (1, 2)), ("epgd", (0, 1, 2))]
     groups = (of_seeds(attack, seeds, [50 + seed for seed in seeds]) for attack, seeds in kinds)
     table = inference_table(itertools.chain(*groups))
     rows = [(row["run"], row["seeds"], [key for key in row if "accuracy" in key]) for row in table.rows]
-    assert rows == [("cpni", 3, ["clean accuracy", "epgd accuracy"]), ("cpni", 2, ["pgd accuracy"])]
+    assert rows == [
+        ("cpni seed=0, 1, 2", 3, ["clean accuracy", "epgd accuracy"]),
+        ("cpni seed=1, 2", 2, ["pgd accuracy"]),
+    ]
+    (row,) = inference_table(of_seeds("none", (0, 1), (50, 51))).rows
+    assert (row["run"], row["seeds"]) == ("cpni", 2)
     assert table.rows[0]["clean accuracy"] == pytest.approx(0.51)
 
 

@@ -1,6 +1,7 @@
 """Tables of the smaller measurements: agreement of a pass with the vote, inference time."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -175,9 +176,9 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
     repeated = list(
         repetitions(measurement for measurement in measurements if measurement.kind == "smoothed_inference")
     )
-    names = _attack_names(repeated)
+    names, runs = _attack_names(repeated), _row_names(repeated)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for networks in dict.fromkeys(map(_networks, repeated)):
+    for networks, run in runs.items():
         chosen = [
             (name, members, _inference_accuracy(members))
             for name, members in zip(names, repeated, strict=True)
@@ -191,7 +192,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
                 row = rows.setdefault(
                     (networks, voting, samples, sigma, images),
                     {
-                        "run": networks[0] if len(networks) == 1 else members[0].run.facts["family"],
+                        "run": run,
                         "among": str(images),
                         "data_set": f"{images.data.name}, image set {images.at}",
                         "voting": voting,
@@ -225,6 +226,18 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
 
 def _networks(members: Sequence[Measurement]) -> tuple[str, ...]:
     return tuple(sorted(map(_network, members)))
+
+
+def _row_names(repeated: Sequence[Sequence[Measurement]]) -> dict[tuple[str, ...], str]:
+    """The names of networks, or of their method; with the seeds if other seeds have rows of their own."""
+    groups = {_networks(members): members for members in repeated}
+    families = Counter(group[0].run.facts.get("family") for group in groups.values() if len(group) > 1)
+    names = {}
+    for networks, group in groups.items():
+        family, seeds = group[0].run.facts.get("family"), [str(one.run.training_seed) for one in group]
+        several = f"{family} seed={', '.join(seeds)}" if families[family] > 1 else str(family)
+        names[networks] = several if len(group) > 1 else networks[0]
+    return names
 
 
 def _attack_names(repeated: Sequence[Sequence[Measurement]]) -> list[str]:
