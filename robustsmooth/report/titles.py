@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from robustsmooth.report.comparable import differing, every_setting
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Withstood
+from robustsmooth.report.facts import OF_AN_ATTACK
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.labels import MOST_WORDS
 
@@ -26,8 +27,9 @@ def distinct_titles(
 ) -> list[str]:
     """Titles that say in what evaluations with one title differ; no two in one home share a title.
 
-    If several share a title in a home, all with this title get the settings in which these differ, then the
-    facts `OF_RUNS`. Those with one title on several image sets name these. Numbers tell the others apart.
+    All with one title get the settings of their attack in which any with one budget differ. If several still
+    share one in a home, all with it get any settings in which these differ, then the facts `OF_RUNS`. Those
+    with one title on several image sets name these. Numbers tell the others apart.
 
     Args:
         titles: One for each group.
@@ -39,7 +41,13 @@ def distinct_titles(
         {name: str(value) for name, value in every_setting(group[0].run).items() if value is not None}
         for group in groups
     ]
-    told = _with_differences(titles, settings, homes)
+    of_attacks = [
+        {name: own[name] for name in own if not {*name.split(".")}.isdisjoint(OF_AN_ATTACK)}
+        for own in settings
+    ]
+    budgets = [[getattr(group[0], "epsilon", None)] for group in groups]
+    told = _with_differences(titles, of_attacks, budgets)
+    told = _with_differences(told, settings, homes)
     of_runs = [{name: _of_each(group, name) for name in OF_RUNS} for group in groups]
     told = _with_differences(told, of_runs, homes)
     if images:
@@ -61,9 +69,9 @@ def _with_differences(
     for title, own, places in zip(titles, known, homes, strict=True):
         for home in places:
             alike.setdefault((title, home), []).append(own)
-    names: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {title: set() for title in titles}
     for (title, _), several in alike.items():
-        names.setdefault(title, set()).update(name for name in differing(several) if name not in STATED)
+        names[title].update(name for name in differing(several) if name not in STATED)
     return [
         " ".join([title, *(f"{name}={own[name]}" for name in sorted(names[title]) if _fits(own.get(name)))])
         for title, own in zip(titles, known, strict=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from robustsmooth.report import find_runs, label_runs, read_evaluations
+from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
 from robustsmooth.report.tables import agreement_rows
@@ -399,7 +399,7 @@ def test_two_attacks_of_one_network_are_two_lines_and_the_stronger_one_is_in_the
         for steps in (20, 200)
     ]
     figures, (few, many) = drawn(tmp_path), map(held, folders)
-    names = ["attack on smoothed m=4, steps=20", "attack on smoothed m=4, steps=200"]
+    names = ["attack on smoothed m=4 steps=20", "attack on smoothed m=4 steps=200"]
     assert attack_names(figures["empirical_certified"]) == names
     assert marks(figures["empirical_certified"]) == [("o", few), ("s", many)]
     least = {budget: pytest.approx(min(few[budget].expected, many[budget].expected)) for budget in few}
@@ -409,8 +409,8 @@ def test_two_attacks_of_one_network_are_two_lines_and_the_stronger_one_is_in_the
 @pytest.mark.parametrize(
     ("odd", "names"),
     [
-        ({"steps": 200}, [", steps=20", ", steps=200"]),
-        ({"images": 30}, [", images=30", ", images=60"]),
+        ({"steps": 200}, [" steps=20", " steps=200"]),
+        ({"images": 30}, [" on image set 1 (60)", " on image set 2 (30)"]),
         ({}, [""]),
     ],
 )
@@ -432,14 +432,58 @@ def test_only_seeds_that_differ_in_nothing_else_share_a_line(tmp_path, odd, name
     assert [points for _, points in marks(figure)] == means
 
 
+def test_unlike_attacks_on_other_networks_have_other_names_and_markers_which_tables_share(tmp_path):
+    """Other steps, or other images; a fourth network, which was not certified, is in the tables alone."""
+    for method, images, steps in (("a", 60, 20), ("b", 60, 2), ("c", 30, 20), ("d", 60, 200)):
+        trained = write_training(tmp_path / method, method)
+        if method != "d":
+            write_certification(trained / "certify", trained)
+        write_steps(write_attack(trained / "attack", trained, images=images), steps)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    figure = next(item for item in draw_figures(evaluations) if item.name == "empirical_certified")
+    words = ["steps=2", "steps=20 on image set 1 (60)", "steps=20 on image set 2 (30)"]
+    assert attack_names(figure) == [f"attack on smoothed m=4 {more}" for more in words]
+    assert len({marker for marker, _ in marks(figure)}) == 3
+    titles = [column.title for column in build_tables(evaluations)[0].columns if "ε=0.5" in column.title]
+    assert sorted(titles) == [
+        f"attack on smoothed ε=0.5 m=4 {more} (%)" for more in (words[0], *words[1:], "steps=200")
+    ]
+
+
+def test_a_setting_that_follows_the_budget_leaves_one_line(tmp_path):
+    trained = write_training(tmp_path / "a")
+    write_certification(trained / "certify", trained)
+    for epsilon in (0.25, 0.5):
+        folder = write_attack(trained / f"{epsilon}" / "attack", trained)
+        header, *rows = (folder / "attack.tsv").read_text().splitlines()
+        rows = [row for row in rows if float(row.split("\t")[1]) == epsilon]
+        (folder / "attack.tsv").write_text("\n".join([header, *rows]) + "\n")
+        write_steps(folder, 100 * epsilon)
+    figure = drawn(tmp_path)["empirical_certified"]
+    assert attack_names(figure) == ["attack on smoothed m=4"]
+    ((_, points),) = marks(figure)
+    assert [*points] == [0.25, 0.5]
+
+
+def test_seeds_without_a_mean_have_one_name_and_lines_of_their_own(tmp_path):
+    """Since one of them was attacked twice, of which the names say so."""
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        for name in ("first", "copy")[: 1 + seed % 2]:
+            write_attack(trained / name / "attack", trained, seed=seed)
+    figure = drawn(tmp_path)["empirical_certified"]
+    assert attack_names(figure) == [f"attack on smoothed m=4{end}" for end in ("", " (1)", " (2)")]
+    assert sorted(marker for marker, _ in marks(figure)) == ["^", "o", "o", "s"]
+
+
 def test_an_attack_that_is_there_twice_is_two_lines(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "certify", trained)
     for name in ("first", "copy"):
         folder = write_attack(trained / name / "attack", trained)
     figure = drawn(tmp_path)["empirical_certified"]
-    names = ["attack on smoothed m=4, run=gaussian (copy)", "attack on smoothed m=4, run=gaussian (first)"]
-    assert attack_names(figure) == names
+    assert attack_names(figure) == ["attack on smoothed m=4 (1)", "attack on smoothed m=4 (2)"]
     assert sorted(marks(figure)) == [("o", held(folder)), ("s", held(folder))]
 
 

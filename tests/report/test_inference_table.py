@@ -119,6 +119,13 @@ def test_no_measurement_replaces_another_with_its_name_and_its_folders_name():
     assert found == {"pgd steps=3": 0.9, "pgd steps=100 (1)": 0.3, "pgd steps=100 (2)": 0.2}
 
 
+def test_no_column_compares_attacks_with_other_settings_on_two_networks():
+    runs = [sweep(f"{name}/pgd", "pgd", [0.0], [4], {0.0: 50}, name, steps=steps)
+            for name, steps in (("cpni", 3), ("pni", 50))]  # fmt: skip
+    found = [[key for key in row if key.endswith("accuracy")] for row in inference_table(runs).rows]
+    assert found == [["pgd steps=3 accuracy"], ["pgd steps=50 accuracy"]]
+
+
 def test_a_network_on_other_images_renames_no_column_and_its_rows_say_which_images():
     """As many images each."""
     table = inference_table(

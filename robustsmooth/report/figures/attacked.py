@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustsmooth import statistics
-from robustsmooth.report.comparable import differing, is_certified, repetitions, settings_but_budget
+from robustsmooth.report.comparable import is_certified, repetitions
 from robustsmooth.report.evaluations import Attack, Certification, Withstood
 from robustsmooth.report.figures.certified import by_acr, curve, radius_grid
 from robustsmooth.report.figures.drawing import MARKERS, Drawing, Styles, left_out, percent_axes
-from robustsmooth.report.labels import MOST_WORDS
+from robustsmooth.report.titles import distinct_titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,9 @@ def empirical_and_certified(
     if not drawn:
         return None
     shown = [item for line in drawn for item in line.members]
-    tried = _tried([attack for attack in attacks if any(is_certified(attack, item) for item in shown)])
-    colours = [styles.colour(one.runs[0].run) for one in tried]
-    names = distinct_names([one.runs for one in tried], colours, [one.settings for one in tried])
-    markers = dict(zip(sorted({*names}), MARKERS, strict=False))
+    tried = _tried(attacks, shown, styles)
+    names = sorted({name for _, name, _ in tried})
+    markers = dict(zip(names, MARKERS, strict=False))
 
     def draw(axes: Axes) -> None:
         from matplotlib.lines import Line2D
@@ -43,9 +42,9 @@ def empirical_and_certified(
         for line in drawn:
             mean = line.values(lambda item: curve(item, grid)).mean(0)
             axes.plot(grid, mean, label=line.label, **(line.style or {}))
-        for one, name, colour in zip(tried, names, colours, strict=True):
+        for (colour, name, _), points in tried.items():
             if name in markers:
-                plot_marks(axes, one.points, markers[name], color=colour)
+                plot_marks(axes, points, markers[name], color=colour)
         for name, marker in markers.items():
             label = f"under attack: {name}"
             axes.add_line(Line2D([], [], marker=marker, linestyle=":", color="0.3", label=label))
@@ -59,26 +58,27 @@ def empirical_and_certified(
     return Drawing("empirical_certified", "Certified and empirical accuracy", note + left_out(missing), draw)
 
 
-class _Tried(NamedTuple):
-    """The accuracies in percent under one attack, by its budgets; of several seeds their mean."""
+def _tried(
+    attacks: Sequence[Withstood], certifications: Sequence[Certification], styles: Styles
+) -> dict[tuple[str | None, str, tuple[str, ...]], dict[float, float]]:
+    """Accuracies in percent under attacks on certified classifiers, by their budgets; of seeds the mean.
 
-    runs: list[Withstood]
-    settings: dict[str, str]
-    points: dict[float, float]
-
-
-def _tried(attacks: Sequence[Withstood]) -> list[_Tried]:
-    """Each attack with all of its budgets; with any other setting, image or network it is another one."""
-    lines: dict[Any, list[_Tried]] = {}
-    for group in repetitions(attacks):
-        first, settings = group[0], settings_but_budget(group[0])
-        networks = tuple(item.run.facts["classifier"] for item in group)
-        alike = lines.setdefault((networks, first.image_set, *settings.items()), [])
-        line = next((line for line in alike if first.epsilon not in line.points), None)
-        if line is None:  # also of a run that is there twice
-            alike.append(line := _Tried(group, settings, {}))
-        line.points[first.epsilon] = mean_accuracy(group)
-    return [line for alike in lines.values() for line in alike]
+    Keys: the colour, the name of the attack, the networks. As in tables, names are those among all attacks,
+    and two attacks on one network share none.
+    """
+    groups = repetitions(attacks)
+    certified = [
+        [one for one in group if any(is_certified(one, item) for item in certifications)] for group in groups
+    ]
+    homes = [{(one.run.facts["classifier"], one.epsilon) for one in group} for group in certified]
+    names = distinct_titles([group[0].attack for group in groups], groups, homes)
+    lines: dict[tuple[str | None, str, tuple[str, ...]], dict[float, float]] = {}
+    for name, group in zip(names, certified, strict=True):
+        if group:
+            networks = tuple(str(one.run.facts["classifier"]) for one in group)
+            points = lines.setdefault((styles.colour(group[0].run), name, networks), {})
+            points[group[0].epsilon] = mean_accuracy(group)
+    return lines
 
 
 def mean_accuracy(group: Sequence[Withstood]) -> float:
@@ -90,34 +90,6 @@ def plot_marks(axes: Axes, points: Mapping[float, float], marker: str, **look: A
     """Accuracies under an attack over its budgets."""
     x, y = zip(*sorted(points.items()), strict=True)
     axes.plot(x, y, marker=marker, markersize=4.5, linewidth=1, linestyle=":", **look)
-
-
-def distinct_names(
-    runs: Sequence[Sequence[Withstood]], homes: Sequence[Any], settings: Sequence[Mapping[str, str]]
-) -> list[str]:
-    """The names of attacks; where one is there twice in a home (a colour), with what differs.
-
-    That is settings and the number of images, or else the labels of the runs.
-    """
-    facts = [
-        {name: text for name, text in own.items() if len(text) <= MOST_WORDS}
-        | {"images": str(group[0].images)}
-        for group, own in zip(runs, settings, strict=True)
-    ]
-    labels = [{"run": ", ".join(item.run.label for item in group)} for group in runs]
-    names = [group[0].attack for group in runs]
-    for known in (facts, labels):
-        alike: dict[Any, list[Mapping[str, str]]] = {}
-        for key, own in zip(zip(names, homes, strict=True), known, strict=True):
-            alike.setdefault(key, []).append(own)
-        shown: dict[str, set[str]] = {}
-        for (name, _), members in alike.items():
-            shown.setdefault(name, set()).update(differing(members))
-        names = [
-            ", ".join([name, *(f"{key.split('.')[-1]}={own[key]}" for key in own if key in shown[name])])
-            for name, own in zip(names, known, strict=True)
-        ]
-    return names
 
 
 def attack_curves(attacks: Sequence[Attack], styles: Styles) -> Drawing | None:

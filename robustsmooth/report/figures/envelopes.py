@@ -11,7 +11,7 @@ import numpy as np
 from robustsmooth import statistics
 from robustsmooth.report.comparable import by_method, repetitions, smoothed_classifier
 from robustsmooth.report.evaluations import Certification, Withstood
-from robustsmooth.report.figures.attacked import distinct_names, mean_accuracy, plot_marks
+from robustsmooth.report.figures.attacked import mean_accuracy, plot_marks
 from robustsmooth.report.figures.certified import RADIUS, curve, radius_grid, sigma_of
 from robustsmooth.report.figures.drawing import (
     DASHES,
@@ -27,6 +27,7 @@ from robustsmooth.report.figures.drawing import (
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.runs import Run
 from robustsmooth.report.table import file_name
+from robustsmooth.report.titles import with_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +124,7 @@ def _tried(attacked: Mapping[str, Sequence[Withstood]]) -> dict[tuple[str, str],
         for group in repetitions(members):
             lines.setdefault((method, group[0].attack, group[0].image_set), []).append(group)
     homes = [method for method, _, _ in lines]
-    names = distinct_names([groups[0] for groups in lines.values()], homes, [{} for _ in lines])
+    names = with_images([name for _, name, _ in lines], [groups[0][0] for groups in lines.values()])
     found: dict[tuple[str, str], dict[float, float]] = {}
     for method, name, groups in zip(homes, names, lines.values(), strict=True):
         held: dict[float, dict[Any, float]] = {}
