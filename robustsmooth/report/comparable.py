@@ -176,36 +176,27 @@ def by_method(members: Iterable[Each]) -> dict[str, list[Each]]:
     return groups
 
 
-def repetitions(members: Iterable[Repeated]) -> list[list[Repeated]]:
+def repetitions(members: Iterable[Repeated], votes: bool = True) -> list[list[Repeated]]:
     """Groups of runs that differ only in the seed, in the order of their first members.
 
     The members of a group are networks trained with different seeds and evaluated on the same images. Several
     evaluations of one network are no repetitions, since they say nothing about other trainings; neither is an
     evaluation that is not finished, whose mean is one over other images, or a log whose seed is not known.
     Our runs are compared by all their settings, foreign logs by their facts.
+
+    Args:
+        members: Evaluations or trainings.
+        votes: Whether members of a group have the same number of votes n. If not, for results restated at one
+            n, groups are as with it wherever a seed is there more than once.
     """
     apart = []
-    for group in _alike(members):
+    for group in _alike(members, votes):
         seeds = {one.run.training_seed for one in group} - {None}
-        apart += [group] if len(seeds) == len(group) else [[one] for one in group]
-    return apart
-
-
-def whatever_votes(groups: Iterable[list[Certification]]) -> list[list[Certification]]:
-    """Those of the `repetitions` that differ only in the seeds and in the number of votes n as one group.
-
-    For results restated at one n. Groups with many seeds, then votes, come first; no group has a seed twice.
-    """
-    joined: dict[tuple[Any, ...], list[list[Certification]]] = {}
-    for group in sorted(groups, key=lambda one: (-len(one), -one[0].run.facts["n"])):
-        homes = joined.setdefault((_settings(group[0], votes=False), group[0].image_set), [])
-        seeds = {one.run.training_seed for one in group}
-        free = (home for home in homes if seeds.isdisjoint(one.run.training_seed for one in home))
-        if (home := next(free, None)) is None:
-            homes.append([*group])
+        if len(seeds) == len(group):
+            apart.append(group)
         else:
-            home += group
-    return [group for homes in joined.values() for group in homes]
+            apart += [[one] for one in group] if votes else repetitions(group)
+    return apart
 
 
 def doubled_seeds(members: Iterable[Repeated]) -> list[str]:
@@ -265,11 +256,11 @@ def every_setting(run: Run) -> dict[str, Any]:
     return {**_told(run), **(settings_of(run.path) if run.config else {})}
 
 
-def _alike(members: Iterable[Repeated]) -> list[list[Repeated]]:
-    """Groups with equal settings, except for seeds, and the same images."""
+def _alike(members: Iterable[Repeated], votes: bool = True) -> list[list[Repeated]]:
+    """Groups with equal settings, except for seeds, and the same images; see `_settings`."""
     groups: dict[tuple[Any, ...], list[Repeated]] = {}
     for member in members:
-        groups.setdefault((_settings(member), _images(member)), []).append(member)
+        groups.setdefault((_settings(member, votes), _images(member)), []).append(member)
     return list(groups.values())
 
 

@@ -1749,6 +1749,19 @@ def test_seeds_certified_with_other_votes_are_one_method_where_votes_are_restate
     assert row["acr_difference"] == pytest.approx(rows["heat"]["acr"] - rows["gaussian"]["acr"])
 
 
+def test_no_mean_over_unequal_votes_has_a_seed_that_is_there_twice(tmp_path):
+    for name, seed, n in (("a", 0, 1000), ("b", 1, 1000), ("c", 1, 1000), ("d", 2, 200)):
+        trained = write_training(tmp_path / name, seed=seed)
+        write_certification(trained / "certify", trained, seed=seed, n=n)
+    for seed, votes in ((0, (1000, 400)), (1, (500, 200))):
+        trained = write_training(tmp_path / f"heat{seed}", "heat", seed=seed)
+        for n in votes:
+            write_certification(trained / f"certify{n}", trained, seed=seed, n=n)
+    rows = tables_of(str(tmp_path))["restated"].rows
+    assert [row["seeds"] for row in rows] == [1] * 8
+    assert len({row["run"] for row in rows}) == 8
+
+
 def test_a_method_is_not_compared_with_a_second_network_of_one_seed_at_other_votes(tmp_path):
     for name, method, seed, n in (("a", "heat", 0, 1000), ("b", "heat", 0, 200), ("c", "gaussian", 0, 200)):
         trained = write_training(tmp_path / name, method, seed=seed)

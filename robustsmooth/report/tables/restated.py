@@ -15,7 +15,6 @@ from robustsmooth.report.comparable import (
     of_one_method,
     on_the_same_images,
     repetitions,
-    whatever_votes,
 )
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import (
@@ -93,7 +92,7 @@ def restated_tables(
         groups = repetitions(members)
         known = [group for group in groups if all(item in said for item in group)]
         left_out += [_with_votes(one) for one in groups if one not in known]
-        known = whatever_votes(known)
+        known = repetitions((item for group in known for item in group), votes=False)
         for group in known:
             facts = {"run": group_name(group), "data_set": data, "seeds": len(group), "restated": m}
             facts |= {"images": group[0].images, "among": f"{data} {alpha} {group[0].image_set}"}
