@@ -344,8 +344,8 @@ def _settings_of_run(run: Run, votes: bool = True) -> tuple[Any, ...]:
 def _told(run: Run) -> dict[str, str]:
     """The facts that are settings; the images are compared themselves, and any device may compute them.
 
-    A foreign log's name counts too, since it is all that is known of its network: that of its file if it has
-    neither a name nor a method.
+    A foreign log's name counts too, since it is all that is known of its network; if it has neither a name
+    nor a method, its family, which is then that of its file alone.
     """
     left_out = ["seed", "train_seed", "classifier", "source", "images", "device"]
     left_out += ["name"] if run.config else []

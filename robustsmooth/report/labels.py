@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from robustsmooth.report.comparable import has_method
 from robustsmooth.report.facts import KNOWN, NO_SETTINGS, USUAL_NOISE, overrides_of, signature
 from robustsmooth.report.runs import Run
 
@@ -97,12 +98,16 @@ def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
 
 def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Labels that repetitions of a training with other seeds share, and no other network."""
+    """Labels that repetitions of a training with other seeds share, and no other network.
+
+    Of foreign logs without a name and a method nothing says that they are repetitions.
+    """
     own = sorted({name for run in runs for name in run.facts} - {*KNOWN, *REST_OF_CLASSIFIERS})
     kinds = []
     for label, run in zip(labels, runs, strict=True):
         trained = signature(run.trained) if run.trained else run.facts.get("loss")
-        kinds.append((label, trained, *(run.facts.get(name) for name in own)))
+        unknown = None if run.config or has_method(run) else run.path
+        kinds.append((label, trained, unknown, *(run.facts.get(name) for name in own)))
     first = {kind: at for at, kind in reversed([*enumerate(kinds)])}
     told = _tell_apart(
         [labels[at] for at in first.values()],

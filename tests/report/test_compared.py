@@ -1126,7 +1126,7 @@ def test_foreign_logs_with_two_names_are_no_seeds_of_one_classifier(tmp_path):
         (["resnet", "vit"], [0, 0], [1, 1]),
         (["resnet", "vit"], [0, 1], [1, 1]),
         (["a_0", "a_1", "b_0", "b_1"], [0, 1, 0, 1], [1, 1, 1, 1]),
-        (["0/log", "1/log"], [0, 1], [2]),
+        (["resnet/log", "vit/log"], [0, 1], [1, 1]),
     ],
 )
 def test_foreign_logs_under_seeds_without_a_method_are_told_apart_by_their_files(
