@@ -282,15 +282,18 @@ def names_of(group: Sequence[Certification]) -> list[str]:
 def of_one_method(
     first: Sequence[Certification], second: Sequence[Certification], votes: bool = True
 ) -> bool:
-    """Whether two groups are the same, or differ in nothing but known seeds and images.
+    """Whether two groups share a smoothed classifier, or differ in nothing but known seeds and images.
+
+    Two evaluations of one smoothed classifier are no two methods, whatever their settings.
 
     Args:
         first: A group of `repetitions`.
         second: Another one.
         votes: Whether another number of votes n makes another method.
     """
+    one, other = ({smoothed_classifier(item.run) for item in group} for group in (first, second))
     known = first[0].run.training_seed is not None
-    return first[0] is second[0] or (known and _settings(first[0], votes) == _settings(second[0], votes))
+    return not one.isdisjoint(other) or (known and _settings(first[0], votes) == _settings(second[0], votes))
 
 
 def group_name(group: Sequence[Certification | Attack | Withstood | Measurement | Training]) -> str:

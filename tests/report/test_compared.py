@@ -905,16 +905,26 @@ def test_a_mean_over_seeds_and_an_odd_seed_are_two_baselines_and_no_pair(tmp_pat
     assert evaluations.problems == []
 
 
-def test_a_network_certified_twice_is_compared_with_itself_only_if_its_settings_differ(tmp_path):
+def test_a_network_certified_with_several_settings_is_not_compared_with_itself(tmp_path):
     trained = write_training(tmp_path / "heat", "heat")
     for name, bits, seed in (("first", 32, 0), ("again", 32, 1), ("short", 16, 2)):
         folder = write_certification(trained / name, trained, seed=seed)
         config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
         config["numerics"] = {"precision": bits}
         (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = tables_of(str(tmp_path), baseline="all")["comparison"].rows
+    assert "comparison" not in tables_of(str(tmp_path), baseline="all")
+
+
+def test_a_foreign_network_is_not_compared_with_itself_on_other_images(tmp_path):
+    known = {"n": 1000, "alpha": 0.001}
+    entries = [
+        {**foreign(tmp_path / name, "cifar10", seed=1, images=images), "name": name.split("_")[0], **known}
+        for name, images in (("resnet_all", 60), ("resnet_some", 30), ("vit_all", 60))
+    ]
+    rows = tables_of(entries, baseline="all")["comparison"].rows
     assert len(rows) == 2
-    assert all("(short)" in f"{row['first']} {row['second']}" for row in rows)
+    assert all("vit" in f"{row['first']} {row['second']}" for row in rows)
+    assert "comparison" not in tables_of(entries[:2])
 
 
 def test_a_baseline_that_all_runs_may_be_is_asked_for(tmp_path):

@@ -15,6 +15,7 @@ from robustsmooth.report.comparable import (
     of_one_method,
     on_the_same_images,
     repetitions,
+    smoothed_classifier,
 )
 from robustsmooth.report.evaluations import Certification
 from robustsmooth.report.pairing import (
@@ -161,18 +162,18 @@ def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], li
 
 
 def _once_each(groups: Sequence[list[Certification]]) -> list[list[Certification]]:
-    """One certification of each network at each noise level: no network is compared with itself.
+    """One certification of each smoothed classifier: none is compared with itself.
 
     That on the images that most methods have, under the most seeds, with the most votes.
     """
     place = places_of_images(groups)
     kept: list[list[Certification]] = []
-    taken: set[tuple[Any, Any]] = set()
+    taken: set[tuple[str, Any, str]] = set()
     for group in sorted(groups, key=lambda one: (place[one[0].image_set], -len(one), -one[0].run.facts["n"])):
-        networks = {(item.run.facts["classifier"], item.run.facts["sigma"]) for item in group}
-        if not networks & taken:
+        classifiers = {smoothed_classifier(item.run) for item in group}
+        if not classifiers & taken:
             kept.append(group)
-            taken |= networks
+            taken |= classifiers
     return kept
 
 
