@@ -194,9 +194,15 @@ def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]
         facts["train_seed"] = facts.pop("seed", None)
         for name in OF_AN_ATTACK:  # of the training
             facts.pop(name, None)
-    if Path(checkpoint).suffix in (".ckpt", ".safetensors") and Path(checkpoint).stem != "last":
-        facts["checkpoint"] = Path(checkpoint).stem
+    if (name := _network_in_run(checkpoint)) != "last":
+        facts["checkpoint"] = name
     return facts
+
+
+def _network_in_run(checkpoint: str) -> str:
+    """The name of a checkpoint file without its ending; the last one of a run folder, also with a dot."""
+    path = Path(checkpoint)
+    return path.stem if path.suffix in (".ckpt", ".safetensors") else "last"
 
 
 def _facts_of_training(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,8 +320,7 @@ def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
     folder = training_folder(checkpoint, opened[-1]) if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None
-    name = Path(checkpoint).stem if Path(checkpoint).suffix else "last"
-    return [name, _settings(_read(_config(folder)), (*opened, folder))]
+    return [_network_in_run(checkpoint), _settings(_read(_config(folder)), (*opened, folder))]
 
 
 def forget() -> None:

@@ -192,6 +192,14 @@ def test_a_sweep_that_was_moved_has_the_facts_of_its_trainings(tmp_path, old, ne
     assert len(group) == 2
 
 
+def test_a_dot_in_the_name_of_a_training_folder_is_no_file_ending(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"seed{seed}_sigma0.25", seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+    (group,) = repetitions(read_evaluations(label_runs(find_runs(str(tmp_path)))).certifications)
+    assert len(group) == 2
+
+
 def test_a_copy_beside_the_original_is_not_mixed_with_it(tmp_path):
     trained = write_training(tmp_path / "original")
     write_certification(trained / "certify", trained / "checkpoints" / "last.ckpt")
