@@ -22,6 +22,7 @@ from robustsmooth.report.comparable import (
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Measurement, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
+from robustsmooth.report.levels import OVER_LEVELS, unfinished
 from robustsmooth.report.page import write_page
 from robustsmooth.report.pairing import EVERY, MOST
 from robustsmooth.report.published import published_results
@@ -38,9 +39,6 @@ TABLES = (
     "restated_comparison", "linf", "predictions", "agreement", "timing", "smoothed_inference", "training",
 )  # fmt: skip
 """Names of the tables; those of unusual guarantees end in it, as ``radii_l2_at_radius_certificate``."""
-
-AVERAGED = ("agreement", "smoothed_inference")
-"""Measurements of which there are means over seeds."""
 
 
 def build_tables(
@@ -181,7 +179,7 @@ def write_report(
     evaluations.problems += tables.unknown_radii(evaluations.certifications)
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
-    evaluations.problems += _not_averaged(evaluations) + tables.unfinished(evaluations.measurements)
+    evaluations.problems += _not_averaged(evaluations) + unfinished(evaluations.measurements)
     evaluations.problems += tables.without_bounds(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:
@@ -223,7 +221,7 @@ def _not_averaged(evaluations: Evaluations) -> list[str]:
     averaged: list[Sequence[Certification | Attack | Measurement]] = [
         l2_certified(evaluations.certifications),
         evaluations.attacks,
-        *([item for item in evaluations.measurements if item.kind == kind] for kind in AVERAGED),
+        *([item for item in evaluations.measurements if item.kind == kind] for kind in OVER_LEVELS),
     ]
     return [message for members in averaged for message in (*doubled_seeds(members), *unlike_seeds(members))]
 

@@ -9,6 +9,7 @@ import yaml
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
+from robustsmooth.report.levels import unfinished
 from robustsmooth.report.tables import agreement_rows
 
 from .conftest import write_at_radii, write_attack, write_certification, write_log, write_training
@@ -188,6 +189,31 @@ def test_agreement_under_several_seeds_is_one_line_of_means(tmp_path):
     drawings = {drawing.name: drawing for drawing in draw_figures(evaluations)}
     (line,) = drawings["agreement"].figure().axes[0].get_lines()
     assert line.get_ydata().tolist() == [80.0]  # 18 and 14 of 20
+
+
+def test_only_levels_with_all_images_under_all_seeds_are_drawn(tmp_path):
+    """Others have means over unlike images, or over fewer seeds."""
+    for seed, wrong in ((0, 2), (1, 6)):
+        trained = write_training(tmp_path / f"heat{seed}", "heat", seed=seed)
+        images = {0.25: 20, 0.5: 10 if seed else 20} | ({0.75: 20} if seed else {})
+        rows = [[i, s, i % 10, (i + (i < wrong)) % 10, i % 10] for s in images for i in range(images[s])]
+        write_measurement(trained / "agreement", trained, "agreement", AGREEMENT, rows)
+        rows = [[i, "hard", 4, s, int(i >= wrong)] for s in images for i in range(images[s])]
+        header = ["idx", "voting", "samples", "sigma", "correct"]
+        write_measurement(trained / "inference", trained, "smoothed_inference", header, rows)
+    figures = drawn(tmp_path)
+    for name in ("agreement", "inference_voting"):
+        (line,) = figures[name].figure().axes[0].get_lines()
+        assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([0.25], [80.0])
+    levels = [line.get_xdata().tolist() for name, figure in figures.items() if "inference_samples" in name
+              for line in figure.figure().axes[0].get_lines()]  # fmt: skip
+    assert levels == [[0.25, 0.5], [0.25, 0.75]]
+    measurements = read_evaluations(label_runs(find_runs(str(tmp_path)))).measurements
+    assert [row["sigma"] for row in agreement_rows(measurements) if row["own"]] == [0.25, 0.5, 0.25, 0.75]
+    messages = unfinished(measurements)
+    assert [text.partition(": ")[2].split(" at 1 of 3 ")[0] for text in messages] == [
+        f"{kind} has not all images" for kind in ("agreement", "smoothed inference")
+    ]
 
 
 def test_a_network_that_was_measured_twice_is_no_other_network(tmp_path):

@@ -9,8 +9,9 @@ import pytest
 
 from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.images import Data, ImageSet
+from robustsmooth.report.levels import unfinished
 from robustsmooth.report.runs import Run
-from robustsmooth.report.tables.measured import inference_table, unfinished
+from robustsmooth.report.tables.measured import inference_table
 
 
 def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100, at=1, **facts):

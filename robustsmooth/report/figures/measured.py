@@ -18,6 +18,7 @@ from robustsmooth.report.figures.drawing import (
     left_out,
     percent_axes,
 )
+from robustsmooth.report.levels import inference_accuracy, whole_levels
 from robustsmooth.report.table import file_name
 from robustsmooth.report.tables.measured import pairs_left_out
 
@@ -70,9 +71,9 @@ def agreement(
         [
             {**row, "pass": place[row["single"]], "of": place[row["vote"]]}
             for row in rows
-            if row["own"] == own and row["images"]
+            if row["own"] == own
         ],
-        columns=["pass", "of", "sigma", *SHARES],
+        columns=["pass", "of", "sigma", "single", "vote", *SHARES],
     )
     votes = list(points["of"].unique())
     curves, missing = [], []
@@ -80,7 +81,9 @@ def agreement(
         first, second = lines[single], lines[vote]
         label = first.label if own else f"pass of {first.label}, vote of {second.label}"
         marker = 0 if own else votes.index(vote)
-        if first.style and marker < len(MARKERS):
+        pairs = len(group[["single", "vote"]].drop_duplicates())
+        group = group[group.groupby("sigma")["agreement"].transform("count") == pairs]
+        if first.style and marker < len(MARKERS) and len(group):
             curves.append(
                 (group, {"label": label, "marker": MARKERS[marker], "markersize": 4, **first.style})
             )
@@ -110,7 +113,8 @@ def agreement(
 
 def inference_over_samples(measurement: Measurement, voting: str) -> Drawing:
     """Accuracy against injected noise for numbers of samples M (CPNI Figures 1, 3), one voting rule."""
-    rows = measurement.rows[measurement.rows["voting"] == voting]
+    rows = whole_levels(measurement)
+    rows = rows[rows["voting"] == voting]
 
     def draw(axes: Axes) -> None:
         from matplotlib import colormaps
@@ -137,23 +141,25 @@ def inference_over_votings(
 
     None if there is no line.
     """
-    drawn, grey = styles.lines(measurements)
+    coloured, missing = styles.lines(measurements)
+    means = [inference_accuracy(line.members).mean(axis=1) for line in coloured]
+    curves = [(line, _few_samples(mean, most_samples)) for line, mean in zip(coloured, means, strict=True)]
+    missing += [line for line, accuracy in curves if accuracy.empty]
+    drawn = [line for line, accuracy in curves if not accuracy.empty]
     if not drawn:
         return None
     votings = sorted({voting for item in measurements for voting in item.rows["voting"].unique()})
 
     def draw(axes: Axes) -> None:
-        for line in drawn:
-            rows = pd.concat([_few_samples(item.rows, most_samples) for item in line.members])
-            for voting, votes in rows.groupby("voting"):
-                accuracy = votes.groupby("sigma")["correct"].mean()
+        for line, every in curves:
+            for voting, accuracy in every.groupby("voting"):
                 marker = MARKERS[votings.index(voting) % len(MARKERS)]
                 how = {"label": f"{line.label}, {voting}", "markersize": 4, **(line.style or {})}
-                axes.plot(accuracy.index, 100 * accuracy, marker=marker, **how)
+                axes.plot(accuracy.index.get_level_values("sigma"), 100 * accuracy, marker=marker, **how)
         _noise_axes(axes)
 
     note = f"At most {most_samples} votes per image." + _over_seeds(drawn)
-    note += left_out([line.label for line in grey])
+    note += left_out([line.label for line in missing])
     return Drawing("inference_voting", "Voting rules over injected noise", note, draw)
 
 
@@ -162,10 +168,10 @@ def _over_seeds(lines: Sequence[Line[Any]]) -> str:
     return " Under several seeds: the mean." if any(len(line.members) > 1 for line in lines) else ""
 
 
-def _few_samples(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """The rows with the largest number of samples that is at most this."""
-    counts = rows["samples"].unique()
-    return rows[rows["samples"] == max((count for count in counts if count <= most), default=counts.min())]
+def _few_samples(accuracy: pd.Series, most: int) -> pd.Series:
+    """Those with the largest number of samples that is at most this."""
+    counts = accuracy.index.get_level_values("samples")
+    return accuracy[counts == max((count for count in counts if count <= most), default=counts.min())]
 
 
 def _noise_axes(axes: Axes) -> None:

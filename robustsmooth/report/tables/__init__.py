@@ -33,7 +33,6 @@ from robustsmooth.report.tables.measured import (
     inference_table,
     prediction_table,
     timing_table,
-    unfinished,
 )
 from robustsmooth.report.tables.overview import overview_table, training_table
 from robustsmooth.report.tables.restated import restated_tables
@@ -43,7 +42,7 @@ __all__ = [
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "few",
-    "unfinished", "unpaired", "unknown_methods", "unknown_radii", "unknown_votes",
+    "unpaired", "unknown_methods", "unknown_radii", "unknown_votes",
     "without_baseline", "without_bounds",
     "best_table", "seed_comparison_table", "restated_tables", "published_table", "of_data",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import pandas as pd
 from robustsmooth import statistics
 from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Measurement
+from robustsmooth.report.levels import inference_accuracy, whole_levels
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import DATA, RUN, known_facts
 from robustsmooth.report.titles import distinct_titles
@@ -30,7 +31,8 @@ def agreement_rows(
     pairs = [(item, item) for item in chosen if item.kind == "agreement"]
     for one, other in pairs + _others(chosen)[:MOST_PAIRS]:
         keys = ["idx", "sigma"]
-        both = one.rows[[*keys, "label", "single"]].merge(other.rows[[*keys, "vote"]], on=keys)
+        passes, votes = whole_levels(one)[[*keys, "label", "single"]], whole_levels(other)[[*keys, "vote"]]
+        both = passes.merge(votes, on=keys)
         for sigma, rows in both.groupby("sigma"):
             share, count = statistics.agreement(rows["single"], rows["vote"], rows["label"])
             row: dict[str, Any] = {
@@ -180,7 +182,7 @@ def inference_table(measurements: Iterable[Measurement]) -> Table:
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for networks, run in runs.items():
         chosen = [
-            (name, members, _inference_accuracy(members))
+            (name, members, inference_accuracy(members))
             for name, members in zip(names, repeated, strict=True)
             if _networks(members) == networks
         ]
@@ -246,34 +248,6 @@ def _attack_names(repeated: Sequence[Sequence[Measurement]]) -> list[str]:
     names = ["clean" if attack == "none" else attack for attack in attacks]
     homes = [{(_network(member), member.image_set) for member in members} for members in repeated]
     return distinct_titles(names, repeated, homes, images=False)
-
-
-def _inference_accuracy(members: Sequence[Measurement]) -> pd.DataFrame:
-    """Accuracies by (voting, votes, level), one column per seed, if all seeds have them for all images."""
-    by_seed = [_by_setting(member)["correct"].mean()[~_lacks_images(member)] for member in members]
-    return pd.concat(by_seed, axis=1).dropna()
-
-
-def unfinished(measurements: Iterable[Measurement]) -> list[str]:
-    """Messages about smoothed inference that lacks images at some levels, which the table leaves out."""
-    lacking = [
-        (item.run.path, _lacks_images(item)) for item in measurements if item.kind == "smoothed_inference"
-    ]
-    return [
-        f"{path}: smoothed inference has not all images at {int(some.sum())} of {len(some)} settings of "
-        "votes and noise, which are left out; start its command again to finish it"
-        for path, some in lacking
-        if some.any()
-    ]
-
-
-def _lacks_images(member: Measurement) -> pd.Series:
-    """Whether each (voting, votes, level) lacks images that the log has."""
-    return _by_setting(member)["idx"].nunique() < member.images
-
-
-def _by_setting(member: Measurement) -> Any:
-    return member.rows.groupby(["voting", "samples", "sigma"])
 
 
 def _shown(frames: Sequence[pd.DataFrame]) -> pd.MultiIndex:
