@@ -432,6 +432,25 @@ def test_two_attacks_of_one_network_are_two_lines_and_the_stronger_one_is_in_the
     assert marks(figures["envelope"]) == [("o", least)]
 
 
+def test_the_envelope_has_the_strongest_attack_also_if_only_some_seeds_have_it(tmp_path):
+    strong = []
+    for seed, sigma in ((0, 0.25), (1, 0.25), (2, 0.25), (0, 0.5)):
+        trained = write_training(tmp_path / f"{seed}_{sigma}", seed=seed, sigma=sigma)
+        write_certification(trained / "certify", trained, sigma=sigma)
+        write_attack(trained / "weak" / "attack", trained, seed=1, sigma=sigma)
+        if seed < 2:
+            folder = write_attack(trained / "strong" / "attack", trained, seed=seed, sigma=sigma)
+            log = write_steps(folder, 200) / "attack.tsv"
+            rows = [line.split("\t") for line in log.read_text().splitlines()[1:]]
+            rows = [[*row[:5], (int(row[3]) + 1) % 10, *row[6:8], 1, *row[9:]] if int(row[0]) % 3 else row
+                    for row in rows]  # fmt: skip
+            write_log(log, log.read_text().splitlines()[0].split("\t"), rows)
+            strong.append(held(folder))
+    ((_, points),) = marks(drawn(tmp_path)["envelope"])
+    means = {b: [np.mean([one[b].expected for one in strong[:2]]), strong[2][b].expected] for b in points}
+    assert points == {budget: pytest.approx(max(shares)) for budget, shares in means.items()}
+
+
 @pytest.mark.parametrize(
     ("odd", "names"),
     [

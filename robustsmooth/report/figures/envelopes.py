@@ -116,8 +116,8 @@ def envelope(
 def _tried(attacked: Mapping[str, Sequence[Withstood]]) -> dict[tuple[str, str], dict[float, float]]:
     """The best accuracy of each method's runs under each attack, by budgets; keys: the method, the attack.
 
-    Runs that differ only in the seed count as one, with their mean. What a run withstands is its accuracy
-    under the strongest of several attacks with one name.
+    Runs that differ only in the seed count as one, with their mean. What they withstand is their accuracy
+    under the strongest of several attacks with one name, also if only some of the seeds were attacked so.
     """
     lines: dict[tuple[str, str, ImageSet], list[list[Withstood]]] = {}
     for method, members in attacked.items():
@@ -129,9 +129,9 @@ def _tried(attacked: Mapping[str, Sequence[Withstood]]) -> dict[tuple[str, str],
     for method, name, groups in zip(homes, names, lines.values(), strict=True):
         held: dict[float, dict[Any, float]] = {}
         for group in groups:
-            networks = tuple(smoothed_classifier(item.run) for item in group)
-            of_networks = held.setdefault(group[0].epsilon, {})
-            of_networks[networks] = min(mean_accuracy(group), of_networks.get(networks, math.inf))
+            run, least = group[0].run, held.setdefault(group[0].epsilon, {})
+            classifier = (run.facts["family"], *smoothed_classifier(run)[1:])
+            least[classifier] = min(mean_accuracy(group), least.get(classifier, math.inf))
         found[method, name] = {budget: max(least.values()) for budget, least in held.items()}
     return found
 
