@@ -181,6 +181,8 @@ def write_report(
     evaluations.problems += tables.unknown_votes(evaluations.certifications)
     evaluations.problems += _not_averaged(evaluations) + unfinished(evaluations.measurements)
     evaluations.problems += tables.without_bounds(evaluations.certifications)
+    if restate is None:
+        evaluations.problems += tables.too_few_votes(evaluations.certifications)
     built = build_tables(evaluations, radii, level, interval, restate, published, baseline)
     if not built:
         problems = "; ".join(evaluations.problems) or "no certify.tsv, attack.tsv or metrics.csv in them"

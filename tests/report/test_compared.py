@@ -17,7 +17,7 @@ from robustsmooth.report.figures import draw_figures
 from robustsmooth.report.latex import _panels, as_latex
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.table import plain_rows
-from robustsmooth.report.tables import unknown_methods
+from robustsmooth.report.tables import too_few_votes, unknown_methods
 from robustsmooth.report.tables.attacked import titled
 from robustsmooth.report.tables.common import asked_radii, over_seeds
 from robustsmooth.report.terminal import columns_that_fit, show
@@ -1037,6 +1037,22 @@ def test_a_trial_on_a_few_images_does_not_decide_the_number_of_votes(tmp_path):
         "gaussian": "as certified", "heat": "as certified", "macer": "exact",
     }  # fmt: skip
     assert "Not restated, for lack of votes or counts: heat n=20." in table.note
+
+
+def test_a_method_with_too_few_votes_to_be_compared_is_named(tmp_path, capsys):
+    """One with a trial of a few votes and a certification like the others is compared."""
+    for method, n, images in (("gaussian", 1000, 60), ("heat", 1000, 60), ("macer", 200, 30)):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "certify", trained, n=n, images=images)
+        write_certification(trained / "trial", trained, n=20, images=5) if method == "heat" else None
+    (message,) = too_few_votes(read(str(tmp_path)).certifications)
+    assert message.startswith("macer n=200 is compared with nothing")
+    assert "restate" not in " ".join(tables_of(str(tmp_path)))
+    rows = tables_of(str(tmp_path), restate=200)["restated_comparison"].rows
+    assert any("macer" in row["first"] + row["second"] for row in rows)
+    for votes in (None, 200):
+        write_report(str(tmp_path), tmp_path / "out", formats=["terminal"], show=[], restate=votes)
+        assert (" ".join(message.split()) in " ".join(capsys.readouterr().out.split())) == (votes is None)
 
 
 def test_a_randomised_bound_is_not_restated(tmp_path):

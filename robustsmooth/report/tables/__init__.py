@@ -35,14 +35,14 @@ from robustsmooth.report.tables.measured import (
     timing_table,
 )
 from robustsmooth.report.tables.overview import overview_table, training_table
-from robustsmooth.report.tables.restated import restated_tables
+from robustsmooth.report.tables.restated import restated_tables, too_few_votes
 
 __all__ = [
     "overview_table", "certified_accuracy_table", "envelope_table", "radius_table", "linf_table",
     "comparison_table", "seed_table", "attack_table", "attack_rows", "contradiction_table", "training_table",
     "agreement_table", "agreement_rows", "timing_table", "inference_table",
     "prediction_table", "attack_seed_table", "distance_table", "default_radii", "few",
-    "unpaired", "unknown_methods", "unknown_radii", "unknown_votes",
+    "too_few_votes", "unpaired", "unknown_methods", "unknown_radii", "unknown_votes",
     "without_baseline", "without_bounds",
     "best_table", "seed_comparison_table", "restated_tables", "published_table", "of_data",
 ]  # fmt: skip

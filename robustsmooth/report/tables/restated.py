@@ -138,6 +138,27 @@ def restated_tables(
     return restated, comparison
 
 
+def too_few_votes(certifications: Iterable[Certification]) -> list[str]:
+    """Messages about methods that are compared with nothing, since they have too few votes to be restated."""
+    messages = []
+    for members in _groups(certifications).values():
+        fixed = list(filter(_is_fixed, members))
+        most = on_the_same_images(fixed)[0] if fixed else []
+        least = min((item.run.facts["n"] for item in most), default=0)
+        groups = repetitions(fixed)
+        restated = {smoothed_classifier(item.run) for item in fixed if item.run.facts["n"] >= least}
+        for group in groups:
+            n = group[0].run.facts["n"]
+            alike = [other for other in groups if other[0].run.facts["n"] == n]
+            known = not restated.isdisjoint(smoothed_classifier(item.run) for item in group)
+            if n < least and not known and all(of_one_method(group, other) for other in alike):
+                messages.append(
+                    f"{_with_votes(group)} is compared with nothing, since the others have at least "
+                    f"n={int(least)} votes: restate them with report.restate={int(n)}"
+                )
+    return messages
+
+
 def _cast(group: Sequence[Certification], said: Mapping[Certification, _Restated]) -> dict[str, Any]:
     """The numbers of votes of the runs of one method, and how their counts are known."""
     votes = list(dict.fromkeys(item.run.facts["n"] for item in group))
