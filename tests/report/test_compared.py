@@ -1055,6 +1055,16 @@ def test_a_method_with_too_few_votes_to_be_compared_is_named(tmp_path, capsys):
         assert (" ".join(message.split()) in " ".join(capsys.readouterr().out.split())) == (votes is None)
 
 
+def test_certificates_at_given_radii_that_are_not_restated_are_called_so(tmp_path):
+    for method, n in (("gaussian", 1000), ("heat", 200)):
+        trained = write_training(tmp_path / method, method)
+        write_certification(trained / "all", trained, n=n)
+        write_at_radii(trained / "some", trained, {"radii": [0.0, 0.25]}, n=n)
+    note = tables_of(str(tmp_path))["restated"].note
+    names = "gaussian n=1000 (at-radii), heat n=200 (at-radii)"
+    assert note.endswith(f"Not restated, for lack of votes or counts: {names}.")
+
+
 def test_a_randomised_bound_is_not_restated(tmp_path):
     trained = write_training(tmp_path / "a")
     folder = write_certification(trained / "many", trained, n=1000)

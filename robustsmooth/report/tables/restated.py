@@ -12,6 +12,7 @@ from robustsmooth.report.comparable import (
     fair,
     fair_groups,
     group_name,
+    line_name,
     of_one_method,
     on_the_same_images,
     repetitions,
@@ -167,8 +168,8 @@ def _cast(group: Sequence[Certification], said: Mapping[Certification, _Restated
 
 
 def _with_votes(group: Sequence[Certification]) -> str:
-    """The name of a method, with its number of votes once."""
-    name, votes = group_name(group), f"n={group[0].run.facts['n']}"
+    """The name of a method, with its number of votes once, and whether it was certified at given radii."""
+    name, votes = line_name(group), f"n={group[0].run.facts['n']}"
     return name if votes in name.split() else f"{name} ({votes})"
 
 
