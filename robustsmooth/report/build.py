@@ -219,13 +219,18 @@ def write_report(
 
 
 def _not_averaged(evaluations: Evaluations) -> list[str]:
-    """Messages about seeds that are missing in a mean, of certifications, attacks and measurements."""
-    averaged: list[Sequence[Certification | Attack | Measurement]] = [
-        l2_certified(evaluations.certifications),
-        evaluations.attacks,
-        *([item for item in evaluations.measurements if item.kind == kind] for kind in OVER_LEVELS),
+    """Messages about seeds that are missing in a mean, each with the kind of evaluations that it is of."""
+    averaged: dict[str, Sequence[Certification | Attack | Measurement]] = {
+        "certifications": l2_certified(evaluations.certifications),
+        "attacks": evaluations.attacks,
+    }
+    for kind in OVER_LEVELS:
+        averaged[kind.replace("_", " ")] = [item for item in evaluations.measurements if item.kind == kind]
+    return [
+        f"{kind}: {message}"
+        for kind, members in averaged.items()
+        for message in (*doubled_seeds(members), *unlike_seeds(members))
     ]
-    return [message for members in averaged for message in (*doubled_seeds(members), *unlike_seeds(members))]
 
 
 def _check_names(names: Sequence[str]) -> None:

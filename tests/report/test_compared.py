@@ -1445,6 +1445,18 @@ def test_a_seed_that_was_attacked_twice_is_named(tmp_path):
     assert not [key for row in tables["overview"].rows for key in row if "pgd" in key and row["seeds"] > 1]
 
 
+def test_the_kind_of_the_evaluations_that_have_no_mean_is_named(tmp_path):
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"net{seed}", seed=seed)
+        for copy in range(1 + seed):
+            write_certification(tmp_path / f"{copy}" / f"certify{seed}", trained, seed=seed)
+            pgd(tmp_path / f"{copy}" / f"attack{seed}", trained, seed)
+    messages = _not_averaged(read(str(tmp_path)))
+    assert [message.partition(": no mean over the seeds")[0] for message in messages] == [
+        "certifications", "attacks"
+    ]  # fmt: skip
+
+
 def test_an_attack_with_other_settings_than_those_of_the_other_seeds_is_named(tmp_path):
     for seed in (0, 1, 2):
         trained = write_training(tmp_path / str(seed), seed=seed)
