@@ -175,7 +175,7 @@ def write_report(
     folder = Path(folder)
     evaluations = read_evaluations(label_runs(find_runs(runs)))
     evaluations.problems += incomplete(evaluations.certifications)
-    evaluations.problems += tables.unknown_methods(evaluations.certifications)
+    evaluations.problems += tables.unknown_methods([*evaluations.certifications, *evaluations.attacks])
     evaluations.problems += tables.unknown_radii(evaluations.certifications)
     evaluations.problems += tables.unpaired(evaluations.certifications)
     evaluations.problems += tables.unknown_votes(evaluations.certifications)

@@ -215,18 +215,19 @@ def doubled_seeds(members: Iterable[Repeated]) -> list[str]:
 
 
 def unlike_seeds(members: Iterable[Certification | Attack | Measurement]) -> list[str]:
-    """Messages about seeds of a method that are no repetitions of the others because of a setting."""
-    methods: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
+    """Messages about seeds of a method that were evaluated with other settings, or on other images."""
+    methods: dict[tuple[Any, ...], dict[Any, list[Run]]] = {}
     for item in members:
         method = (*smoothed_classifier(item.run)[1:], item.image_set.data, *_measured(item))
         groups = methods.setdefault((item.run.facts["family"], *method), {})
-        groups.setdefault(_settings(item), []).append(item.run)
+        groups.setdefault((item.image_set, _settings(item)), []).append(item.run)
     messages = []
     for (family, *_), groups in methods.items():
-        most, *others = sorted(groups.values(), key=len, reverse=True)
+        (images, _), most = max(groups.items(), key=lambda group: len(group[1]))
         seeds = {str(run.training_seed) for run in most}
-        for runs in others:
+        for (other, _), runs in groups.items():
             names = differing([every_setting(most[0]), every_setting(runs[0])])
+            names += ["images"] if other != images else []
             if names and seeds.isdisjoint(str(run.training_seed) for run in runs):
                 messages.append(
                     f"no mean over all seeds of {family}: {', '.join(run.label for run in runs)} evaluated "

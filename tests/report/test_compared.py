@@ -1465,6 +1465,25 @@ def test_an_attack_with_other_settings_than_those_of_the_other_seeds_is_named(tm
     assert message.endswith("gaussian seed=2 evaluated with other settings than gaussian seed=0 (steps)")
 
 
+def test_an_attack_on_other_images_than_those_of_the_other_seeds_is_named(tmp_path):
+    for seed in (0, 1, 2):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_attack(trained / "attack", trained, images=30 if seed == 2 else 60, seed=seed)
+    (message,) = _not_averaged(read(str(tmp_path)))
+    assert message.endswith("gaussian seed=2 evaluated with other settings than gaussian seed=0 (images)")
+
+
+def test_foreign_logs_of_attacks_under_seeds_without_a_method_are_named(tmp_path, capsys):
+    entries = []
+    for seed in (0, 1):
+        log = write_attack(tmp_path / str(seed), "gone", seed=seed) / "attack.tsv"
+        entries.append({"path": str(log.rename(tmp_path / f"{seed}.tsv")), "data": "digits", "seed": seed})
+    for method in ({}, {"method": "cohen"}):
+        write_report([{**entry, **method} for entry in entries], tmp_path, formats=["terminal"], show=[])
+        said = "0 and 1 others have a seed, but neither a name nor a method"
+        assert (said in " ".join(capsys.readouterr().out.split())) == (not method)
+
+
 def test_l_bounds_of_a_network_at_other_levels_or_on_other_images_have_columns_of_their_own(tmp_path):
     """Nor is the best chosen among bounds on other images, of other data, or with other votes."""
     for name, data, n, bounds in (

@@ -15,7 +15,7 @@ from robustsmooth.report.comparable import (
     l2_certified,
     repetitions,
 )
-from robustsmooth.report.evaluations import Certification
+from robustsmooth.report.evaluations import Attack, Certification
 from robustsmooth.report.pairing import corrected, difference, not_paired, pairs, per_image
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.common import (
@@ -62,14 +62,14 @@ def unknown_votes(certifications: Iterable[Certification]) -> list[str]:
     ]
 
 
-def unknown_methods(certifications: Iterable[Certification]) -> list[str]:
+def unknown_methods(evaluations: Iterable[Certification | Attack]) -> list[str]:
     """A message about foreign logs under seeds of which nothing says whether they are of one method."""
-    foreign = [item for item in l2_certified(certifications) if not item.run.config]
-    unknown = [item for item in foreign if item.run.training_seed is not None and not has_method(item.run)]
+    foreign = dict.fromkeys(item.run for item in evaluations if not item.run.config)
+    unknown = [run for run in foreign if run.training_seed is not None and not has_method(run)]
     if len(unknown) < 2:
         return []
     return [
-        f"{unknown[0].run.label} and {len(unknown) - 1} others have a seed, but neither a name nor a method; "
+        f"{unknown[0].label} and {len(unknown) - 1} others have a seed, but neither a name nor a method; "
         "they are compared as methods with the names of their files: give one of them beside the path, as in "
         "runs={path: ..., method: cohen}"
     ]
