@@ -22,7 +22,7 @@ from robustsmooth.report.comparable import (
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Measurement, read_evaluations
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.labels import label_runs
-from robustsmooth.report.levels import OVER_LEVELS, unfinished
+from robustsmooth.report.levels import OVER_LEVELS, levels_of_some, unfinished
 from robustsmooth.report.page import write_page
 from robustsmooth.report.pairing import EVERY, MOST
 from robustsmooth.report.published import published_results
@@ -220,16 +220,20 @@ def write_report(
 
 def _not_averaged(evaluations: Evaluations) -> list[str]:
     """Messages about seeds that are missing in a mean, each with the kind of evaluations that it is of."""
+    measured = {kind: [one for one in evaluations.measurements if one.kind == kind] for kind in OVER_LEVELS}
     averaged: dict[str, Sequence[Certification | Attack | Measurement]] = {
         "certifications": l2_certified(evaluations.certifications),
         "attacks": evaluations.attacks,
+        **measured,
     }
-    for kind in OVER_LEVELS:
-        averaged[kind.replace("_", " ")] = [item for item in evaluations.measurements if item.kind == kind]
     return [
-        f"{kind}: {message}"
+        f"{kind.replace('_', ' ')}: {message}"
         for kind, members in averaged.items()
-        for message in (*doubled_seeds(members), *unlike_seeds(members))
+        for message in (
+            *doubled_seeds(members),
+            *unlike_seeds(members),
+            *levels_of_some(measured.get(kind, ())),
+        )
     ]
 
 

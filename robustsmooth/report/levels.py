@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from robustsmooth.report.comparable import repetitions
 from robustsmooth.report.evaluations import Measurement
 
 OVER_LEVELS = ("agreement", "smoothed_inference")
@@ -37,6 +38,20 @@ def unfinished(measurements: Iterable[Measurement]) -> list[str]:
         for item, some in lacking
         if some.any()
     ]
+
+
+def levels_of_some(measurements: Iterable[Measurement]) -> list[str]:
+    """Messages about settings of votes and noise that not all seeds have, at which there is no mean."""
+    messages = []
+    for group in repetitions(measurements):
+        known = [{*_by_setting(item).size().index} for item in group]
+        every = set.union(*known)
+        if some := every - set.intersection(*known):
+            messages.append(
+                f"no mean over all seeds of {group[0].run.facts['family']} at {len(some)} of {len(every)} "
+                "settings of votes and noise, which some of the seeds lack"
+            )
+    return messages
 
 
 def _by_setting(member: Measurement) -> Any:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from robustsmooth.report import build_tables, find_runs, label_runs, read_evaluations
+from robustsmooth.report.build import _not_averaged
 from robustsmooth.report.figures import draw_figures, write_figures
 from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_lines, line_style, percent_axes
 from robustsmooth.report.levels import unfinished
@@ -208,7 +209,12 @@ def test_only_levels_with_all_images_under_all_seeds_are_drawn(tmp_path):
     levels = [line.get_xdata().tolist() for name, figure in figures.items() if "inference_samples" in name
               for line in figure.figure().axes[0].get_lines()]  # fmt: skip
     assert levels == [[0.25, 0.5], [0.25, 0.75]]
-    measurements = read_evaluations(label_runs(find_runs(str(tmp_path)))).measurements
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    assert [message.partition(" of votes")[0] for message in _not_averaged(evaluations)] == [
+        f"{kind}: no mean over all seeds of heat at 1 of 3 settings"
+        for kind in ("agreement", "smoothed inference")
+    ]
+    measurements = evaluations.measurements
     assert [row["sigma"] for row in agreement_rows(measurements) if row["own"]] == [0.25, 0.5, 0.25, 0.75]
     messages = unfinished(measurements)
     assert [text.partition(": ")[2].split(" at 1 of 3 ")[0] for text in messages] == [
