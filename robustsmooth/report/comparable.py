@@ -327,10 +327,11 @@ def _settings(
 ) -> tuple[Any, ...]:
     """All settings except for seeds, but whether there is one; of a certification, its guarantee too.
 
-    Of a training that is not complete, also how far it came. Without `votes`, not the number of votes n.
+    Of a training that is not complete, also its folder: it has no repetition. Without `votes`, not the number
+    of votes n.
     """
     if isinstance(member, Training):
-        return (*_settings_of_run(member.run), None if member.complete else member.epochs)
+        return (*_settings_of_run(member.run), None if member.complete else member.run.path)
     own = [(key, str(_number(value))) for key, value in getattr(member, "settings", {}).items()]
     return (*_settings_of_run(member.run, votes), *own, getattr(member, "guarantee", None))
 

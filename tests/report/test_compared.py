@@ -1588,21 +1588,21 @@ def test_trainings_that_differ_only_in_their_seed_are_one_row_of_means(tmp_path)
 
 def test_a_training_that_is_not_complete_is_in_no_mean(tmp_path):
     """Neither in the table, nor in the figure: it has not ended, or a time limit has stopped it."""
-    for seed, epochs in enumerate((4, 4, 3, 2)):
+    for seed, epochs in enumerate((4, 4, 3, 3)):
         trained = write_training(tmp_path / str(seed), seed=seed, epochs=epochs)
     (tmp_path / "2" / "summary.json").unlink()
-    (trained / "summary.json").write_text(json.dumps({"epochs": 2, "stopped": "stopped in epoch 2 of 4"}))
+    (trained / "summary.json").write_text(json.dumps({"epochs": 3, "stopped": "stopped in epoch 3 of 4"}))
     evaluations = read(str(tmp_path))
     (table,) = (table for table in build_tables(evaluations) if table.name == "training")
     rows = [(row["run"], row["seeds"], row["epochs"], row["val/top1"]) for row in table.rows]
     assert rows == [
-        ("gaussian", 2, 4, 0.8), ("gaussian seed=2", 1, 3, 0.7), ("gaussian seed=3", 1, 2, 0.6),
+        ("gaussian", 2, 4, 0.8), ("gaussian seed=2", 1, 3, 0.7), ("gaussian seed=3", 1, 3, 0.7),
     ]  # fmt: skip
     (drawing,) = draw_figures(evaluations)
-    assert [len(line.get_xdata()) for line in drawing.figure().axes[0].get_lines()] == [4, 3, 2]
+    assert [len(line.get_xdata()) for line in drawing.figure().axes[0].get_lines()] == [4, 3, 3]
     assert evaluations.problems == [
         f"{tmp_path / '2'}: the training has not ended; start its command again to finish it",
-        f"{trained}: the training was stopped in epoch 2 of 4",
+        f"{trained}: the training was stopped in epoch 3 of 4",
     ]
 
 
