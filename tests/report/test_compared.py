@@ -1781,6 +1781,17 @@ def test_a_network_is_not_compared_with_itself_at_another_number_of_votes(tmp_pa
     assert "1000" in row["second"], row
 
 
+def test_of_a_network_with_several_certifications_the_baseline_is_restated(tmp_path):
+    for method, seed, votes in (("gaussian", 0, (200, 1000)), ("gaussian", 1, (200,)), ("heat", 0, (1000,))):
+        trained = write_training(tmp_path / f"{method}{seed}", method, seed=seed)
+        for n in votes:
+            write_certification(trained / str(n), trained, seed=seed, n=n)
+    single = "gaussian seed=0 n=1000"
+    for baseline, name in ((single, single), ("gaussian", "gaussian n=200")):
+        (row,) = tables_of(str(tmp_path), baseline=baseline)["restated_comparison"].rows
+        assert (row["first"].split()[0], row["second"]) == ("heat", name)
+
+
 def test_a_network_certified_again_is_compared_once(tmp_path):
     """For one seed only, or not to the end: the others are compared with it, and it never with itself."""
     for method in ("heat", "gaussian"):

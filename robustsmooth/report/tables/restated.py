@@ -23,6 +23,7 @@ from robustsmooth.report.pairing import (
     PerImage,
     corrected,
     difference,
+    named,
     not_paired,
     pairs,
     per_image,
@@ -100,7 +101,7 @@ def restated_tables(
             facts |= {"images": group[0].images, "among": f"{data} {alpha} {group[0].image_set}"}
             cells = over_seeds([said[item].cells(radii) for item in group])
             rows.append({**known_facts(group[0].run), **facts, **cells, **_cast(group, said)})
-        compared = _once_each([group for group in known if group[0].run.facts.get("data")])
+        compared = _once_each([group for group in known if group[0].run.facts.get("data")], baseline)
         paired = corrected(list(_differences(compared, said, baseline, level)))
         differences += [{"data_set": data, "restated": m, "radius": radius, **row} for row in paired]
         if names := not_paired(compared, baseline):
@@ -183,15 +184,19 @@ def _groups(certifications: Iterable[Certification]) -> dict[tuple[str, Any], li
     return groups
 
 
-def _once_each(groups: Sequence[list[Certification]]) -> list[list[Certification]]:
+def _once_each(groups: Sequence[list[Certification]], baseline: str | None) -> list[list[Certification]]:
     """One certification of each smoothed classifier: none is compared with itself.
 
-    That on the images that most methods have, under the most seeds, with the most votes.
+    The baseline, or that on the images of most methods, under the most seeds, with the most votes.
     """
-    place = places_of_images(groups)
+    place, given = places_of_images(groups), named(groups, baseline)
     kept: list[list[Certification]] = []
     taken: set[tuple[str, Any, str]] = set()
-    for group in sorted(groups, key=lambda one: (place[one[0].image_set], -len(one), -one[0].run.facts["n"])):
+
+    def rank(group: list[Certification]) -> tuple[bool, int, int, int]:
+        return group not in given, place[group[0].image_set], -len(group), -group[0].run.facts["n"]
+
+    for group in sorted(groups, key=rank):
         classifiers = {smoothed_classifier(item.run) for item in group}
         if not classifiers & taken:
             kept.append(group)
