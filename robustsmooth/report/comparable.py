@@ -366,13 +366,3 @@ def has_method(run: Run) -> bool:
 def _number(value: Any) -> Any:
     """100000 and 100000.0 are the same setting."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def settings_but_budget(attack: Withstood) -> dict[str, str]:
-    """All settings of an attack and of its network by their names, except for seeds and the budget."""
-    known = {**every_setting(attack.run), **attack.settings}
-    return {
-        name: str(_number(value))
-        for name, value in known.items()
-        if name.rpartition(".")[2] not in ("epsilon", "epsilons")
-    }
