@@ -283,18 +283,20 @@ def names_of(group: Sequence[Certification]) -> list[str]:
 def of_one_method(
     first: Sequence[Certification], second: Sequence[Certification], votes: bool = True
 ) -> bool:
-    """Whether two groups share a smoothed classifier, or differ in nothing but known seeds and images.
+    """Whether two groups differ in nothing but images and known seeds.
 
-    Two evaluations of one smoothed classifier are no two methods, whatever their settings.
+    Logs whose seeds are not known must be of one classifier. With other settings, such as those of an
+    ensemble or a denoiser, one network gives another method.
 
     Args:
         first: A group of `repetitions`.
         second: Another one.
         votes: Whether another number of votes n makes another method.
     """
-    one, other = ({smoothed_classifier(item.run) for item in group} for group in (first, second))
+    if _settings(first[0], votes) != _settings(second[0], votes):
+        return False
     known = first[0].run.training_seed is not None
-    return not one.isdisjoint(other) or (known and _settings(first[0], votes) == _settings(second[0], votes))
+    return known or smoothed_classifier(first[0].run) == smoothed_classifier(second[0].run)
 
 
 def group_name(group: Sequence[Certification | Attack | Withstood | Measurement | Training]) -> str:
@@ -360,7 +362,7 @@ def _told(run: Run) -> dict[str, str]:
 
 def has_method(run: Run) -> bool:
     """Whether the facts of a foreign log say which classifier it is of, up to the seed."""
-    return "name" in run.facts or "method" in run.facts
+    return any(run.facts.get(name) is not None for name in ("name", "method"))
 
 
 def _number(value: Any) -> Any:

@@ -40,6 +40,7 @@ TRAINING_FACTS = {
 
 GROUPS = ("method", "model", "data", "certificate", "attack", "smoothing", "loss", "experiment")
 OF_AN_ATTACK = ("attack", "epsilon", "norm", "steps", "num_noise", "loss")
+OUR_FILES = (".ckpt", ".safetensors")
 KNOWN = (
     *NUMBERS, *GROUPS, *OF_AN_ATTACK, "name", "split", "images", "seed", "train_seed", "target", "mode",
     "source", "guarantee", "randomized", "device",
@@ -140,6 +141,12 @@ def _hydra(folder: Path) -> Mapping[str, Any]:
     return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
 
 
+def model_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the model in a run's config, without where its weights are from."""
+    model = mapping(config.get("model"))
+    return {key: value for key, value in model.items() if key not in ("checkpoint", "new_head")}
+
+
 def overrides_of(folder: Path) -> list[str]:
     """The arguments of the command line of a run; none if unknown."""
     words = mapping(_hydra(folder).get("overrides")).get("task")
@@ -194,15 +201,19 @@ def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]
         facts["train_seed"] = facts.pop("seed", None)
         for name in OF_AN_ATTACK:  # of the training
             facts.pop(name, None)
-    if (name := _network_in_run(checkpoint)) != "last":
+    if (name := _network_in_run(checkpoint, trained)) != "last":
         facts["checkpoint"] = name
     return facts
 
 
-def _network_in_run(checkpoint: str) -> str:
-    """The name of a checkpoint file without its ending; the last one of a run folder, also with a dot."""
+def _network_in_run(checkpoint: str, folder: Path | None) -> str:
+    """The name of a checkpoint file without its ending; the last one of the folder of a training.
+
+    The name of a folder may have a dot too. Without its training, other files are not known to be of one.
+    """
     path = Path(checkpoint)
-    return path.stem if path.suffix in (".ckpt", ".safetensors") else "last"
+    is_file = path.suffix != "" and path.name != folder.name if folder else path.suffix in OUR_FILES
+    return path.stem if is_file else "last"
 
 
 def _facts_of_training(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,7 +331,7 @@ def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
     folder = training_folder(checkpoint, opened[-1]) if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None
-    return [_network_in_run(checkpoint), _settings(_read(_config(folder)), (*opened, folder))]
+    return [_network_in_run(checkpoint, folder), _settings(_read(_config(folder)), (*opened, folder))]
 
 
 def forget() -> None:

@@ -72,7 +72,7 @@ def _classifier_key(run: Run) -> Any:
     """
     if run.checkpoint is not None:
         return run.checkpoint, run.facts.get("checkpoint")
-    if "name" not in run.facts:
+    if run.facts.get("name") is None:
         return run.path, None
     return tuple(run.facts.get(name) for name in OF_NAMED)
 

@@ -26,8 +26,7 @@ def pairs(
 ) -> list[tuple[list[Certification], list[Certification]]]:
     """The best method and each other one; or each other one and its baseline; or every pair.
 
-    No method is compared with itself: with its runs on other images or with other settings, or with a seed
-    that is there twice.
+    No method is compared with itself: with its runs on other images, or with a seed that is there twice.
     """
     order = ranked(groups, acr)
     if baseline == EVERY:

@@ -23,7 +23,7 @@ from robustsmooth.report.facts import (
     fact_of_split,
     facts_of,
     forget,
-    mapping,
+    model_of,
     read_mapping,
     settings_facts,
     wrong_numbers,
@@ -204,15 +204,19 @@ def _runs_below(path: str) -> Iterator[Run]:
 def _runs_in(top: Path) -> Iterator[Run]:
     """Folders at or below `top` that a command wrote, and foreign logs; hidden folders are left out."""
     for folder, files in _folders_in(top):
-        if _logs_of(folder, files) or _without_rows(files) or facts_of(folder)[1] == folder:
+        ours = _logs_of(folder, files) or facts_of(folder)[1] == folder
+        if ours or _without_rows(files):
             yield _guarded(folder)
-        else:  # also beside a report, which has a config too
+        if not ours:  # also beside a report, which has a config too
             logs = [folder / file for file in sorted(files) if _may_be_log(folder / file)]
             yield from (Run(log, logs={"log": (log,)}) for log in logs)
 
 
 def _folders_in(top: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders at or below `top`, each once, with the names of their files; symbolic links come last."""
+    """Folders at or below `top`, each once, with the names of their files; symbolic links come last.
+
+    A link to a folder that contains `top` is not followed: it holds other runs too.
+    """
     tops, seen = [top.absolute()], set()
     for start in tops:  # grows by the links that are found
         for name, folders, files in os.walk(start):
@@ -223,7 +227,8 @@ def _folders_in(top: Path) -> Iterator[tuple[Path, list[str]]]:
                 folders.clear()
                 continue
             seen.add(place)
-            tops += [path for folder in folders if (path := Path(name, folder)).is_symlink()]
+            links = [path for folder in folders if (path := Path(name, folder)).is_symlink()]
+            tops += [link for link in links if not top.resolve().is_relative_to(link.resolve())]
             yield Path(name), files
 
 
@@ -300,14 +305,7 @@ def _of_another_state(settings: Mapping[str, Any], config: Mapping[str, Any], tr
 
     Not known, and False, for older trainings, other files than ``last.ckpt`` and a changed model.
     """
-    models = [
-        {
-            key: value
-            for key, value in mapping(found.get("model")).items()
-            if key not in ("checkpoint", "new_head")
-        }
-        for found in (config, config_of(trained))
-    ]
+    same = model_of(config) == model_of(config_of(trained))
     now, then = settings.get("network"), read_mapping(trained / "summary.json", []).get("network")
-    last = Path(str(config.get("checkpoint"))).name == "last.ckpt" and models[0] == models[1]
+    last = Path(str(config.get("checkpoint"))).name == "last.ckpt" and same
     return last and None not in (now, then) and now != then

@@ -905,14 +905,28 @@ def test_a_mean_over_seeds_and_an_odd_seed_are_two_baselines_and_no_pair(tmp_pat
     assert evaluations.problems == []
 
 
-def test_a_network_certified_with_several_settings_is_not_compared_with_itself(tmp_path):
+def test_a_network_certified_twice_is_compared_with_itself_only_if_its_settings_differ(tmp_path):
+    """Other settings may be those of an ensemble of several networks, or of a denoiser before it."""
     trained = write_training(tmp_path / "heat", "heat")
-    for name, bits, seed in (("first", 32, 0), ("again", 32, 1), ("short", 16, 2)):
+    for name, model, seed in (("first", "small", 0), ("again", "small", 1), ("ensemble", "three", 2)):
         folder = write_certification(trained / name, trained, seed=seed)
-        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
-        config["numerics"] = {"precision": bits}
-        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "comparison" not in tables_of(str(tmp_path), baseline="all")
+        change_config(folder, model={"network": model})
+    bound = write_certification(trained / "bound", trained, guarantee="l2-lbound-assumed")
+    change_config(bound, model={"network": "small"})
+    tables = tables_of(str(tmp_path), baseline="all")
+    rows = tables["comparison"].rows
+    assert len(rows) == 2
+    assert all("(ensemble)" in f"{row['first']} {row['second']}" for row in rows)
+    bounds = {row["classifier"]: "acr l2-lbound-assumed" in row for row in tables["overview"].rows}
+    assert {name: known for name, known in bounds.items() if "ensemble" in name} == {
+        next(name for name in bounds if "ensemble" in name): False
+    }
+    assert any(bounds.values())
+
+
+def change_config(folder, **changes):
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
 
 def test_a_foreign_network_is_not_compared_with_itself_on_other_images(tmp_path):
@@ -1037,6 +1051,13 @@ def test_a_trial_on_a_few_images_does_not_decide_the_number_of_votes(tmp_path):
         "gaussian": "as certified", "heat": "as certified", "macer": "exact",
     }  # fmt: skip
     assert "Not restated, for lack of votes or counts: heat n=20." in table.note
+
+
+def test_fewer_votes_are_no_reason_where_restating_gives_no_pair(tmp_path):
+    for seed, n, images in ((0, 1000, 60), (1, 1000, 60), (2, 200, 30)):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, n=n, images=images, seed=seed)
+    assert too_few_votes(read(str(tmp_path)).certifications) == []
 
 
 def test_a_method_with_too_few_votes_to_be_compared_is_named(tmp_path, capsys):
@@ -1178,6 +1199,8 @@ def test_foreign_logs_under_seeds_without_a_method_are_told_apart_by_their_files
     assert [len(group) for group in repetitions(certified)] == groups
     comparison = tables_of(entries).get("comparison")
     assert len(comparison.rows if comparison else []) == len(groups) - 1
+    nameless = read([{**entry, "name": None} for entry in entries]).certifications
+    assert [len(group) for group in repetitions(nameless)] == groups
     (message,) = unknown_methods(certified)
     assert f" and {len(files) - 1} others have a seed, but neither a name nor a method" in message
     write_report(entries, tmp_path / "out", formats=["terminal"], show=[])

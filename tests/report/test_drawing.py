@@ -13,7 +13,15 @@ from robustsmooth.report.figures.drawing import DASHES, PALETTE, Drawing, grey_l
 from robustsmooth.report.levels import unfinished
 from robustsmooth.report.tables import agreement_rows
 
-from .conftest import write_at_radii, write_attack, write_certification, write_log, write_training
+from .conftest import (
+    CERTIFY,
+    certify_rows,
+    write_at_radii,
+    write_attack,
+    write_certification,
+    write_log,
+    write_training,
+)
 
 
 def test_dollars_in_a_name_are_kept_and_pdfs_embed_true_type(runs, tmp_path):
@@ -455,6 +463,31 @@ def test_the_envelope_has_the_strongest_attack_also_if_only_some_seeds_have_it(t
     ((_, points),) = marks(drawn(tmp_path)["envelope"])
     means = {b: [np.mean([one[b].expected for one in strong[:2]]), strong[2][b].expected] for b in points}
     assert points == {budget: pytest.approx(max(shares)) for budget, shares in means.items()}
+
+
+def test_smoothed_inference_without_a_whole_level_is_not_drawn(tmp_path):
+    trained = write_training(tmp_path / "a")
+    rows = [[i, "hard", 4, s, 1] for s, images in ((0.25, range(5)), (0.5, range(5, 9))) for i in images]
+    header = ["idx", "voting", "samples", "sigma", "correct"]
+    write_measurement(trained / "inference", trained, "smoothed_inference", header, rows)
+    assert [name for name in drawn(tmp_path) if "inference" in name] == []
+
+
+def test_the_envelope_is_the_best_of_several_networks_without_known_seeds(tmp_path):
+    attacked = ["idx", "label", "epsilon", "num_noise", "clean", "adversarial", "l2", "success"]
+    known = {"method": "cohen", "data": "digits", "sigma": 0.25, "target": "smoothed", "attack": "pgd"}
+    entries = []
+    for sigma in (0.25, 0.5):
+        log = write_log(tmp_path / f"{sigma}.tsv", CERTIFY, certify_rows(sigma=sigma))
+        facts = {"method": "cohen", "data": "digits", "sigma": sigma, "n": 1000, "alpha": 0.001}
+        entries.append({"path": str(log), **facts})
+    for name, held_by in (("x", 48), ("y", 18)):
+        rows = [
+            [i, i % 10, 0.5, 4, i % 10, (i + (i >= held_by)) % 10, 0.5, int(i >= held_by)] for i in range(60)
+        ]
+        entries.append({"path": str(write_log(tmp_path / f"{name}.tsv", attacked, rows)), **known})
+    figures = {one.name: one for one in draw_figures(read_evaluations(label_runs(find_runs(entries))))}
+    assert marks(figures["envelope"]) == [("o", {0.5: pytest.approx(80)})]
 
 
 @pytest.mark.parametrize(

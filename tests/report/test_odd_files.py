@@ -224,6 +224,8 @@ def test_a_training_that_was_killed_before_its_first_metrics_is_named(tmp_path):
 def test_an_evaluation_that_was_killed_before_its_first_row_is_named(tmp_path):
     trained = write_training(tmp_path / "a")
     folder = write_certification(trained / "certify", trained)
-    (folder / "certify.tsv").unlink()
-    (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
+    (folder / "certify.tsv").rename(folder / "foreign.tsv")
+    found = label_runs(find_runs(str(tmp_path)))
+    assert [run.path for run in found if run.logs] == [folder / "foreign.tsv"]
+    (problem,) = read_evaluations(found).problems
     assert problem == f"{folder}: certify has no rows yet; start its command again to finish it"

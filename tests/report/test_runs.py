@@ -136,6 +136,9 @@ def test_a_link_inside_a_folder_is_followed_once(tmp_path):
         "training",
         "training/certify",
     ]
+    (sweep / "up").symlink_to(tmp_path, target_is_directory=True)
+    write_certification(tmp_path / "other", disk / "gaussian")
+    assert len(find_runs(str(sweep))) == 3  # not the runs of the folder that it is in
     assert {run.trained for run in found} == {run.checkpoint for run in found} == {sweep / "training"}
     assert [run.label for run in found] == ["gaussian n=100", "gaussian", "gaussian n=1000"]
 
@@ -198,6 +201,16 @@ def test_a_dot_in_the_name_of_a_training_folder_is_no_file_ending(tmp_path):
         write_certification(trained / "certify", trained, seed=seed)
     (group,) = repetitions(read_evaluations(label_runs(find_runs(str(tmp_path)))).certifications)
     assert len(group) == 2
+
+
+def test_trainings_from_unlike_files_are_no_repetitions(tmp_path):
+    start = write_training(tmp_path / "start", "natural")
+    for seed, name in enumerate(("epoch_5.pt", "epoch_10.pt")):
+        (start / name).touch()
+        trained = write_training(tmp_path / str(seed), seed=seed, model={"checkpoint": str(start / name)})
+        write_certification(trained / "certify", trained, seed=seed)
+    groups = repetitions(read_evaluations(label_runs(find_runs(str(tmp_path)))).certifications)
+    assert [len(group) for group in groups] == [1, 1]
 
 
 def test_a_copy_beside_the_original_is_not_mixed_with_it(tmp_path):

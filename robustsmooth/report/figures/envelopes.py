@@ -130,7 +130,8 @@ def _tried(attacked: Mapping[str, Sequence[Withstood]]) -> dict[tuple[str, str],
         held: dict[float, dict[Any, float]] = {}
         for group in groups:
             run, least = group[0].run, held.setdefault(group[0].epsilon, {})
-            classifier = (run.facts["family"], *smoothed_classifier(run)[1:])
+            repeated = run.training_seed is not None
+            classifier = (run.facts["family" if repeated else "classifier"], *smoothed_classifier(run)[1:])
             least[classifier] = min(mean_accuracy(group), least.get(classifier, math.inf))
         found[method, name] = {budget: max(least.values()) for budget, least in held.items()}
     return found

@@ -111,10 +111,15 @@ def agreement(
     return Drawing("agreement_others", "Agreement with another network's vote", note, draw)
 
 
-def inference_over_samples(measurement: Measurement, voting: str) -> Drawing:
-    """Accuracy against injected noise for numbers of samples M (CPNI Figures 1, 3), one voting rule."""
+def inference_over_samples(measurement: Measurement, voting: str) -> Drawing | None:
+    """Accuracy against injected noise for numbers of samples M (CPNI Figures 1, 3), one voting rule.
+
+    None if no level of noise has all images.
+    """
     rows = whole_levels(measurement)
     rows = rows[rows["voting"] == voting]
+    if rows.empty:
+        return None
 
     def draw(axes: Axes) -> None:
         from matplotlib import colormaps

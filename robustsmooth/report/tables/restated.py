@@ -144,7 +144,7 @@ def too_few_votes(certifications: Iterable[Certification]) -> list[str]:
     """Messages about methods that are compared with nothing, since they have too few votes to be restated."""
     messages = []
     for members in _groups(certifications).values():
-        fixed = list(filter(_is_fixed, members))
+        fixed = [item for item in members if _is_fixed(item) and item.run.facts.get("data")]
         most = on_the_same_images(fixed)[0] if fixed else []
         least = min((item.run.facts["n"] for item in most), default=0)
         groups = repetitions(fixed)
@@ -153,12 +153,23 @@ def too_few_votes(certifications: Iterable[Certification]) -> list[str]:
             n = group[0].run.facts["n"]
             alike = [other for other in groups if other[0].run.facts["n"] == n]
             known = not restated.isdisjoint(smoothed_classifier(item.run) for item in group)
-            if n < least and not known and all(of_one_method(group, other) for other in alike):
+            if (
+                n < least
+                and not known
+                and all(of_one_method(group, other) for other in alike)
+                and any(_may_be_paired(group, other) for other in groups if other[0].run.facts["n"] > n)
+            ):
                 messages.append(
                     f"{_with_votes(group)} is compared with nothing, since the others have at least "
                     f"n={int(least)} votes: restate them with report.restate={int(n)}"
                 )
     return messages
+
+
+def _may_be_paired(first: Sequence[Certification], second: Sequence[Certification]) -> bool:
+    """Whether two methods share images, at one number of votes."""
+    shared = np.isin(first[0].indices, second[0].indices).sum()
+    return shared > 1 and not of_one_method(first, second, votes=False)
 
 
 def _cast(group: Sequence[Certification], said: Mapping[Certification, _Restated]) -> dict[str, Any]:
