@@ -234,7 +234,8 @@ def _facts_of_evaluation(
     measure = mapping(config.get("measure"))
     if config.get("attack") or measure.get("attack"):
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or folder.name
-        if isinstance(source := mapping(config.get("source")).get("checkpoint"), str):
+        source = mapping(config.get("source") or measure.get("source")).get("checkpoint")
+        if isinstance(source, str):
             facts["source"] = (training_folder(source, folder) or Path(source)).name
     elif measure:
         facts["attack"] = "none"

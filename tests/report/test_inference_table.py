@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from robustsmooth.report import find_runs, label_runs, read_evaluations
 from robustsmooth.report.evaluations import Measurement
 from robustsmooth.report.images import Data, ImageSet
 from robustsmooth.report.levels import unfinished
 from robustsmooth.report.runs import Run
 from robustsmooth.report.tables.measured import inference_table
+
+from .conftest import write_log, write_training
+
+LOGGED = ["idx", "label", "sigma", "voting", "samples", "predict", "correct"]
 
 
 def sweep(folder, attack, sigmas, samples, shares, classifier="cpni", images=100, at=1, **facts):
@@ -125,6 +131,31 @@ def test_no_column_compares_attacks_with_other_settings_on_two_networks():
             for name, steps in (("cpni", 3), ("pni", 50))]  # fmt: skip
     found = [[key for key in row if key.endswith("accuracy")] for row in inference_table(runs).rows]
     assert found == [["pgd steps=3 accuracy"], ["pgd steps=50 accuracy"]]
+
+
+def test_a_transfer_is_named_by_its_source_on_every_network(tmp_path):
+    """Which has another place in the config of a measurement than in that of an attack."""
+    sources = {name: write_training(tmp_path / "from" / name, name) for name in ("a", "b", "c")}
+    for method, used in (("gaussian", "ab"), ("heat", "bc"), ("cons", "b")):
+        trained = write_training(tmp_path / method, method)
+        for source in used:
+            measure = {"attack": {"steps": 3}, "source": {"checkpoint": str(sources[source])}}
+            config = {"checkpoint": str(trained), "seed": 0, "measure": measure}
+            folder = trained / f"from_{source}"
+            (folder / ".hydra").mkdir(parents=True)
+            (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+            hydra = {"hydra": {"runtime": {"choices": {"attack@measure.attack": "pgd"}}}}
+            (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+            rows = [[image, image % 10, 0.0, "hard", 4, 0, image % 2] for image in range(10)]
+            write_log(folder / "smoothed_inference.tsv", LOGGED, rows)
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    assert {one.run.facts["source"] for one in evaluations.measurements} == {"a", "b", "c"}
+    table = inference_table(evaluations.measurements)
+    found = {row["run"]: {key for key in row if key.endswith("accuracy")} for row in table.rows}
+    assert found == {
+        method: {f"pgd source={source} accuracy" for source in used}
+        for method, used in (("gaussian", "ab"), ("heat", "bc"), ("cons", "b"))
+    }
 
 
 def test_a_network_on_other_images_renames_no_column_and_its_rows_say_which_images():
