@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from robustsmooth.report.comparable import differing, every_setting
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Withstood
-from robustsmooth.report.facts import OF_AN_ATTACK
+from robustsmooth.report.facts import OF_AN_ATTACK, facts_of, mapping, settings_of, training_folder
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.labels import MOST_WORDS
 
@@ -15,7 +15,7 @@ Evaluation: TypeAlias = Attack | Certification | Measurement | Withstood
 
 STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
 """Settings that are in each title of an attack, as its log states them."""
-OF_RUNS = ("source", "seed", "device")
+OF_RUNS = ("seed", "device")
 """Facts that may tell evaluations with equal settings apart."""
 
 
@@ -27,9 +27,10 @@ def distinct_titles(
 ) -> list[str]:
     """Titles that say in what evaluations with one title differ; no two in one home share a title.
 
-    All with one title get the settings of their attack in which any with one budget differ. If several still
-    share one in a home, all with it get any settings in which these differ, then the facts `OF_RUNS`. Those
-    with one title on several image sets name these. Numbers tell the others apart.
+    All with one title get the source of a transfer, and the settings of their attack, in which any with one
+    budget differ. If several still share one in a home, all with it get any settings in which these differ,
+    then the facts `OF_RUNS`. Those with one title on several image sets name these. Numbers tell exact
+    copies apart.
 
     Args:
         titles: One for each group.
@@ -42,8 +43,8 @@ def distinct_titles(
         for group in groups
     ]
     of_attacks = [
-        {name: own[name] for name in own if not {*name.split(".")}.isdisjoint(OF_AN_ATTACK)}
-        for own in settings
+        {name: own[name] for name in own if _is_of_attack(name)} | {"source": source}
+        for own, source in zip(settings, _sources(groups), strict=True)
     ]
     budgets = [[getattr(group[0], "epsilon", None)] for group in groups]
     told = _with_differences(titles, of_attacks, budgets)
@@ -53,6 +54,35 @@ def distinct_titles(
     if images:
         told = with_images(told, [group[0] for group in groups])
     return _numbered(told, homes)
+
+
+def _is_of_attack(name: str) -> bool:
+    """Whether a setting, or a fact, is one of an attack."""
+    return not {*name.split(".")}.isdisjoint(OF_AN_ATTACK)
+
+
+def _sources(groups: Sequence[Sequence[Evaluation]]) -> list[str]:
+    """The sources of transfers by their shortest names that tell them apart; empty without a source."""
+    *shorter, values = zip(*map(_names_of_source, groups), strict=True) if groups else [()]
+    for names in shorter:
+        if len({*names}) == len({*values}) == len({*zip(names, values, strict=True)}):
+            return [*names]
+    return [*values]
+
+
+def _names_of_source(group: Sequence[Evaluation]) -> tuple[str, str, str, str]:
+    """The source's method, that with its noise, its folders for all seeds, its settings; or empty texts."""
+    run, folders = group[0].run, _of_each(group, "source")
+    config = mapping(run.config.get("source") or mapping(run.config.get("measure")).get("source"))
+    checkpoint = config.get("checkpoint")
+    if not isinstance(checkpoint, str):  # a foreign log, or no transfer
+        return folders, folders, folders, folders
+    settings = settings_of(run.path)
+    trained = training_folder(checkpoint, run.path)
+    facts = facts_of(trained)[0] if trained else {}
+    method = str(facts.get("method", folders))
+    value = settings.get("source.checkpoint") or settings.get("measure.source.checkpoint")
+    return method, f"{method} {facts.get('train_sigma', '')}".strip(), folders, str(value)
 
 
 def _of_each(group: Sequence[Evaluation], name: str) -> str:
@@ -73,14 +103,17 @@ def _with_differences(
     for (title, _), several in alike.items():
         names[title].update(name for name in differing(several) if name not in STATED)
     return [
-        " ".join([title, *(f"{name}={own[name]}" for name in sorted(names[title]) if _fits(own.get(name)))])
+        " ".join([title, *(_word(name, own[name], known) for name in sorted(names[title]) if own.get(name))])
         for title, own in zip(titles, known, strict=True)
     ]
 
 
-def _fits(text: str | None) -> bool:
-    """Whether a setting is known, and short enough for a title."""
-    return bool(text) and len(text or "") <= MOST_WORDS
+def _word(name: str, text: str, known: Sequence[Mapping[str, str]]) -> str:
+    """A setting in a title; the number of its text among all that are too long for one."""
+    if len(text) <= MOST_WORDS:
+        return f"{name}={text}"
+    long = sorted({own[name] for own in known if len(own.get(name, "")) > MOST_WORDS})
+    return f"{name} #{long.index(text) + 1}"
 
 
 def with_images(titles: Sequence[str], evaluations: Sequence[Evaluation]) -> list[str]:

@@ -1410,9 +1410,9 @@ def test_attacks_are_named_by_the_settings_in_which_those_of_a_network_differ(tm
     ("different", "words"),
     [
         (lambda top, seed, job: {"source": {"checkpoint": str(top / f"from{job}_{seed}")}},
-         ["source=from0_0, from0_1", "source=from1_0, from1_1"]),
+         ["source=from0", "source=from1"]),
         (lambda top, seed, job: {"source": {"checkpoint": str(top / f"from0_{seed}") if job else None}},
-         ["", "source=from0_0, from0_1"]),
+         ["", "source=from0"]),
         (lambda top, seed, job: {"epsilons": [0.25, 0.5, 0.75][job:]},
          ["epsilons=[0.25, 0.5, 0.75]", "epsilons=[0.5, 0.75]"]),
     ],
@@ -1438,6 +1438,74 @@ def test_an_attack_has_one_title_and_a_mean_over_all_seeds(tmp_path, different, 
     titles = [f"pgd_l2 on smoothed ε=0.5 m=4 {more}".strip() for more in words]
     assert found == pytest.approx({title: np.mean(shares[job]) for job, title in enumerate(titles)})
     assert evaluations.problems == []
+
+
+def at_one_budget(top):
+    """The attacks at ε=0.5 in each row of the overview, by the words after their number of noises."""
+    rows = tables_of(str(top))["overview"].rows
+    titles = [{key for key in row if "ε=0.5 m=4" in key and not key.endswith("_std")} for row in rows]
+    return {
+        row["classifier"]: {title.partition("ε=0.5 m=4")[2].strip() for title in found}
+        for row, found in zip(rows, titles, strict=True)
+    }
+
+
+def transfer(folder, trained, source, **settings):
+    """An attack on a source, whose images are shown to a network; white-box without a source."""
+    pgd(folder, trained, **settings)
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"source": {"checkpoint": source}}))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_no_column_has_a_transfer_and_a_white_box_attack(tmp_path, beside):
+    """On one network or on two; the name of the source is short, whatever its folder is called."""
+    source = write_training(tmp_path / f"method=consistency,{'model=cifar_resnet110,' * 3}", "consistency")
+    networks = [write_training(tmp_path / name, name) for name in ("gaussian", "heat")]
+    for network, (first, second) in zip(networks, (("a", "b"), ("b", "a")), strict=True):
+        if beside or network == networks[0]:
+            transfer(network / first, network, None)
+        if beside or network == networks[1]:
+            transfer(network / second, network, str(source))
+    both = {"", "source=consistency"}
+    assert at_one_budget(tmp_path) == {
+        "gaussian": both if beside else {""},
+        "heat": both if beside else {"source=consistency"},
+    }
+
+
+def test_sources_of_one_method_are_told_apart_by_their_noise_or_by_their_folders(tmp_path):
+    """The same for all seeds."""
+    for seed in (0, 1):
+        trained = write_training(tmp_path / f"net{seed}", "heat", seed=seed)
+        for sigma in (0.25, 0.5):
+            source = write_training(tmp_path / "from" / f"{sigma} {seed}", "gaussian", sigma, seed=seed)
+            transfer(trained / f"{sigma}", trained, str(source))
+    assert at_one_budget(tmp_path) == {"heat 0.25": {"source=gaussian 0.25", "source=gaussian 0.5"}}
+    for seed in (0, 1):
+        source = write_training(tmp_path / "from" / f"long {seed}", "gaussian", 0.5, seed=seed)
+        change(source, "method", epochs=9)
+        transfer(tmp_path / f"net{seed}" / "more", tmp_path / f"net{seed}", str(source))
+    names = {f"source={name} 0, {name} 1" for name in ("0.25", "0.5", "long")}
+    assert at_one_budget(tmp_path) == {"heat 0.25": names}
+
+
+@pytest.mark.parametrize("setting", ["source", "attack.levels"])
+def test_what_is_too_long_for_a_title_has_the_same_number_on_every_network(tmp_path, setting):
+    """A source whose folder is gone, or a list."""
+    words = {"A": "a" * 70, "B": "b" * 70, "C": "c" * 70}
+    for name, used in (("cons", "B"), ("gaussian", "AB"), ("heat", "CB")):
+        trained = write_training(tmp_path / name, name)
+        for at, one in enumerate(used):
+            if setting == "source":
+                transfer(trained / f"{at}", trained, f"/gone/{words[one]}")
+            else:
+                pgd(trained / f"{at}", trained, levels=[words[one]])
+    assert at_one_budget(tmp_path) == {
+        "cons": {f"{setting} #2"},
+        "gaussian": {f"{setting} #1", f"{setting} #2"},
+        "heat": {f"{setting} #2", f"{setting} #3"},
+    }
 
 
 def test_attacks_with_equal_settings_are_numbered_and_none_replaces_another(tmp_path):
