@@ -15,6 +15,10 @@ Evaluation: TypeAlias = Attack | Certification | Measurement | Withstood
 
 STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
 """Settings that are in each title of an attack, as its log states them."""
+OF_ATTACKS = ("attack.", "measure.attack.")
+"""How the names of an attack's settings begin."""
+MEMORY_ONLY = (".copies_per_pass",)
+"""How those names end that change no result."""
 OF_RUNS = ("seed", "device")
 """Facts that may tell evaluations with equal settings apart."""
 
@@ -39,7 +43,7 @@ def distinct_titles(
         images: Whether to name image sets; False where the homes do.
     """
     settings = [
-        {name: str(value) for name, value in every_setting(group[0].run).items() if value is not None}
+        {name: "" if value is None else str(value) for name, value in every_setting(group[0].run).items()}
         for group in groups
     ]
     of_attacks = [
@@ -48,7 +52,8 @@ def distinct_titles(
     ]
     budgets = [[getattr(group[0], "epsilon", None)] for group in groups]
     told = _with_differences(titles, of_attacks, budgets)
-    told = _with_differences(told, settings, homes)
+    every = {name for own in settings for name in own}
+    told = _with_differences(told, [{name: own.get(name, "") for name in every} for own in settings], homes)
     of_runs = [{name: _of_each(group, name) for name in OF_RUNS} for group in groups]
     told = _with_differences(told, of_runs, homes)
     if images:
@@ -57,8 +62,8 @@ def distinct_titles(
 
 
 def _is_of_attack(name: str) -> bool:
-    """Whether a setting, or a fact, is one of an attack."""
-    return not {*name.split(".")}.isdisjoint(OF_AN_ATTACK)
+    """Whether a setting, or a fact, is one of an attack and may change its results."""
+    return name in OF_AN_ATTACK or (name.startswith(OF_ATTACKS) and not name.endswith(MEMORY_ONLY))
 
 
 def _sources(groups: Sequence[Sequence[Evaluation]]) -> list[str]:
@@ -94,14 +99,21 @@ def _of_each(group: Sequence[Evaluation], name: str) -> str:
 def _with_differences(
     titles: Sequence[str], known: Sequence[Mapping[str, str]], homes: Sequence[Collection[Hashable]]
 ) -> list[str]:
-    """The titles; all with one get what is known under the names in which those in one home differ."""
+    """The titles; all with one get what is known under the names in which those in one home differ.
+
+    What is not known is no difference; an empty text is one, and adds no word.
+    """
     alike: dict[tuple[str, Hashable], list[Mapping[str, str]]] = {}
     for title, own, places in zip(titles, known, homes, strict=True):
         for home in places:
             alike.setdefault((title, home), []).append(own)
     names: dict[str, set[str]] = {title: set() for title in titles}
     for (title, _), several in alike.items():
-        names[title].update(name for name in differing(several) if name not in STATED)
+        texts: dict[str, set[str]] = {}
+        for name, text in (item for own in several for item in own.items()):
+            texts.setdefault(name, set()).add(text)
+        unlike = [{name: own[name] for name in own if len(texts[name]) > 1} for own in several]
+        names[title].update(name for name in differing(unlike) if name not in STATED)
     return [
         " ".join([title, *(_word(name, own[name], known) for name in sorted(names[title]) if own.get(name))])
         for title, own in zip(titles, known, strict=True)

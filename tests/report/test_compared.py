@@ -1508,6 +1508,30 @@ def test_what_is_too_long_for_a_title_has_the_same_number_on_every_network(tmp_p
     }
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([{"copies_per_pass": 8}, {"copies_per_pass": 1}], ["", ""]),
+        ([{}, {"margin": 0.0}], ["", ""]),
+        ([{"step_size": None}, {"step_size": 0.1}], ["", "attack.step_size=0.1"]),
+    ],
+)
+def test_what_is_not_known_or_only_about_memory_makes_no_second_column(tmp_path, settings, words):
+    for name, own in zip(("gaussian", "heat"), settings, strict=True):
+        trained = write_training(tmp_path / name, name)
+        pgd(trained / "attack", trained, **own)
+    assert at_one_budget(tmp_path) == {"gaussian": {words[0]}, "heat": {words[1]}}
+
+
+def test_a_setting_of_the_network_makes_no_second_column_of_an_attack(tmp_path):
+    """Such as the norm of its layers, which is not that of the attack."""
+    for name, norm in (("gaussian", "batch"), ("heat", "group")):
+        trained = write_training(tmp_path / name, name, model={"norm": norm})
+        path = pgd(trained / "attack", trained) / ".hydra" / "config.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"model": {"norm": norm}}))
+    assert at_one_budget(tmp_path) == {"gaussian": {""}, "heat": {""}}
+
+
 def test_attacks_with_equal_settings_are_numbered_and_none_replaces_another(tmp_path):
     for seed in (0, 1):
         trained = write_training(tmp_path / f"net{seed}", seed=seed)
