@@ -561,6 +561,24 @@ def test_seeds_without_a_mean_have_one_name_and_lines_of_their_own(tmp_path):
     assert sorted(marker for marker, _ in marks(figure)) == ["^", "o", "o", "s"]
 
 
+def test_a_seed_beside_the_mean_of_all_has_a_name_of_its_own(tmp_path):
+    """One budget has no mean, since one of the seeds was attacked twice."""
+    for seed in (0, 1):
+        trained = write_training(tmp_path / str(seed), seed=seed)
+        write_certification(trained / "certify", trained, seed=seed)
+        for name in ("first", "copy")[: 1 + seed]:
+            folder = write_attack(trained / name / "attack", trained, seed=seed)
+            if name == "copy":
+                log = folder / "attack.tsv"
+                header, *rows = log.read_text().splitlines()
+                rows = [row for row in rows if row.split("\t")[1] == "0.5"]
+                log.write_text("\n".join([header, *rows]) + "\n")
+    figure = drawn(tmp_path)["empirical_certified"]
+    name = "attack on smoothed m=4"
+    assert attack_names(figure) == [name, f"{name} (1)", f"{name} (2)", f"{name} of gaussian seed=0"]
+    assert sorted(marker for marker, _ in marks(figure)) == ["D", "^", "o", "s"]
+
+
 def test_an_attack_that_is_there_twice_is_two_lines(tmp_path):
     trained = write_training(tmp_path / "a")
     write_certification(trained / "certify", trained)

@@ -64,7 +64,7 @@ def _tried(
     """Accuracies in percent under attacks on certified classifiers, by their budgets; of seeds the mean.
 
     Keys: the colour, the name of the attack, the networks. As in tables, names are those among all attacks,
-    and two attacks on one network share none.
+    and two attacks on one network share none. Beside a mean over more seeds, a name says which seeds it has.
     """
     groups = repetitions(attacks)
     certified = [
@@ -78,7 +78,19 @@ def _tried(
             networks = tuple(str(one.run.facts["classifier"]) for one in group)
             points = lines.setdefault((styles.colour(group[0].run), name, networks), {})
             points[group[0].epsilon] = mean_accuracy(group)
-    return lines
+    most: dict[tuple[str | None, str], int] = {}
+    for colour, name, networks in lines:
+        most[colour, name] = max(len(networks), most.get((colour, name), 0))
+    named = {}
+    for (colour, name, networks), points in lines.items():
+        whole = len(networks) == most[colour, name]
+        named[colour, name if whole else f"{name} of {_seeds(networks)}", networks] = points
+    return named
+
+
+def _seeds(networks: Sequence[str]) -> str:
+    """The only network, or how many seeds of it there are."""
+    return networks[0] if len(networks) == 1 else f"{len(networks)} seeds"
 
 
 def mean_accuracy(group: Sequence[Withstood]) -> float:
