@@ -100,7 +100,7 @@ def odd_seed(run):
 
 
 def odd_letters(run):
-    run.rename(run.with_name(os.fsdecode(b"caf\xe9")))
+    run.rename(run.with_name(os.fsdecode(b"run\xe9")))
 
 
 def change(path, changes):
@@ -152,10 +152,10 @@ def test_a_name_that_is_not_utf_8_is_reported(tmp_path):
     trained = write_training(tmp_path / "a")
     odd_letters(write_certification(trained / "certify", trained))
     (problem,) = read_evaluations(label_runs(find_runs(str(tmp_path)))).problems
-    name = os.fsencode(trained / "certify").replace(b"certify", b"caf\xe9")
+    name = os.fsencode(trained / "certify").replace(b"certify", b"run\xe9")
     assert problem == f"{name!r} is left out, because its name is not UTF-8; rename it"
     with pytest.raises(ValueError, match="its name is not UTF-8; rename it"):
-        find_runs(str(trained / "caf?"))
+        find_runs(str(trained / "run?"))
 
 
 def test_a_file_that_cannot_be_opened_is_named_without_an_error_number(tmp_path, monkeypatch):
