@@ -151,13 +151,12 @@ def too_few_votes(certifications: Iterable[Certification]) -> list[str]:
         restated = {smoothed_classifier(item.run) for item in fixed if item.run.facts["n"] >= least}
         for group in groups:
             n = group[0].run.facts["n"]
-            alike = [other for other in groups if other[0].run.facts["n"] == n]
-            known = not restated.isdisjoint(smoothed_classifier(item.run) for item in group)
-            if (
-                n < least
-                and not known
-                and all(of_one_method(group, other) for other in alike)
-                and any(_may_be_paired(group, other) for other in groups if other[0].run.facts["n"] > n)
+            if n >= least or not restated.isdisjoint(smoothed_classifier(item.run) for item in group):
+                continue
+            alike = (other for other in groups if other[0].run.facts["n"] == n)
+            more = (other for other in groups if other[0].run.facts["n"] > n)
+            if all(of_one_method(group, other) for other in alike) and any(
+                _may_be_paired(group, other) for other in more
             ):
                 messages.append(
                     f"{_with_votes(group)} is compared with nothing, since the others have at least "
