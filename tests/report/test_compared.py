@@ -1482,6 +1482,8 @@ def test_sources_of_one_method_are_told_apart_by_their_noise_or_by_their_folders
             source = write_training(tmp_path / "from" / f"{sigma} {seed}", "gaussian", sigma, seed=seed)
             transfer(trained / f"{sigma}", trained, str(source))
     assert at_one_budget(tmp_path) == {"heat 0.25": {"source=gaussian 0.25", "source=gaussian 0.5"}}
+    sources = {row["source"] for row in tables_of(str(tmp_path))["attack_seeds"].rows}
+    assert sources == {"0.25 0, 0.25 1", "0.5 0, 0.5 1"}
     for seed in (0, 1):
         source = write_training(tmp_path / "from" / f"long {seed}", "gaussian", 0.5, seed=seed)
         change(source, "method", epochs=9)

@@ -149,7 +149,9 @@ def attack_seed_table(attacks: Sequence[Attack]) -> Table:
     for group in (group for group in repetitions(attacks) if len(group) > 1):
         members = [said[id(item)] for item in group]
         means = over_seeds([{column.key: row[column.key] for column in accuracies} for row in members])
-        rows.append({**members[0], "run": group_name(group), "seeds": len(members), **means})
+        sources = dict.fromkeys(str(row["source"]) for row in members if "source" in row)
+        facts = {"run": group_name(group), "seeds": len(members), "source": ", ".join(sources) or None}
+        rows.append({**members[0], **facts, **means})
     columns = [
         Column("run", "Runs"),
         Column("model", "Network"),
