@@ -141,10 +141,24 @@ def _hydra(folder: Path) -> Mapping[str, Any]:
     return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
 
 
-def model_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the model in a run's config, without where its weights are from."""
-    model = mapping(config.get("model"))
-    return {key: value for key, value in model.items() if key not in ("checkpoint", "new_head")}
+def changed_model(folder: Path) -> dict[str, Any]:
+    """The settings of an evaluation's model that are not its training's: an ensemble's members, a denoiser.
+
+    Empty if the network was evaluated as it was trained, and for a training.
+    """
+    trained = facts_of(folder)[1]
+    then = mapping(_config(trained).get("model")) if trained else {}
+    return {
+        key: _places_of_members(value, folder) if key == "members" else value
+        for key, value in mapping(_config(folder).get("model")).items()
+        if key not in ("checkpoint", "new_head", "channels_last") and value not in (None, then.get(key))
+    }
+
+
+def _places_of_members(members: Any, folder: Path) -> list[str]:
+    """The run folders of an ensemble's members, however a command named them."""
+    places = [str(place) for place in (members if isinstance(members, list) else [members])]
+    return [str(training_folder(place, folder) or place) for place in places]
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -305,6 +319,11 @@ def signature(folder: Path) -> str:
     return json.dumps(_settings(_read(_config(folder)), (folder,), left_out), default=str)
 
 
+def network_signature(folder: Path, trained: Path) -> str:
+    """The `signature` of a training and what an evaluation changed in its model."""
+    return signature(trained) + json.dumps(_settings(changed_model(folder), (folder,)), default=str)
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """The settings in the `signature` of a run, by their full names such as ``certificate.n0``."""
     return dict(_flatten(json.loads(signature(folder))))
@@ -322,13 +341,15 @@ def _settings(tree: Any, opened: tuple[Path, ...], left_out: Collection[str] = N
         return tree
     kept = {str(key): value for key, value in tree.items() if str(key) not in left_out}
     return {
-        key: _origin(value, opened) if key in PLACES else _settings(value, opened, left_out)
+        key: _origin(value, opened) if key in (*PLACES, "members") else _settings(value, opened, left_out)
         for key, value in sorted(kept.items())
     }
 
 
 def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
     """Instead of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
+    if isinstance(checkpoint, list):  # of the members of an ensemble
+        return [_origin(place, opened) for place in checkpoint]
     folder = training_folder(checkpoint, opened[-1]) if isinstance(checkpoint, str) else None
     if folder is None or folder in opened:
         return checkpoint if folder is None else None

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from robustsmooth.report.comparable import has_method
-from robustsmooth.report.facts import KNOWN, NO_SETTINGS, USUAL_NOISE, overrides_of, signature
+from robustsmooth.report.facts import (
+    KNOWN,
+    NO_SETTINGS,
+    USUAL_NOISE,
+    changed_model,
+    facts_of,
+    network_signature,
+    overrides_of,
+)
 from robustsmooth.report.runs import Run
 
 SYMBOLS = {
@@ -66,12 +74,13 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _classifier_key(run: Run) -> Any:
-    """The identity of a classifier: a checkpoint of a training run, or one foreign log.
+    """The identity of a classifier: a checkpoint of a training run and its model, or one foreign log.
 
+    An ensemble, or a network with a denoiser before it, is another classifier than its first network.
     Foreign logs with one name are of one classifier if their other facts do not tell their networks apart.
     """
     if run.checkpoint is not None:
-        return run.checkpoint, run.facts.get("checkpoint")
+        return run.checkpoint, run.facts.get("checkpoint"), str(changed_model(run.path))
     if run.facts.get("name") is None:
         return run.path, None
     return tuple(run.facts.get(name) for name in OF_NAMED)
@@ -90,7 +99,7 @@ def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
         for fact, run in zip(facts, runs, strict=True)
     ]
     differing = _differing(facts, ("level", *OF_CLASSIFIERS))
-    order = [name for name in (*OF_CLASSIFIERS, "level", "checkpoint") if name in {*differing, "checkpoint"}]
+    order = [name for name in (*OF_CLASSIFIERS, "level") if name in differing] + ["checkpoint", "changed"]
     labels = [" ".join([head, *_words(fact, order)]) for head, fact in zip(heads, facts, strict=True)]
     families = _families(labels, runs, facts)
     more = (*REST_OF_CLASSIFIERS, *OF_REPETITIONS)
@@ -105,7 +114,7 @@ def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mappin
     own = sorted({name for run in runs for name in run.facts} - {*KNOWN, *REST_OF_CLASSIFIERS})
     kinds = []
     for label, run in zip(labels, runs, strict=True):
-        trained = signature(run.trained) if run.trained else run.facts.get("loss")
+        trained = network_signature(run.path, run.trained) if run.trained else run.facts.get("loss")
         unknown = None if run.config or has_method(run) else run.path
         kinds.append((label, trained, unknown, *(run.facts.get(name) for name in own)))
     first = {kind: at for at, kind in reversed([*enumerate(kinds)])}
@@ -121,8 +130,11 @@ def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mappin
 
 
 def _command_line(run: Run) -> list[str]:
-    """The arguments of the command of the training."""
-    return overrides_of(run.trained or run.path)
+    """The arguments of the command of a training, and of an evaluation's if they change the model."""
+    words = overrides_of(run.trained or run.path)
+    if run.trained and changed_model(run.path):
+        words += [word for word in overrides_of(run.path) if "model" in word.partition("=")[0]]
+    return words
 
 
 def _key(word: str) -> str:
@@ -131,11 +143,23 @@ def _key(word: str) -> str:
 
 
 def _network_facts(run: Run) -> dict[str, Any]:
-    """What is known about the network itself; ``level`` is the noise that it was trained with, if any."""
+    """What is known about the network itself.
+
+    ``level`` is the noise that it was trained with, and ``changed`` what an evaluation changed in its model.
+    """
     facts = dict(run.facts)
     facts["level"] = facts.get("train_sigma", facts.get("sigma")) or None
     facts["train_seed"] = run.training_seed
+    if run.trained and (changed := changed_model(run.path)):
+        model = facts_of(run.trained)[0].get("model")
+        named = facts.get("model") not in (None, model)
+        facts |= {"model": model, "changed": facts["model"] if named else " ".join(_parts(changed))}
     return facts
+
+
+def _parts(changed: Iterable[str]) -> list[str]:
+    """The parts of a model that an evaluation changed, without where their weights are from."""
+    return [key for key in changed if not key.startswith("_") and not key.endswith("_checkpoint")]
 
 
 def _evaluation_labels(runs: Sequence[Run], name_noise: bool) -> list[str]:

@@ -18,12 +18,12 @@ from typing import Any
 from robustsmooth.kinds import KINDS
 from robustsmooth.report.facts import (
     KNOWN,
+    changed_model,
     checked_numbers,
     config_of,
     fact_of_split,
     facts_of,
     forget,
-    model_of,
     read_mapping,
     settings_facts,
     wrong_numbers,
@@ -280,7 +280,7 @@ def _read_folder(folder: Path) -> Run:
     for name, paths in logs.items():
         settings = read_mapping(folder / f"{name}.settings.json", problems)
         facts |= settings_facts(settings)
-        if trained and _of_another_state(settings, config, trained):
+        if trained and _of_another_state(settings, config, folder, trained):
             problems.append(
                 f"{folder}: {name} is not of the network at the end of the training in {trained}, but of an "
                 "earlier or later one; evaluate it again in a new folder"
@@ -300,12 +300,13 @@ def _read_folder(folder: Path) -> Run:
     return Run(folder, facts, logs, config, summary, trained, checkpoint, problems=tuple(problems))
 
 
-def _of_another_state(settings: Mapping[str, Any], config: Mapping[str, Any], trained: Path) -> bool:
+def _of_another_state(
+    settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path, trained: Path
+) -> bool:
     """Whether rows of the last epoch's network are of other weights than the training ended with.
 
     Not known, and False, for older trainings, other files than ``last.ckpt`` and a changed model.
     """
-    same = model_of(config) == model_of(config_of(trained))
     now, then = settings.get("network"), read_mapping(trained / "summary.json", []).get("network")
-    last = Path(str(config.get("checkpoint"))).name == "last.ckpt" and same
+    last = Path(str(config.get("checkpoint"))).name == "last.ckpt" and not changed_model(folder)
     return last and None not in (now, then) and now != then

@@ -15,7 +15,7 @@ from robustsmooth.report.comparable import (
     smoothed_classifier,
 )
 from robustsmooth.report.evaluations import Attack, Certification, Evaluations, Training
-from robustsmooth.report.facts import USUAL_NOISE, mapping, model_of
+from robustsmooth.report.facts import USUAL_NOISE, mapping
 from robustsmooth.report.table import Column, Table
 from robustsmooth.report.tables.attacked import titled
 from robustsmooth.report.tables.common import (
@@ -125,10 +125,9 @@ def _votes(certification: Certification) -> tuple[Any, Any] | None:
 
 
 def _fits(certification: Certification, first: Certification | Attack) -> bool:
-    """Whether a certification has the images, n and alpha of a row's first one, and its model."""
+    """Whether a certification has the images, n and alpha of a row's first one."""
     return (
         isinstance(first, Certification)
-        and model_of(certification.run.config) == model_of(first.run.config)
         and certification.image_set == first.image_set
         and _votes(certification) in (None, _votes(first))
     )
