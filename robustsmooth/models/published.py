@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import yaml
 from rich.console import Console
@@ -114,7 +115,7 @@ def fetch(entry: Published, unverified: bool = False) -> Path:
 def _download(source: str, path: Path) -> None:
     """Download a file, with a progress bar on a terminal; it is written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
+    draft = path.with_name(f"{path.name}.{uuid4().hex}.tmp")  # another job may download it too
     console = Console(stderr=True)
     try:
         with urllib.request.urlopen(source, timeout=60) as answer, draft.open("wb") as file:

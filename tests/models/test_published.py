@@ -1,6 +1,7 @@
 """Published networks: the registry, the download with its checks, the accuracy that is expected."""
 
 import hashlib
+import shutil
 
 import pytest
 import torch
@@ -95,6 +96,21 @@ def test_a_failed_download_is_one_sentence_and_leaves_no_file(registry, tmp_path
     with pytest.raises(ValueError, match=r"could not download file://.*gone.pt .*by hand"):
         fetch(published("net"))
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_two_jobs_may_download_a_network_at_once(registry, tmp_path, monkeypatch):
+    registry()
+    copy, of_the_other = shutil.copyfileobj, []
+
+    def while_another_job_does_it_too(stream, file):
+        if not of_the_other:
+            of_the_other.append(tmp_path)
+            of_the_other[:] = [fetch(published("net"))]
+        copy(stream, file)
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", while_another_job_does_it_too)
+    assert [fetch(published("net"))] == of_the_other
+    assert list((tmp_path / "cache").iterdir()) == of_the_other
 
 
 def test_an_unknown_name_lists_the_known_ones():
