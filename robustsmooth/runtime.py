@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -29,6 +29,7 @@ from robustsmooth.commands import describe, write_description
 from robustsmooth.evaluation import Evaluation
 from robustsmooth.instantiation import instantiate
 from robustsmooth.processes import cores, follow_parent, handle_signals, keep_memory
+from robustsmooth.smoothing.numerics import Precision
 
 
 def _hush() -> None:
@@ -129,6 +130,13 @@ def _check_devices(cfg: DictConfig) -> None:
             f"trainer.strategy={cfg.trainer.strategy} hangs in a process with more than one thread; use "
             "trainer.strategy=ddp_spawn, or set OMP_NUM_THREADS=1"
         )
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    """Refuse what the certificates of the network could not be computed in."""
+    given, known = cfg.trainer.get("precision"), get_args(Precision)
+    if given not in (None, *known):
+        raise ValueError(f"`trainer.precision` must be one of {', '.join(known)}, got {given!r}")
 
 
 def named_parts(cfg: DictConfig, group: str, **kwargs: Any) -> list[Any]:
@@ -266,11 +274,13 @@ def trainer_for(
         The trainer.
 
     Raises:
-        ValueError: If a sweep in one process uses the strategy ``ddp``, or if the devices do not exist.
+        ValueError: If a sweep in one process uses the strategy ``ddp``, if the devices do not exist, or if
+            the precision is not one of `Precision`.
     """
     _hush()
     _check_sweep(cfg)
     _check_devices(cfg)
+    _check_precision(cfg)
     environment = [] if TorchElasticEnvironment.detect() else [LightningEnvironment()]
     given = cfg.trainer.get("plugins")  # without one, Lightning would treat each job of SLURM as a rank
     kwargs["plugins"] = [*(environment if given is None else map(instantiate, given)), *plugins]

@@ -26,6 +26,11 @@ def test_more_devices_than_cores_are_refused_at_once(call, tmp_path, capsys):
     assert len(said.splitlines()) == 1
 
 
+def test_a_precision_without_certificates_is_refused_before_the_training(call, tmp_path):
+    said = call("train", "trainer.precision=bf16-true", f"hydra.run.dir={tmp_path}", status=1)
+    assert "`trainer.precision` must be one of 32-true, bf16-mixed, 16-mixed, got 'bf16-true'" in said
+
+
 @pytest.mark.parametrize("devices", [1, 2, "auto", None])
 def test_two_devices_can_be_tried_on_one_core(monkeypatch, devices):
     monkeypatch.setattr(runtime, "cores", lambda: 1)

@@ -129,7 +129,12 @@ class SmoothedClassifier:
 
         Returns:
             ``(B, K)`` int64 counts; a row adds up to n, minus the copies for which the network returns NaN.
+
+        Raises:
+            ValueError: If there are no images, from which K would be known; see also `run`.
         """
+        if len(images) == 0:
+            raise ValueError("`images` must hold at least one image, got none")
         procedure = Tally(n=n, purpose=purpose, batch_size=batch_size or "auto")
         return np.stack(self.run(procedure, images, indices))
 

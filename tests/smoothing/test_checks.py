@@ -85,6 +85,11 @@ def test_the_ends_of_the_range_and_an_empty_batch_are_accepted():
     assert SmoothedClassifier(network(), NOISE).certify(torch.rand(0, 3, 8, 8), CERTIFICATE) == []
 
 
+def test_votes_on_no_images_are_refused():
+    with pytest.raises(ValueError, match="`images` must hold at least one image"):
+        SmoothedClassifier(network(), NOISE).votes(torch.rand(0, 3, 8, 8), 10)
+
+
 def test_numbers_of_every_precision_are_certified_in_single_precision():
     plain = SmoothedClassifier(network(), NOISE).certify(images().half().float(), CERTIFICATE)
     for dtype in (torch.float64, torch.float16):
