@@ -298,7 +298,8 @@ class VoteEngine:
             ballots = self._workers.submit(self._compute, batch, pieces, lead, number)
         last = [image for image, _, _ in rows if not image.left]
         self._passes.append(_Pass(ballots, batch, owners, [(image, count) for image, _, count in rows], last))
-        self._asking = [image for image in self._asking if image.left]
+        for image in last:  # they are among the first ones
+            self._asking.remove(image)
 
     def _compute(self, batch: Tensor, pieces: list[_Piece], purpose: str, number: int) -> Tensor:
         """Fill a batch and compute its votes: on a CPU, the work of one core."""
