@@ -212,7 +212,7 @@ def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]
     facts: dict[str, Any] = {}
     if trained is not None:
         facts, _ = facts_of(trained)
-        facts["train_seed"] = facts.pop("seed", None)
+        facts.setdefault("train_seed", facts.pop("seed", None))  # known already of an export
         for name in OF_AN_ATTACK:  # of the training
             facts.pop(name, None)
     if (name := _network_in_run(checkpoint, trained)) != "last":

@@ -213,6 +213,19 @@ def test_trainings_from_unlike_files_are_no_repetitions(tmp_path):
     assert [len(group) for group in groups] == [1, 1]
 
 
+def test_an_exported_network_has_the_seed_of_its_training(tmp_path):
+    for seed in range(2):
+        trained, exported = write_training(tmp_path / f"{seed}", seed=seed), tmp_path / f"exported{seed}"
+        (exported / ".hydra").mkdir(parents=True)
+        config = yaml.safe_dump({"seed": 7, "checkpoint": str(trained)})
+        (exported / ".hydra" / "config.yaml").write_text(config)
+        write_certification(exported / "certify", exported / "model.safetensors")
+    certified = [run for run in label_runs(find_runs(str(tmp_path))) if run.logs]
+    assert [run.training_seed for run in certified] == [0, 1]
+    (both,) = repetitions(read_evaluations(certified).certifications)
+    assert len(both) == 2
+
+
 def test_a_copy_beside_the_original_is_not_mixed_with_it(tmp_path):
     trained = write_training(tmp_path / "original")
     write_certification(trained / "certify", trained / "checkpoints" / "last.ckpt")
