@@ -24,6 +24,7 @@ from robustsmooth.report.facts import (
     fact_of_split,
     facts_of,
     forget,
+    mapping,
     read_mapping,
     settings_facts,
     wrong_numbers,
@@ -294,10 +295,19 @@ def _read_folder(folder: Path) -> Run:
     training = read_mapping(trained / "summary.json", []) if trained else {}
     if stopped := training.get("stopped"):
         problems.append(f"{trained}: the training was {stopped}")
-    checkpoint = trained or (
-        Path(config["checkpoint"]) if isinstance(config.get("checkpoint"), str) else None
-    )
+    checkpoint = trained or _without_training(config.get("checkpoint"), folder)
     return Run(folder, facts, logs, config, summary, trained, checkpoint, problems=tuple(problems))
+
+
+def _without_training(checkpoint: Any, folder: Path) -> Path | None:
+    """The file of a checkpoint, however a command named it, or a name such as ``published:...``."""
+    if not isinstance(checkpoint, str):
+        return None
+    if re.match("[a-z]+:", checkpoint):
+        return Path(checkpoint)
+    hydra = mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
+    started_in = str(mapping(hydra.get("runtime")).get("cwd", "."))
+    return Path(started_in, Path(checkpoint).expanduser()).resolve()
 
 
 def _of_another_state(

@@ -226,6 +226,24 @@ def test_an_exported_network_has_the_seed_of_its_training(tmp_path):
     assert len(both) == 2
 
 
+def test_a_foreign_file_is_one_classifier_however_a_command_named_it(tmp_path):
+    file = str(tmp_path / "one" / "net.pth")
+    named = {
+        "relative": ("one", "net.pth"),
+        "absolute": ("two", file),
+        "other": ("two", "net.pth"),
+        "published": ("one", "published:net"),
+        "again": ("two", "published:net"),
+    }
+    for name, (started_in, checkpoint) in named.items():
+        folder = write_certification(tmp_path / "runs" / name, checkpoint)
+        hydra = {"hydra": {"runtime": {"cwd": str(tmp_path / started_in)}}}
+        (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    found = {run.path.name: run.checkpoint for run in find_runs(str(tmp_path))}
+    assert found["relative"] == found["absolute"] != found["other"]
+    assert found["published"] == found["again"]
+
+
 def test_a_copy_beside_the_original_is_not_mixed_with_it(tmp_path):
     trained = write_training(tmp_path / "original")
     write_certification(trained / "certify", trained / "checkpoints" / "last.ckpt")
