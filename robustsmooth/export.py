@@ -35,7 +35,7 @@ def export(cfg: DictConfig) -> str:
         if cfg.file is None:
             name = cfg.push or folder.resolve().name
             write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
-            card = model_card(config, name, cfg.license, Path(run.checkpoint))
+            card = model_card(config, name, cfg.license, Path(run.checkpoint), folder)
             write_whole(folder / "README.md", card)
     print(path)
     if cfg.push is not None:

@@ -1,6 +1,7 @@
 """The command `export`: its files say what was exported, also if that is not the trained network alone."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -32,6 +33,21 @@ def test_a_denoiser_given_at_export_is_part_of_the_file(call, gaussian, denoiser
     first.load_state_dict(torch.load(denoiser))
     with torch.no_grad():
         torch.testing.assert_close(exported.network(IMAGES), plain.network(first(IMAGES)))
+
+
+def test_a_card_has_the_certifications_of_the_exported_model_alone(call, gaussian, denoiser, tmp_path):
+    """A denoiser makes another model of the same checkpoint."""
+    run = shutil.copytree(gaussian, tmp_path / "run")
+    given = ["+denoiser@model.denoiser=dncnn", "model.denoiser.depth=3", "model.denoiser.width=4"]
+    given = [*given, f"model.denoiser_checkpoint={denoiser}"]
+    models = {"plain": (20, []), "denoised": (30, given)}
+    for name, (n, words) in models.items():
+        few = ["data.subset.max=2", "certificate.n0=10", f"certificate.n={n}"]
+        call("certify", f"checkpoint={run}", *words, *few, f"hydra.run.dir={run}/{name}")
+    for name, (n, words) in models.items():
+        call("export", f"checkpoint={run}", *words, f"hydra.run.dir={tmp_path}/{name}")
+        card = (tmp_path / name / "README.md").read_text()
+        assert re.findall(", n = ([0-9]+),", card) == [str(n)]
 
 
 def test_an_ensemble_is_exported_as_its_networks(call, gaussian, natural, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from robustsmooth.report import tables
 from robustsmooth.report.comparable import by_guarantee
 from robustsmooth.report.evaluations import Certification, read_evaluations
+from robustsmooth.report.facts import changed_model
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.runs import find_runs
@@ -33,7 +34,9 @@ None was found beside the checkpoint. Nothing is known of the robustness of this
 """
 
 
-def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkpoint: Path | None) -> str:
+def model_card(
+    config: Mapping[str, Any], name: str, licence: str | None, checkpoint: Path | None, folder: Path
+) -> str:
     """The card in Markdown, with the header for a model hub.
 
     Args:
@@ -41,6 +44,7 @@ def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkp
         name: Name of the folder or the repository.
         licence: Such as ``mit``; None leaves the field open.
         checkpoint: The exported checkpoint, beside which certifications are looked for; None for none.
+        folder: The run folder of the export, whose model may be another one than the trained network.
     """
     method, data, model = (dict(config.get(part) or {}) for part in ("method", "data", "model"))
     sigma = method.get("sigma")
@@ -78,7 +82,7 @@ def model_card(config: Mapping[str, Any], name: str, licence: str | None, checkp
             "",
             "## Certified accuracy",
             "",
-            _certified(checkpoint) or _NO_CERTIFICATIONS,
+            _certified(checkpoint, folder) or _NO_CERTIFICATIONS,
             "## How to load it",
             "",
             _loading(config, name),
@@ -107,12 +111,12 @@ def _loading(config: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _certified(checkpoint: Path | None) -> str:
-    """The certifications of this checkpoint in its run folder, as tables with intervals."""
+def _certified(checkpoint: Path | None, folder: Path) -> str:
+    """The certifications of the exported model in its run folder, as tables with intervals."""
     if checkpoint is None or checkpoint.parent.name != "checkpoints":
         return ""
     found = read_evaluations(label_runs(find_runs(str(checkpoint.parent.parent)))).certifications
-    mine = [item for item in found if _is_of(item, checkpoint)]
+    mine = [item for item in found if _is_of(item, checkpoint, folder)]
     parts = [
         as_markdown(tables.certified_accuracy_table(members, tables.default_radii(members)))
         for members in by_guarantee(mine).values()
@@ -121,10 +125,11 @@ def _certified(checkpoint: Path | None) -> str:
     return "\n".join([*parts, *settings, ""]) if parts else ""
 
 
-def _is_of(certification: Certification, checkpoint: Path) -> bool:
-    """Whether a certification is of this checkpoint and not of another one of the same training."""
+def _is_of(certification: Certification, checkpoint: Path, folder: Path) -> bool:
+    """Whether a certification is of this checkpoint, and of the model that is exported into the folder."""
     evaluated = Path(str(certification.run.config.get("checkpoint", "")))
-    return evaluated.exists() and evaluated.samefile(checkpoint)
+    same_model = changed_model(certification.run.path) == changed_model(folder)
+    return same_model and evaluated.exists() and evaluated.samefile(checkpoint)
 
 
 def _settings(certification: Certification) -> str:

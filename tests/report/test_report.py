@@ -506,6 +506,6 @@ def test_a_model_card_has_every_radius_that_was_tested(tmp_path):
     checkpoint.touch()
     write_certification(trained / "certify", checkpoint)
     write_at_radii(trained / "radii", checkpoint, {"radii": [0.0, 0.23, 0.45]}, strength=1.5)
-    lines = model_card({}, "a network", None, checkpoint).splitlines()
+    lines = model_card({}, "a network", None, checkpoint, tmp_path).splitlines()
     heads = [re.findall(r"r=([0-9.]+)", line) for line in lines if "r=0 " in line]
     assert heads == [["0", "0.1", "0.2", "0.3", "0.4", "0.5"], ["0", "0.23", "0.45"]]
