@@ -6,7 +6,8 @@ to its own run. wandb is imported when something is published.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import pandas as pd
 
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
+from robustsmooth.report.facts import changed_model
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import pictures_of
 from robustsmooth.report.runs import Run, find_runs
@@ -78,7 +80,7 @@ def content_of(evaluations: Evaluations, trained: Path, names: Collection[str] |
     def wanted(run: Run) -> bool:
         return run.trained == trained and (names is None or run.path.name in names)
 
-    return _content(evaluations, {run.path: _place(run) for run in evaluations.runs if wanted(run)})
+    return _content(evaluations, _names(run for run in evaluations.runs if wanted(run)))
 
 
 def folder_content(folder: Path, names: Collection[str]) -> Content:
@@ -154,11 +156,29 @@ def _setting(settings: Mapping[str, Any]) -> str:
     return ",".join(f"{value:g}" for value in settings.values()) or "all"
 
 
-def _place(run: Run) -> str:
-    """The name of an evaluation: its folder inside the training run, otherwise its kind."""
-    if run.trained is not None and run.trained in run.path.parents:
-        return run.path.name
-    return str(run.facts.get("certificate") or run.facts.get("attack") or run.path.name)
+def _names(runs: Iterable[Run]) -> dict[Path, str]:
+    """The names of evaluations by their folders, which are added where two of one kind have one name."""
+    alike: dict[Any, list[Path]] = {}
+    for run in runs:
+        alike.setdefault((*run.logs, _name(run)), []).append(run.path)
+    names = {}
+    for (*_, name), folders in alike.items():
+        top = os.path.commonpath(folders)
+        for folder in folders:
+            more = f" ({folder.relative_to(top).as_posix()})" if len(folders) > 1 else ""
+            names[folder] = name + more
+    return names
+
+
+def _name(run: Run) -> str:
+    """The name of an evaluation: its folder inside the training run, otherwise its kind.
+
+    With the name of the classifier if that is not the trained network, but an ensemble, say.
+    """
+    inside = run.trained is not None and run.trained in run.path.parents
+    kind = run.facts.get("certificate") or run.facts.get("attack")
+    name = run.path.name if inside or not kind else str(kind)
+    return f"{name} of {run.facts['family']}" if changed_model(run.path) else name
 
 
 def log_to_wandb(run: Any, content: Content) -> None:

@@ -6,11 +6,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, write_report
 from robustsmooth.report.publish import STEP, content_of, publish
 
-from .conftest import write_certification, write_training
+from .conftest import write_attack, write_certification, write_training
 from .wandb_files import read_back
 
 wandb = pytest.importorskip("wandb")
@@ -48,6 +49,32 @@ def test_a_sweep_of_two_jobs_becomes_two_runs(runs, tmp_path, monkeypatch):
             "empirical/attack@0.25,4/accuracy",
             "empirical/attack@0.5,4/accuracy",
         }
+
+
+def test_no_key_stands_for_two_evaluations_or_another_model(tmp_path):
+    """All but the last are evaluations of one network, two of them certifications under one name."""
+    first, second = (write_training(tmp_path / f"{seed}", seed=seed) for seed in range(2))
+    write_certification(tmp_path / "a" / "certify", first, n=100)
+    write_certification(tmp_path / "b" / "certify", first, seed=1)
+    write_attack(tmp_path / "b" / "attack", first)
+    for folder in (
+        write_certification(tmp_path / "c" / "certify", first, seed=2),
+        write_attack(tmp_path / "c" / "attack", first, seed=2),
+    ):
+        config = folder / ".hydra" / "config.yaml"
+        model = {"members": [str(second)]}
+        config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "model": model}))
+    evaluations = read_evaluations(label_runs(find_runs(str(tmp_path))))
+    numbers = content_of(evaluations, first).numbers
+    ensemble = evaluations.certifications[-1].run.facts["family"]
+    names = ["certify (a/certify)", "certify (b/certify)", f"certify of {ensemble}"]
+    assert [numbers[f"certificate/{name}/acr"] for name in names] == [
+        item.acr for item in evaluations.certifications
+    ]
+    names = ["attack", f"attack of {ensemble}"]
+    assert [numbers[f"empirical/{name}@{budget},4/accuracy"] for name in names for budget in (0.25, 0.5)] == [
+        float((~attack.won).mean()) for attack in evaluations.attacks
+    ]
 
 
 def test_a_wrong_setting_of_wandb_is_an_error(tmp_path):
