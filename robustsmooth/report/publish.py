@@ -96,7 +96,7 @@ def evaluation_content(folder: Path, name: str) -> Content:
         name: Its name, such as ``certify``.
     """
     evaluations = read_evaluations(label_runs(find_runs(str(folder))))
-    return _content(evaluations, {run.path: name for run in evaluations.runs})
+    return _content(evaluations, {folder.absolute(): name})
 
 
 def _content(evaluations: Evaluations, names: Mapping[Path, str]) -> Content:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, write_report
-from robustsmooth.report.publish import STEP, content_of, publish
+from robustsmooth.report.publish import STEP, content_of, evaluation_content, publish
 
 from .conftest import write_attack, write_certification, write_training
 from .wandb_files import read_back
@@ -75,6 +75,14 @@ def test_no_key_stands_for_two_evaluations_or_another_model(tmp_path):
     assert [numbers[f"empirical/{name}@{budget},4/accuracy"] for name in names for budget in (0.25, 0.5)] == [
         float((~attack.won).mean()) for attack in evaluations.attacks
     ]
+
+
+def test_a_separate_evaluation_has_no_numbers_of_another_one_below_its_folder(tmp_path):
+    trained = write_training(tmp_path / "a")
+    alone = write_certification(tmp_path / "alone", trained)
+    (own,) = read_evaluations(find_runs(str(alone))).certifications
+    write_certification(alone / "more", trained, seed=1)
+    assert evaluation_content(alone, "certify").numbers["certificate/certify/acr"] == own.acr
 
 
 def test_a_wrong_setting_of_wandb_is_an_error(tmp_path):
