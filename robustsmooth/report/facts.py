@@ -46,8 +46,10 @@ KNOWN = (
     "source", "guarantee", "randomized", "device",
 )  # fmt: skip
 """Names of facts that reports use; others only tell runs apart."""
+NO_PARTS = ("checkpoint", "new_head", "channels_last", "trust")
+"""Keys of a model's config that are no parts of its network; a fact says where its weights are from."""
 NO_SETTINGS = {
-    "seed", "run_dir", "root", "num_workers", "logger", "callbacks", "monitor", "save_every_steps",
+    "seed", "trust", "run_dir", "root", "num_workers", "logger", "callbacks", "monitor", "save_every_steps",
     "evaluate", "devices", "accelerator", "strategy", "num_nodes", "log_every_n_steps", "enable_progress_bar",
     "enable_model_summary",
 }  # fmt: skip
@@ -151,14 +153,15 @@ def changed_model(folder: Path) -> dict[str, Any]:
     return {
         key: _places_of_members(value, folder) if key == "members" else value
         for key, value in mapping(_config(folder).get("model")).items()
-        if key not in ("checkpoint", "new_head", "channels_last") and value not in (None, then.get(key))
+        if key not in NO_PARTS and value not in (None, then.get(key))
     }
 
 
 def _places_of_members(members: Any, folder: Path) -> list[str]:
-    """The run folders of an ensemble's members, however a command named them."""
+    """The run folders of an ensemble's members, however a command named them, and which of their networks."""
     places = [str(place) for place in (members if isinstance(members, list) else [members])]
-    return [str(training_folder(place, folder) or place) for place in places]
+    found = [(place, training_folder(place, folder)) for place in places]
+    return [f"{home} {_network_in_run(place, home)}" if home else place for place, home in found]
 
 
 def overrides_of(folder: Path) -> list[str]:

@@ -194,6 +194,7 @@ def write_ensemble(folder, members):
     for kind, write in (("certify", write_certification), ("attack", write_attack)):
         path = write(folder / kind, first) / ".hydra" / "config.yaml"
         model = {"members": [other.name if kind == "attack" else str(other) for other in others]}
+        model["trust"] = ["my.Network"] if kind == "certify" else []  # as an evaluation of `evaluate` has it
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "model": model}))
         path.with_name("hydra.yaml").write_text(yaml.safe_dump(where))
 
@@ -211,6 +212,16 @@ def test_an_ensemble_is_another_classifier_than_its_first_network(tmp_path):
     rows = tables_of(tmp_path)["overview"].rows
     assert len({row["classifier"] for row in rows}) == 3
     assert [row["classifier"].startswith("gaussian members") for row in rows].count(True) == 2
+
+
+def test_ensembles_of_the_best_and_the_last_networks_are_two_classifiers(tmp_path):
+    members = [write_training(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    for name in ("best", "last"):
+        folder = write_certification(tmp_path / name, members[0])
+        path = folder / ".hydra" / "config.yaml"
+        model = {"members": [str(members[1] / "checkpoints" / f"{name}.ckpt")]}
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "model": model}))
+    assert len({run.facts["classifier"] for run in read(tmp_path).runs if run.logs}) == 2
 
 
 def test_ensembles_of_networks_with_other_seeds_are_repetitions(tmp_path):
