@@ -8,9 +8,9 @@ from typing import Any
 from robustsmooth.report import tables
 from robustsmooth.report.comparable import by_guarantee
 from robustsmooth.report.evaluations import Certification, read_evaluations
-from robustsmooth.report.facts import changed_model
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.markup import as_markdown
+from robustsmooth.report.networks import Network, network_of
 from robustsmooth.report.runs import find_runs
 from robustsmooth.trust import TRUSTED, targets
 
@@ -116,7 +116,8 @@ def _certified(checkpoint: Path | None, folder: Path) -> str:
     if checkpoint is None or checkpoint.parent.name != "checkpoints":
         return ""
     found = read_evaluations(label_runs(find_runs(str(checkpoint.parent.parent)))).certifications
-    mine = [item for item in found if _is_of(item, checkpoint, folder)]
+    exported = network_of(folder)
+    mine = [item for item in found if exported and _is_of(item.run.network, exported)]
     parts = [
         as_markdown(tables.certified_accuracy_table(members, tables.default_radii(members)))
         for members in by_guarantee(mine).values()
@@ -125,11 +126,8 @@ def _certified(checkpoint: Path | None, folder: Path) -> str:
     return "\n".join([*parts, *settings, ""]) if parts else ""
 
 
-def _is_of(certification: Certification, checkpoint: Path, folder: Path) -> bool:
-    """Whether a certification is of this checkpoint, and of the model that is exported into the folder."""
-    evaluated = Path(str(certification.run.config.get("checkpoint", "")))
-    same_model = changed_model(certification.run.path) == changed_model(folder)
-    return same_model and evaluated.exists() and evaluated.samefile(checkpoint)
+def _is_of(evaluated: Network | None, exported: Network) -> bool:
+    return evaluated is not None and evaluated.identity == exported.identity
 
 
 def _settings(certification: Certification) -> str:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
-from robustsmooth.report.facts import USUAL_NOISE, mapping, settings_of, signature
+from robustsmooth.report.facts import USUAL_NOISE, mapping
 from robustsmooth.report.images import Data, ImageSet
+from robustsmooth.report.networks import settings_of, signature
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
@@ -182,7 +183,8 @@ def repetitions(members: Iterable[Repeated], votes: bool = True) -> list[list[Re
     The members of a group are networks trained with different seeds and evaluated on the same images. Several
     evaluations of one network are no repetitions, since they say nothing about other trainings; neither is an
     evaluation that is not finished, whose mean is one over other images, or a log whose seed is not known.
-    Our runs are compared by all their settings, foreign logs by their facts.
+    Our runs are compared by all their settings, foreign logs by their facts. Ensembles with a member in
+    common are not independent, and no repetitions either.
 
     Args:
         members: Evaluations or trainings.
@@ -192,7 +194,7 @@ def repetitions(members: Iterable[Repeated], votes: bool = True) -> list[list[Re
     apart = []
     for group in _alike(members, votes):
         seeds = {one.run.training_seed for one in group} - {None}
-        if len(seeds) == len(group):
+        if len(seeds) == len(group) and not _shared(group):
             apart.append(group)
         else:
             apart += [[one] for one in group] if votes else repetitions(group)
@@ -200,18 +202,24 @@ def repetitions(members: Iterable[Repeated], votes: bool = True) -> list[list[Re
 
 
 def doubled_seeds(members: Iterable[Repeated]) -> list[str]:
-    """Messages about runs that are no repetitions because one of several seeds is there more than once."""
+    """Messages about runs that are no repetitions, since a seed or a network is there more than once."""
     messages = []
     for group in _alike(members):
         counts = Counter(str(one.run.training_seed) for one in group)
         doubled = [seed for seed, count in counts.items() if count > 1]
-        if doubled and len(counts) > 1:
+        why = f"seed {', '.join(doubled)} is there more than once among" if doubled else ""
+        if not doubled and _shared(group):
+            why = "some networks are parts of several of"
+        if why and len(counts) > 1:
             family, labels = group[0].run.facts["family"], ", ".join(one.run.label for one in group)
-            messages.append(
-                f"no mean over the seeds of {family}: seed {', '.join(doubled)} is there more than once "
-                f"among {labels}; leave the others out"
-            )
+            messages.append(f"no mean over the seeds of {family}: {why} {labels}; leave the others out")
     return list(dict.fromkeys(messages))
+
+
+def _shared(group: Sequence[Repeated]) -> bool:
+    """Whether a trained network is a part of several runs, such as a member of two ensembles."""
+    parts = [part for one in group if one.run.network for part in one.run.network.parts]
+    return len({*parts}) < len(parts)
 
 
 def unlike_seeds(members: Iterable[Certification | Attack | Measurement]) -> list[str]:

@@ -9,14 +9,14 @@ reported.
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from robustsmooth.places import PLACES, places_now
+from robustsmooth.places import places_now
 
 NUMBERS = {
     "sigma": "at least 0",
@@ -46,22 +46,6 @@ KNOWN = (
     "source", "guarantee", "randomized", "device",
 )  # fmt: skip
 """Names of facts that reports use; others only tell runs apart."""
-NO_PARTS = ("checkpoint", "new_head", "channels_last", "trust")
-"""Keys of a model's config that are no parts of its network; a fact says where its weights are from."""
-NO_SETTINGS = {
-    "seed", "trust", "run_dir", "root", "num_workers", "logger", "callbacks", "monitor", "save_every_steps",
-    "evaluate", "devices", "accelerator", "strategy", "num_nodes", "log_every_n_steps", "enable_progress_bar",
-    "enable_model_summary",
-}  # fmt: skip
-"""Keys of a config that a repetition with another seed may change too, at any level."""
-NO_SETTINGS_OF_EVALUATIONS = {*NO_SETTINGS, "batch_size", "subset"}
-"""The same for an evaluation: no result depends on a batch, and the images themselves are compared."""
-OF_COMMANDS = {
-    "attack", "batch_size", "certificate", "checkpoint", "compile", "data", "epsilons", "loss", "measure",
-    "method", "mode", "model", "num_noises", "numerics", "pictures", "prediction", "radii", "row", "save",
-    "smoothing", "source", "target", "trainer",
-}  # fmt: skip
-"""Keys of the configs that change the results."""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -134,34 +118,14 @@ def config_of(folder: Path, problems: list[str] | None = None) -> dict[str, Any]
 
 
 @lru_cache(maxsize=8192)
-def _config(folder: Path) -> Mapping[str, Any]:
+def cached_config(folder: Path) -> Mapping[str, Any]:
+    """The resolved config of a run folder, read once until `forget_facts`."""
     return config_of(folder)
 
 
 @lru_cache(maxsize=8192)
 def _hydra(folder: Path) -> Mapping[str, Any]:
     return mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
-
-
-def changed_model(folder: Path) -> dict[str, Any]:
-    """The settings of an evaluation's model that are not its training's: an ensemble's members, a denoiser.
-
-    Empty if the network was evaluated as it was trained, and for a training.
-    """
-    trained = facts_of(folder)[1]
-    then = mapping(_config(trained).get("model")) if trained else {}
-    return {
-        key: _places_of_members(value, folder) if key == "members" else value
-        for key, value in mapping(_config(folder).get("model")).items()
-        if key not in NO_PARTS and value not in (None, then.get(key))
-    }
-
-
-def _places_of_members(members: Any, folder: Path) -> list[str]:
-    """The run folders of an ensemble's members, however a command named them, and which of their networks."""
-    places = [str(place) for place in (members if isinstance(members, list) else [members])]
-    found = [(place, training_folder(place, folder)) for place in places]
-    return [f"{home} {_network_in_run(place, home)}" if home else place for place, home in found]
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -178,7 +142,7 @@ def facts_of(folder: Path) -> tuple[dict[str, Any], Path | None]:
 
 @lru_cache(maxsize=8192)
 def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
-    config, hydra = _config(folder), _hydra(folder)
+    config, hydra = cached_config(folder), _hydra(folder)
     choices = mapping(mapping(hydra.get("runtime")).get("choices"))
     facts: dict[str, Any] = {}
     trained: Path | None = folder if isinstance(config.get("method"), Mapping) else None
@@ -218,12 +182,12 @@ def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]
         facts.setdefault("train_seed", facts.pop("seed", None))  # known already of an export
         for name in OF_AN_ATTACK:  # of the training
             facts.pop(name, None)
-    if (name := _network_in_run(checkpoint, trained)) != "last":
+    if (name := network_in_run(checkpoint, trained)) != "last":
         facts["checkpoint"] = name
     return facts
 
 
-def _network_in_run(checkpoint: str, folder: Path | None) -> str:
+def network_in_run(checkpoint: str, folder: Path | None) -> str:
     """The name of a checkpoint file without its ending; the last one of the folder of a training.
 
     The name of a folder may have a dot too. Without its training, other files are not known to be of one.
@@ -251,9 +215,6 @@ def _facts_of_evaluation(
     measure = mapping(config.get("measure"))
     if config.get("attack") or measure.get("attack"):
         facts["attack"] = choices.get("attack") or choices.get("attack@measure.attack") or folder.name
-        source = mapping(config.get("source") or measure.get("source")).get("checkpoint")
-        if isinstance(source, str):
-            facts["source"] = (training_folder(source, folder) or Path(source)).name
     elif measure:
         facts["attack"] = "none"
     return facts
@@ -282,18 +243,23 @@ def training_folder(checkpoint: str, used_by: Path) -> Path | None:
         checkpoint: As in a run's config: a relative path is meant from the directory of the run's command.
         used_by: The folder of that run.
     """
-    started_in = mapping(_hydra(used_by).get("runtime")).get("cwd", ".")
-    before = _config(used_by).get("run_dir", used_by)
-    for path in places_now(checkpoint, str(started_in), str(before), used_by):
+    for path in places_of(checkpoint, used_by):
         for folder in (path, path.parent, path.parent.parent):
             if (folder / ".hydra" / "config.yaml").exists():
                 return folder.absolute()
     return None
 
 
+def places_of(checkpoint: str, used_by: Path) -> list[Path]:
+    """Where a checkpoint that a run's config names may be now; arguments as in `training_folder`."""
+    started_in = mapping(_hydra(used_by).get("runtime")).get("cwd", ".")
+    before = cached_config(used_by).get("run_dir", used_by)
+    return places_now(checkpoint, str(started_in), str(before), used_by)
+
+
 def settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The facts among the settings that an evaluation's rows depend on."""
-    flat = {key.rpartition(".")[2]: value for key, value in _flatten(settings)}
+    flat = {key.rpartition(".")[2]: value for key, value in flatten(settings)}
     names = ("sigma", "n0", "n", "alpha", "guarantee", "norm", "target", "device", "mode", "randomized")
     facts = {name: flat[name] for name in names if isinstance(flat.get(name), str | int | float)}
     facts |= _facts_of_images(settings)
@@ -303,63 +269,16 @@ def settings_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values at all levels with their full names, such as ``certificate.n0``."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-@lru_cache(maxsize=8192)
-def signature(folder: Path) -> str:
-    """All settings of a run and of the trainings that it starts from, without seeds and places, as text.
-
-    Runs with the same signature are repetitions with other seeds.
-    """
-    trains = facts_of(folder)[1] == folder
-    left_out = NO_SETTINGS if trains else NO_SETTINGS_OF_EVALUATIONS
-    return json.dumps(_settings(_read(_config(folder)), (folder,), left_out), default=str)
-
-
-def network_signature(folder: Path, trained: Path) -> str:
-    """The `signature` of a training and what an evaluation changed in its model."""
-    return signature(trained) + json.dumps(_settings(changed_model(folder), (folder,)), default=str)
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    """The settings in the `signature` of a run, by their full names such as ``certificate.n0``."""
-    return dict(_flatten(json.loads(signature(folder))))
-
-
-def _read(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The keys of a config that commands use; an experiment stores values of all its rows with them."""
-    return {key: value for key, value in config.items() if key in OF_COMMANDS}
-
-
-def _settings(tree: Any, opened: tuple[Path, ...], left_out: Collection[str] = NO_SETTINGS) -> Any:
-    if isinstance(tree, list):
-        return [_settings(value, opened, left_out) for value in tree]
-    if not isinstance(tree, Mapping):
-        return tree
-    kept = {str(key): value for key, value in tree.items() if str(key) not in left_out}
-    return {
-        key: _origin(value, opened) if key in (*PLACES, "members") else _settings(value, opened, left_out)
-        for key, value in sorted(kept.items())
-    }
-
-
-def _origin(checkpoint: Any, opened: tuple[Path, ...]) -> Any:
-    """Instead of the path of a checkpoint, or of votes: the settings of that run, without its seed."""
-    if isinstance(checkpoint, list):  # of the members of an ensemble
-        return [_origin(place, opened) for place in checkpoint]
-    folder = training_folder(checkpoint, opened[-1]) if isinstance(checkpoint, str) else None
-    if folder is None or folder in opened:
-        return checkpoint if folder is None else None
-    return [_network_in_run(checkpoint, folder), _settings(_read(_config(folder)), (*opened, folder))]
-
-
-def forget() -> None:
+def forget_facts() -> None:
     """Forget what was read from run folders, which may have changed since, so that it is read again."""
-    for reading in (_config, _hydra, _facts_of, signature):
+    for reading in (cached_config, _hydra, _facts_of):
         reading.cache_clear()

@@ -12,16 +12,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from robustsmooth.places import PLACES
 from robustsmooth.report.comparable import has_method
-from robustsmooth.report.facts import (
-    KNOWN,
-    NO_SETTINGS,
-    USUAL_NOISE,
-    changed_model,
-    facts_of,
-    network_signature,
-    overrides_of,
-)
+from robustsmooth.report.facts import KNOWN, USUAL_NOISE, overrides_of
+from robustsmooth.report.networks import NO_SETTINGS
 from robustsmooth.report.runs import Run
 
 SYMBOLS = {
@@ -74,13 +68,12 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _classifier_key(run: Run) -> Any:
-    """The identity of a classifier: a checkpoint of a training run and its model, or one foreign log.
+    """The identity of a classifier: a network, or one foreign log.
 
-    An ensemble, or a network with a denoiser before it, is another classifier than its first network.
     Foreign logs with one name are of one classifier if their other facts do not tell their networks apart.
     """
-    if run.checkpoint is not None:
-        return run.checkpoint, run.facts.get("checkpoint"), str(changed_model(run.path))
+    if run.network is not None:
+        return run.network.identity
     if run.facts.get("name") is None:
         return run.path, None
     return tuple(run.facts.get(name) for name in OF_NAMED)
@@ -94,12 +87,9 @@ def _representative(runs: Sequence[Run]) -> Run:
 def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     """The labels without and with what distinguishes repetitions with other seeds."""
     facts = [_network_facts(run) for run in runs]
-    heads = [
-        str(fact.get("name") or fact.get("method") or run.path.name.removesuffix(".tsv"))
-        for fact, run in zip(facts, runs, strict=True)
-    ]
+    heads = [str(fact["head"]) for fact in facts]
     differing = _differing(facts, ("level", *OF_CLASSIFIERS))
-    order = [name for name in (*OF_CLASSIFIERS, "level") if name in differing] + ["checkpoint", "changed"]
+    order = [name for name in (*OF_CLASSIFIERS, "level") if name in differing] + ["checkpoint"]
     labels = [" ".join([head, *_words(fact, order)]) for head, fact in zip(heads, facts, strict=True)]
     families = _families(labels, runs, facts)
     more = (*REST_OF_CLASSIFIERS, *OF_REPETITIONS)
@@ -114,7 +104,7 @@ def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mappin
     own = sorted({name for run in runs for name in run.facts} - {*KNOWN, *REST_OF_CLASSIFIERS})
     kinds = []
     for label, run in zip(labels, runs, strict=True):
-        trained = network_signature(run.path, run.trained) if run.trained else run.facts.get("loss")
+        trained = str(run.network.settings) if run.network else run.facts.get("loss")
         unknown = None if run.config or has_method(run) else run.path
         kinds.append((label, trained, unknown, *(run.facts.get(name) for name in own)))
     first = {kind: at for at, kind in reversed([*enumerate(kinds)])}
@@ -123,7 +113,7 @@ def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mappin
         [runs[at] for at in first.values()],
         [facts[at] for at in first.values()],
         (*REST_OF_CLASSIFIERS, *own),
-        lambda run: [word for word in _command_line(run) if _key(word) not in NO_SETTINGS],
+        lambda run: [word for word in _command_line(run) if _key(word) not in _OF_ONE_SEED],
     )
     names = dict(zip(first, told, strict=True))
     return [names[kind] for kind in kinds]
@@ -132,9 +122,12 @@ def _families(labels: Sequence[str], runs: Sequence[Run], facts: Sequence[Mappin
 def _command_line(run: Run) -> list[str]:
     """The arguments of the command of a training, and of an evaluation's if they change the model."""
     words = overrides_of(run.trained or run.path)
-    if run.trained and changed_model(run.path):
+    if run.trained and run.network and run.network.changed:
         words += [word for word in overrides_of(run.path) if "model" in word.partition("=")[0]]
     return words
+
+
+_OF_ONE_SEED = {*NO_SETTINGS, *PLACES, "members"}
 
 
 def _key(word: str) -> str:
@@ -145,21 +138,16 @@ def _key(word: str) -> str:
 def _network_facts(run: Run) -> dict[str, Any]:
     """What is known about the network itself.
 
-    ``level`` is the noise that it was trained with, and ``changed`` what an evaluation changed in its model.
+    ``level`` is the noise that it was trained with, and ``head`` the first words of its label.
     """
     facts = dict(run.facts)
+    facts["head"] = facts.get("name") or facts.get("method")
+    if facts["head"] is None:
+        facts["head"] = run.network.name if run.network else run.path.name.removesuffix(".tsv")
+        facts.pop("checkpoint", None)  # the name of that file
     facts["level"] = facts.get("train_sigma", facts.get("sigma")) or None
     facts["train_seed"] = run.training_seed
-    if run.trained and (changed := changed_model(run.path)):
-        model = facts_of(run.trained)[0].get("model")
-        named = facts.get("model") not in (None, model)
-        facts |= {"model": model, "changed": facts["model"] if named else " ".join(_parts(changed))}
     return facts
-
-
-def _parts(changed: Iterable[str]) -> list[str]:
-    """The parts of a model that an evaluation changed, without where their weights are from."""
-    return [key for key in changed if not key.startswith("_") and not key.endswith("_checkpoint")]
 
 
 def _evaluation_labels(runs: Sequence[Run], name_noise: bool) -> list[str]:

@@ -17,7 +17,6 @@ import pandas as pd
 
 from robustsmooth import statistics
 from robustsmooth.report.evaluations import Certification, Evaluations, read_evaluations
-from robustsmooth.report.facts import changed_model
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.page import pictures_of
 from robustsmooth.report.runs import Run, find_runs
@@ -178,7 +177,7 @@ def _name(run: Run) -> str:
     inside = run.trained is not None and run.trained in run.path.parents
     kind = run.facts.get("certificate") or run.facts.get("attack")
     name = run.path.name if inside or not kind else str(kind)
-    return f"{name} of {run.facts['family']}" if changed_model(run.path) else name
+    return f"{name} of {run.facts['family']}" if run.network and run.network.changed else name
 
 
 def log_to_wandb(run: Any, content: Content) -> None:

@@ -18,18 +18,16 @@ from typing import Any
 from robustsmooth.kinds import KINDS
 from robustsmooth.report.facts import (
     KNOWN,
-    changed_model,
     checked_numbers,
     config_of,
     fact_of_split,
     facts_of,
-    forget,
-    mapping,
     read_mapping,
     settings_facts,
     wrong_numbers,
 )
 from robustsmooth.report.logs import kind_of, read_header
+from robustsmooth.report.networks import Network, facts_of_networks, forget, network_of
 
 NO_LOGS = {
     ".json", ".yaml", ".yml", ".md", ".tex", ".csv", ".png", ".pdf", ".html", ".log", ".py", ".ckpt", ".pt",
@@ -49,8 +47,7 @@ class Run:
         config: The resolved config; empty for a foreign log.
         summary: The content of ``summary.json``; empty if there is none.
         trained: The folder of the training run that was evaluated; for a training run its own folder.
-        checkpoint: What was evaluated: that folder, or a checkpoint without its training run; None for a
-            foreign log.
+        network: What was trained or evaluated; None for a foreign log.
         label: Its name in tables and figures, unique within a report.
         problems: What was wrong with the folder's files, one sentence each.
     """
@@ -61,7 +58,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     trained: Path | None = None
-    checkpoint: Path | None = None
+    network: Network | None = None
     label: str = ""
     problems: tuple[str, ...] = ()
 
@@ -73,7 +70,7 @@ class Run:
     @property
     def training_seed(self) -> Any:
         """The seed of the training, None if unknown; of a foreign log, which has no network, its only one."""
-        trained_here = self.checkpoint is None or self.trained == self.path
+        trained_here = self.network is None or self.trained == self.path
         return self.facts.get("seed" if trained_here else "train_seed")
 
 
@@ -142,7 +139,7 @@ def find_runs(entries: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
 def _linked(run: Run, found: Mapping[Path, Run]) -> Run:
     """The run, whose training has the path by which it was found, which may hold symbolic links."""
     training = found.get(run.trained.resolve()) if run.trained else None
-    return replace(run, trained=training.path, checkpoint=training.path) if training else run
+    return replace(run, trained=training.path) if training else run
 
 
 def _is_text(path: Path) -> bool:
@@ -278,10 +275,13 @@ def _read_folder(folder: Path) -> Run:
         for name in _without_rows(files)
     ]
     facts, trained = facts_of(folder)
+    network = network_of(folder)
+    facts = {key: fact for key, fact in {**facts, **facts_of_networks(folder)}.items() if fact is not None}
     for name, paths in logs.items():
         settings = read_mapping(folder / f"{name}.settings.json", problems)
         facts |= settings_facts(settings)
-        if trained and _of_another_state(settings, config, folder, trained):
+        as_trained = network is not None and not network.changed
+        if trained and as_trained and _of_another_state(settings, config, trained):
             problems.append(
                 f"{folder}: {name} is not of the network at the end of the training in {trained}, but of an "
                 "earlier or later one; evaluate it again in a new folder"
@@ -295,28 +295,14 @@ def _read_folder(folder: Path) -> Run:
     training = read_mapping(trained / "summary.json", []) if trained else {}
     if stopped := training.get("stopped"):
         problems.append(f"{trained}: the training was {stopped}")
-    checkpoint = trained or _without_training(config.get("checkpoint"), folder)
-    return Run(folder, facts, logs, config, summary, trained, checkpoint, problems=tuple(problems))
+    return Run(folder, facts, logs, config, summary, trained, network, problems=tuple(problems))
 
 
-def _without_training(checkpoint: Any, folder: Path) -> Path | None:
-    """The file of a checkpoint, however a command named it, or a name such as ``published:...``."""
-    if not isinstance(checkpoint, str):
-        return None
-    if re.match("[a-z]+:", checkpoint):
-        return Path(checkpoint)
-    hydra = mapping(read_mapping(folder / ".hydra" / "hydra.yaml", []).get("hydra"))
-    started_in = str(mapping(hydra.get("runtime")).get("cwd", "."))
-    return Path(started_in, Path(checkpoint).expanduser()).resolve()
-
-
-def _of_another_state(
-    settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path, trained: Path
-) -> bool:
+def _of_another_state(settings: Mapping[str, Any], config: Mapping[str, Any], trained: Path) -> bool:
     """Whether rows of the last epoch's network are of other weights than the training ended with.
 
-    Not known, and False, for older trainings, other files than ``last.ckpt`` and a changed model.
+    Not known, and False, for older trainings and other files than ``last.ckpt``.
     """
     now, then = settings.get("network"), read_mapping(trained / "summary.json", []).get("network")
-    last = Path(str(config.get("checkpoint"))).name == "last.ckpt" and not changed_model(folder)
+    last = Path(str(config.get("checkpoint"))).name == "last.ckpt"
     return last and None not in (now, then) and now != then

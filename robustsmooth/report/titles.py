@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 from robustsmooth.report.comparable import differing, every_setting
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Withstood
-from robustsmooth.report.facts import OF_AN_ATTACK, facts_of, mapping, settings_of, training_folder
+from robustsmooth.report.facts import OF_AN_ATTACK
 from robustsmooth.report.images import ImageSet
 from robustsmooth.report.labels import MOST_WORDS
+from robustsmooth.report.networks import source_of
 
 Evaluation: TypeAlias = Attack | Certification | Measurement | Withstood
 
@@ -78,16 +79,12 @@ def _sources(groups: Sequence[Sequence[Evaluation]]) -> list[str]:
 def _names_of_source(group: Sequence[Evaluation]) -> tuple[str, str, str, str]:
     """The source's method, that with its noise, its folders for all seeds, its settings; or empty texts."""
     run, folders = group[0].run, _of_each(group, "source")
-    config = mapping(run.config.get("source") or mapping(run.config.get("measure")).get("source"))
-    checkpoint = config.get("checkpoint")
-    if not isinstance(checkpoint, str):  # a foreign log, or no transfer
+    source = source_of(run.path) if run.config else None
+    if source is None:  # a foreign log, or no transfer
         return folders, folders, folders, folders
-    settings = settings_of(run.path)
-    trained = training_folder(checkpoint, run.path)
-    facts = facts_of(trained)[0] if trained else {}
-    method = str(facts.get("method", folders))
-    value = settings.get("source.checkpoint") or settings.get("measure.source.checkpoint")
-    return method, f"{method} {facts.get('train_sigma', '')}".strip(), folders, str(value)
+    method = str(source.facts.get("method", folders))
+    with_level = f"{method} {source.facts.get('train_sigma', '')}".strip()
+    return method, with_level, folders, str(source.settings)
 
 
 def _of_each(group: Sequence[Evaluation], name: str) -> str:

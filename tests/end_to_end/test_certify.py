@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from robustsmooth.models import SmallCNN
-from robustsmooth.report.facts import signature
 from robustsmooth.report.logs import read_log
+from robustsmooth.report.networks import signature
 from robustsmooth.smoothing.addressing import address
 from tests.conftest import forked
 

@@ -916,9 +916,9 @@ def test_a_network_certified_twice_is_compared_with_itself_only_if_its_settings_
     tables = tables_of(str(tmp_path), baseline="all")
     rows = tables["comparison"].rows
     assert len(rows) == 2
-    assert all("heat network" in f"{row['first']} {row['second']}" for row in rows)
+    assert all("heat with another network" in f"{row['first']} {row['second']}" for row in rows)
     bounds = {row["classifier"]: "acr l2-lbound-assumed" in row for row in tables["overview"].rows}
-    assert bounds == {"heat (first)": False, "heat (again)": True, "heat network": False}
+    assert bounds == {"heat (first)": False, "heat (again)": True, "heat with another network": False}
 
 
 def change_config(folder, **changes):

@@ -187,51 +187,6 @@ def test_each_certificate_of_a_network_has_its_name_beside_an_attack(tmp_path):
     assert {name.removeprefix("gaussian") for name in named} == {"", " (at-radii)"}
 
 
-def write_ensemble(folder, members):
-    """A certification and an attack of several networks; the attack's command names the others otherwise."""
-    first, *others = members
-    where = {"hydra": {"runtime": {"cwd": str(folder.parent)}}}
-    for kind, write in (("certify", write_certification), ("attack", write_attack)):
-        path = write(folder / kind, first) / ".hydra" / "config.yaml"
-        model = {"members": [other.name if kind == "attack" else str(other) for other in others]}
-        model["trust"] = ["my.Network"] if kind == "certify" else []  # as an evaluation of `evaluate` has it
-        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "model": model}))
-        path.with_name("hydra.yaml").write_text(yaml.safe_dump(where))
-
-
-def test_an_ensemble_is_another_classifier_than_its_first_network(tmp_path):
-    """An attack on one network says nothing about the certificates of several, nor the other way round."""
-    model = {"_target_": "robustsmooth.models.build_classifier", "channels_last": None}
-    members = [write_training(tmp_path / str(seed), seed=seed, model=model) for seed in range(3)]
-    write_certification(members[0] / "certify", members[0])
-    write_attack(members[0] / "attack", members[0])
-    write_ensemble(tmp_path / "two", members[:2])
-    write_ensemble(tmp_path / "three", members)
-    said = tables_of(tmp_path)["contradictions"].rows
-    assert len(said) == 2 * 3  # each with its own attack, at two budgets
-    rows = tables_of(tmp_path)["overview"].rows
-    assert len({row["classifier"] for row in rows}) == 3
-    assert [row["classifier"].startswith("gaussian members") for row in rows].count(True) == 2
-
-
-def test_ensembles_of_the_best_and_the_last_networks_are_two_classifiers(tmp_path):
-    members = [write_training(tmp_path / str(seed), seed=seed) for seed in range(2)]
-    for name in ("best", "last"):
-        folder = write_certification(tmp_path / name, members[0])
-        path = folder / ".hydra" / "config.yaml"
-        model = {"members": [str(members[1] / "checkpoints" / f"{name}.ckpt")]}
-        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "model": model}))
-    assert len({run.facts["classifier"] for run in read(tmp_path).runs if run.logs}) == 2
-
-
-def test_ensembles_of_networks_with_other_seeds_are_repetitions(tmp_path):
-    members = [write_training(tmp_path / str(seed), seed=seed) for seed in range(4)]
-    write_ensemble(tmp_path / "first", members[:2])
-    write_ensemble(tmp_path / "second", members[2:])
-    (row,) = tables_of(tmp_path)["overview"].rows
-    assert row["seeds"] == 2
-
-
 def test_an_attack_on_other_images_says_nothing_about_certificates(runs):
     for path in runs.glob("*/attack/attack.tsv"):
         header, *rows = path.read_text().splitlines(keepends=True)
@@ -517,6 +472,9 @@ def test_a_model_card_has_every_radius_that_was_tested(tmp_path):
     checkpoint.touch()
     write_certification(trained / "certify", checkpoint)
     write_at_radii(trained / "radii", checkpoint, {"radii": [0.0, 0.23, 0.45]}, strength=1.5)
-    lines = model_card({}, "a network", None, checkpoint, tmp_path).splitlines()
+    exported = tmp_path / "export"
+    (exported / ".hydra").mkdir(parents=True)
+    (exported / ".hydra" / "config.yaml").write_text(f"checkpoint: {checkpoint}\n")
+    lines = model_card({}, "a network", None, checkpoint, exported).splitlines()
     heads = [re.findall(r"r=([0-9.]+)", line) for line in lines if "r=0 " in line]
     assert heads == [["0", "0.1", "0.2", "0.3", "0.4", "0.5"], ["0", "0.23", "0.45"]]

@@ -8,7 +8,7 @@ import yaml
 
 from robustsmooth.report import find_runs, label_runs, read_evaluations, tidy_rows, write_report
 from robustsmooth.report.comparable import repetitions
-from robustsmooth.report.facts import signature
+from robustsmooth.report.networks import signature
 
 from .conftest import CERTIFY, certify_rows, write_certification, write_log, write_training
 
@@ -139,7 +139,8 @@ def test_a_link_inside_a_folder_is_followed_once(tmp_path):
     (sweep / "up").symlink_to(tmp_path, target_is_directory=True)
     write_certification(tmp_path / "other", disk / "gaussian")
     assert len(find_runs(str(sweep))) == 3  # not the runs of the folder that it is in
-    assert {run.trained for run in found} == {run.checkpoint for run in found} == {sweep / "training"}
+    assert {run.trained for run in found} == {sweep / "training"}
+    assert len({run.network.identity for run in found}) == 1
     assert [run.label for run in found] == ["gaussian n=100", "gaussian", "gaussian n=1000"]
 
 
@@ -239,7 +240,7 @@ def test_a_foreign_file_is_one_classifier_however_a_command_named_it(tmp_path):
         folder = write_certification(tmp_path / "runs" / name, checkpoint)
         hydra = {"hydra": {"runtime": {"cwd": str(tmp_path / started_in)}}}
         (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
-    found = {run.path.name: run.checkpoint for run in find_runs(str(tmp_path))}
+    found = {run.path.name: run.network.identity for run in find_runs(str(tmp_path))}
     assert found["relative"] == found["absolute"] != found["other"]
     assert found["published"] == found["again"]
 

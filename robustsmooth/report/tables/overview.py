@@ -61,7 +61,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
     """
     columns: dict[str, Column] = {}
     rows: dict[tuple[Any, ...], list[_Row]] = {}
-    known = [item for item in evaluations.certifications if item.run.checkpoint is not None]
+    known = [item for item in evaluations.certifications if item.run.network is not None]
     asked = {
         guarantee: asked_radii(members) if guarantee.at_some_radii else radii
         for guarantee, members in by_guarantee(known).items()
@@ -77,7 +77,7 @@ def overview_table(evaluations: Evaluations, radii: Sequence[float]) -> Table | 
             free = [row]
         for row in free if _votes(item) is None else free[:1]:
             row.add(cells, item)
-    attacks = [attack for attack in evaluations.attacks if attack.run.checkpoint is not None]
+    attacks = [attack for attack in evaluations.attacks if attack.run.network is not None]
     _add_attacks(attacks, rows, columns)
     if not rows:
         return None
