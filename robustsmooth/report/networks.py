@@ -34,7 +34,7 @@ ADDED = ("denoiser", "denoiser_checkpoint")
 NO_SETTINGS = {
     "seed", "trust", "run_dir", "root", "num_workers", "logger", "callbacks", "monitor", "save_every_steps",
     "evaluate", "devices", "accelerator", "strategy", "num_nodes", "log_every_n_steps", "enable_progress_bar",
-    "enable_model_summary",
+    "enable_model_summary", "copies_per_pass",
 }  # fmt: skip
 """Keys of a config that a repetition with another seed may change too, at any level."""
 NO_SETTINGS_OF_EVALUATIONS = {*NO_SETTINGS, "batch_size", "subset"}

@@ -18,8 +18,6 @@ STATED = ("epsilon", "num_noise", "attack.epsilon", "attack.num_noise")
 """Settings that are in each title of an attack, as its log states them."""
 OF_ATTACKS = ("attack.", "measure.attack.")
 """How the names of an attack's settings begin."""
-MEMORY_ONLY = (".copies_per_pass",)
-"""How those names end that change no result."""
 OF_RUNS = ("seed", "device")
 """Facts that may tell evaluations with equal settings apart."""
 
@@ -64,7 +62,7 @@ def distinct_titles(
 
 def _is_of_attack(name: str) -> bool:
     """Whether a setting, or a fact, is one of an attack and may change its results."""
-    return name in OF_AN_ATTACK or (name.startswith(OF_ATTACKS) and not name.endswith(MEMORY_ONLY))
+    return name in OF_AN_ATTACK or name.startswith(OF_ATTACKS)
 
 
 def _sources(groups: Sequence[Sequence[Evaluation]]) -> list[str]:

@@ -1522,6 +1522,13 @@ def test_what_is_not_known_or_only_about_memory_makes_no_second_column(tmp_path,
     assert at_one_budget(tmp_path) == {"gaussian": {words[0]}, "heat": {words[1]}}
 
 
+def test_seeds_attacked_with_more_copies_in_a_pass_are_repetitions(tmp_path):
+    for seed, copies in enumerate((8, 1)):
+        trained = write_training(tmp_path / f"{seed}", seed=seed)
+        pgd(trained / "attack", trained, copies_per_pass=copies)
+    assert {len(group) for group in repetitions(read(str(tmp_path)).attacks)} == {2}
+
+
 def test_a_setting_of_the_network_makes_no_second_column_of_an_attack(tmp_path):
     """Such as the norm of its layers, which is not that of the attack."""
     for name, norm in (("gaussian", "batch"), ("heat", "group")):
