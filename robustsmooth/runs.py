@@ -278,9 +278,15 @@ def _network(model: DictConfig, found: _Found) -> nn.Module:
 
 
 def _check_denoiser(model: DictConfig, found: _Found) -> None:
-    """Refuse a denoiser of ours that gets no weights. Another one may have its own."""
+    """Refuse a denoiser of ours that gets no weights, or two. Another one may have its own."""
     denoiser, given = model.get("denoiser"), model.get("denoiser_checkpoint")
     in_file = any(".denoiser." in f".{key}" for key in found.weights.tensors)
+    trained = found.config.get("model")
+    if in_file and given is not None and given != (trained or {}).get("denoiser_checkpoint"):
+        raise ValueError(
+            f"`{found.place}` has the weights of its own denoiser, which model.denoiser_checkpoint={given} "
+            "would not replace; leave it out"
+        )
     if denoiser is not None and given is None and not in_file and {*targets(denoiser)} <= TRUSTED:
         raise ValueError(
             f"the denoiser has no weights, because `{found.place}` has none for it: set "

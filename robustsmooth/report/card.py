@@ -11,7 +11,7 @@ from robustsmooth.report.evaluations import Certification, read_evaluations
 from robustsmooth.report.labels import label_runs
 from robustsmooth.report.markup import as_markdown
 from robustsmooth.report.networks import Network, network_of
-from robustsmooth.report.runs import find_runs
+from robustsmooth.report.runs import find_runs, of_another_state
 from robustsmooth.trust import TRUSTED, targets
 
 _LOADING = """\
@@ -117,7 +117,7 @@ def _certified(checkpoint: Path | None, folder: Path) -> str:
         return ""
     found = read_evaluations(label_runs(find_runs(str(checkpoint.parent.parent)))).certifications
     exported = network_of(folder)
-    mine = [item for item in found if exported and _is_of(item.run.network, exported)]
+    mine = [item for item in found if exported and _is_of(item, exported)]
     parts = [
         as_markdown(tables.certified_accuracy_table(members, tables.default_radii(members)))
         for members in by_guarantee(mine).values()
@@ -126,8 +126,11 @@ def _certified(checkpoint: Path | None, folder: Path) -> str:
     return "\n".join([*parts, *settings, ""]) if parts else ""
 
 
-def _is_of(evaluated: Network | None, exported: Network) -> bool:
-    return evaluated is not None and evaluated.identity == exported.identity
+def _is_of(certification: Certification, exported: Network) -> bool:
+    """Whether a certification is complete, and of the network that is exported, as it is now."""
+    run = certification.run
+    same = run.network is not None and run.network.identity == exported.identity
+    return same and certification.finished and not of_another_state(run.path, "certify")
 
 
 def _settings(certification: Certification) -> str:

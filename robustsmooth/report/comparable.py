@@ -10,7 +10,7 @@ import numpy as np
 from robustsmooth.report.evaluations import Attack, Certification, Measurement, Training, Withstood
 from robustsmooth.report.facts import USUAL_NOISE, mapping
 from robustsmooth.report.images import Data, ImageSet
-from robustsmooth.report.networks import settings_of, signature
+from robustsmooth.report.networks import settings_of, signature, source_of
 from robustsmooth.report.runs import Run
 from robustsmooth.statistics import Guarantee
 
@@ -217,9 +217,15 @@ def doubled_seeds(members: Iterable[Repeated]) -> list[str]:
 
 
 def _shared(group: Sequence[Repeated]) -> bool:
-    """Whether a trained network is a part of several runs, such as a member of two ensembles."""
-    parts = [part for one in group if one.run.network for part in one.run.network.parts]
-    return len({*parts}) < len(parts)
+    """Whether some of the runs share a network, such as a member of two ensembles.
+
+    What all of them share, such as one denoiser before every classifier, is a setting of theirs.
+    """
+    networks = [one.run.network for one in group if one.run.network]
+    return any(
+        len({*parts}) > 1 and sum(map(len, parts)) > len(frozenset().union(*parts))
+        for parts in ([one.parts for one in networks], [one.denoisers for one in networks])
+    )
 
 
 def unlike_seeds(members: Iterable[Certification | Attack | Measurement]) -> list[str]:
@@ -353,7 +359,13 @@ def _settings_of_run(run: Run, votes: bool = True) -> tuple[Any, ...]:
         told.pop("n", None)
         known = settings_of(run.path).items() if run.config else ()
         config = str([item for item in known if item[0] != "certificate.n"])
-    return (*told.items(), config, run.training_seed is None)
+    return (*told.items(), config, run.training_seed is None, _attacks_itself(run))
+
+
+def _attacks_itself(run: Run) -> bool:
+    """Whether the source of a transfer is the attacked network, or a part of it: no transfer then."""
+    source = source_of(run.path) if run.config else None
+    return source is not None and run.network is not None and bool(source.parts & run.network.parts)
 
 
 def _told(run: Run) -> dict[str, str]:

@@ -177,12 +177,15 @@ def _facts_of(folder: Path) -> tuple[Mapping[str, Any], Path | None]:
 def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]:
     """What is known about the network that was evaluated."""
     facts: dict[str, Any] = {}
+    exported = False
     if trained is not None:
-        facts, _ = facts_of(trained)
-        facts.setdefault("train_seed", facts.pop("seed", None))  # known already of an export
+        facts, its_own = facts_of(trained)
+        exported, seed = its_own != trained, facts.pop("seed", None)
+        facts |= {} if exported else {"train_seed": seed}
         for name in OF_AN_ATTACK:  # of the training
             facts.pop(name, None)
-    if (name := network_in_run(checkpoint, trained)) != "last":
+    name = network_in_run(checkpoint, trained)
+    if name != ("model" if exported else "last"):
         facts["checkpoint"] = name
     return facts
 

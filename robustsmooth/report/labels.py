@@ -27,8 +27,6 @@ SYMBOLS = {
 OF_CLASSIFIERS = ("data", "model")
 """Facts that are in every label if they differ anywhere; others only in labels that would be equal."""
 REST_OF_CLASSIFIERS = ("loss", "train_attack", "train_epsilon", "train_steps", "copies")
-OF_REPETITIONS = ("train_seed", "source")
-"""Facts in which repetitions of a training differ."""
 OF_NAMED = ("name", "method", "train_sigma", *OF_CLASSIFIERS, "seed")
 """Facts that foreign logs of one classifier share."""
 OF_EVALUATIONS = ("split", "n", "alpha", "certificate", "attack", "target")
@@ -92,7 +90,7 @@ def _classifier_labels(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     order = [name for name in (*OF_CLASSIFIERS, "level") if name in differing] + ["checkpoint"]
     labels = [" ".join([head, *_words(fact, order)]) for head, fact in zip(heads, facts, strict=True)]
     families = _families(labels, runs, facts)
-    more = (*REST_OF_CLASSIFIERS, *OF_REPETITIONS)
+    more = (*REST_OF_CLASSIFIERS, "train_seed")
     return families, _tell_apart(families, runs, facts, more, _command_line)
 
 
@@ -145,7 +143,8 @@ def _network_facts(run: Run) -> dict[str, Any]:
     if facts["head"] is None:
         facts["head"] = run.network.name if run.network else run.path.name.removesuffix(".tsv")
         facts.pop("checkpoint", None)  # the name of that file
-    facts["level"] = facts.get("train_sigma", facts.get("sigma")) or None
+    several = run.network is not None and len(run.network.parts) > 1
+    facts["level"] = facts.get("train_sigma", None if several else facts.get("sigma")) or None
     facts["train_seed"] = run.training_seed
     return facts
 
@@ -185,7 +184,7 @@ def _words(facts: Mapping[str, Any], shown: Iterable[str]) -> list[str]:
         value = facts.get(name)
         if value is not None:
             text = f"{value:g}" if isinstance(value, float) else str(value)
-            plain = isinstance(value, str) or name == "level"
+            plain = (isinstance(value, str) and name != "train_seed") or name == "level"
             words.append(text if plain else f"{SYMBOLS.get(name, name)}={text}")
     return words
 

@@ -1,11 +1,12 @@
 """Which network a run is about: that of one training, an ensemble of several, or one behind a denoiser.
 
 Evaluations with equal identities are of one network, however their commands named its files. Networks with
-equal settings are repetitions with other seeds, if they have no trained part in common.
+equal settings are repetitions with other seeds, if they are independent.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -25,7 +26,7 @@ from robustsmooth.report.facts import (
     training_folder,
 )
 
-OF_TRAININGS = ("method", "model", "train_sigma", *TRAINING_FACTS.values())
+OF_TRAININGS = ("method", "model", "checkpoint", "train_sigma", *TRAINING_FACTS.values())
 """Facts about a training that its evaluations have too."""
 NO_PARTS = ("checkpoint", "new_head", "channels_last", "trust")
 """Keys of a model's config that are no parts of its network."""
@@ -55,17 +56,19 @@ class Network:
         identity: The same for one network.
         settings: The settings of its trainings and of what was changed after them, without seeds; for a file
             that no training of ours wrote, its place.
-        parts: The trained networks in it, denoisers too: the folder or file of each, and which one of a run.
+        parts: The classifiers in it, by the folders or files of their trainings.
+        denoisers: The denoisers in it, in the same way.
         name: The name of its run folder or file, or of several.
         facts: What is known about its training, or what its trainings have in common. ``seed`` has the seeds
-            of all its parts, such as ``0+1``; it is missing if one is not known.
+            of all its parts, such as ``0+1``, as far as they are known.
         changed: What was changed after its training, such as ``ensemble of 2``; empty if nothing.
     """
 
     identity: str
     settings: Any
-    parts: frozenset[tuple[Path, str]]
+    parts: frozenset[Path]
     name: str
+    denoisers: frozenset[Path] = frozenset()
     facts: Mapping[str, Any] = field(default_factory=dict)
     changed: str = ""
 
@@ -114,6 +117,7 @@ def facts_of_networks(folder: Path) -> dict[str, Any]:
     if network is None or not network.changed:
         return found
     trained = {name: network.facts.get(name) for name in OF_TRAININGS}
+    trained |= {"checkpoint": None} if trained["checkpoint"] == "last" else {}
     return found | trained | {"train_seed": network.facts.get("seed")}
 
 
@@ -124,15 +128,28 @@ def _trained(checkpoint: str, used_by: Path, chain: tuple[Path, ...]) -> Network
         return _from_elsewhere(checkpoint, used_by)
     if facts_of(folder)[1] == folder:
         return _of_training(folder, network_in_run(checkpoint, folder), chain)
-    own = _of_file(folder.resolve(), folder.name)
+    file = network_in_run(checkpoint, folder)
+    own = _of_file(folder.resolve() / ("model" if file == "last" else file), folder.name)
     exported = network_asked(cached_config(folder), folder, (*chain, folder))
     return replace(exported, identity=own.identity, name=own.name) if exported else own
 
 
 def _of_training(folder: Path, name: str, chain: tuple[Path, ...]) -> Network:
     home = folder.resolve()
-    settings = [name, _settings(_read(cached_config(folder)), (*chain, folder))]
-    return Network(f"{home} {name}", settings, frozenset({(home, name)}), folder.name, facts_of(folder)[0])
+    return Network(
+        identity=f"{home} {name}",
+        settings=_settings_of_training(folder, name, chain),
+        parts=frozenset({home}),
+        name=folder.name if name == "last" else f"{folder.name} {name}",
+        facts={**facts_of(folder)[0], "checkpoint": name},
+    )
+
+
+def _settings_of_training(folder: Path, name: str, chain: tuple[Path, ...]) -> list[Any]:
+    """The settings of a training, and which of its networks is meant; the best one depends on a metric."""
+    config = cached_config(folder)
+    chosen = [name, str(config.get("monitor"))] if name == "best" else [name]
+    return [*chosen, _settings(_read(config), (*chain, folder))]
 
 
 def _from_elsewhere(checkpoint: str, used_by: Path) -> Network:
@@ -145,7 +162,7 @@ def _from_elsewhere(checkpoint: str, used_by: Path) -> Network:
 
 
 def _of_file(place: Path, name: str) -> Network:
-    return Network(str(place), str(place), frozenset({(place, "")}), name)
+    return Network(str(place), str(place), frozenset({place}), name)
 
 
 def _ensemble(members: Sequence[Network], consensus: Any) -> Network:
@@ -153,30 +170,41 @@ def _ensemble(members: Sequence[Network], consensus: Any) -> Network:
     first = consensus if isinstance(consensus, int) else len(members)
     groups = [members[:first], members[first:]]
     words = f"ensemble of {len(members)}" + ("" if consensus is None else f" consensus={consensus}")
-    ordered = sorted(members, key=lambda one: (str(one.settings), str(one.facts.get("seed"))))
-    methods = dict.fromkeys(one.facts["method"] for one in ordered if "method" in one.facts)
+    ordered = sorted(members, key=_in_names)
+    counts = Counter(str(one.facts.get("method", one.name)) for one in ordered)
+    named = [name if count in (1, len(members)) else f"{count} {name}" for name, count in counts.items()]
     return Network(
         identity=json.dumps([sorted(one.identity for one in group) for group in groups]),
         settings=["ensemble", *(sorted((one.settings for one in group), key=str) for group in groups)],
-        parts=_all_parts(members),
+        parts=frozenset[Path]().union(*(one.parts for one in members)),
+        denoisers=frozenset[Path]().union(*(one.denoisers for one in members)),
         name="+".join(one.name for one in members),
-        facts=_common(members) | _method_and_seed("+".join(map(str, methods)), words, ordered),
+        facts=_common([one.facts for one in members]) | _facts_of_all("+".join(named), words, ordered),
         changed=words,
     )
 
 
-def _changed_parts(model: Mapping[str, Any], trained: Path | None) -> dict[str, Any]:
-    """The parts of an evaluation's model that are not those of the training.
+def _in_names(member: Network) -> tuple[bool, str, str]:
+    """A sorting key, so that an ensemble has one name in any order; files from elsewhere are last."""
+    return "method" not in member.facts, str(member.settings), str(member.facts.get("seed"))
 
-    The normalisation is in the checkpoint of a training. The model of a file from elsewhere is all of its
-    network.
+
+def _changed_parts(model: Mapping[str, Any], trained: Path | None) -> dict[str, Any]:
+    """The parts of an evaluation's model that are not those of the training; None for one taken away.
+
+    The checkpoint of a training has its normalisation, and the weights of a denoiser of its own. The model of
+    a file from elsewhere is all of its network.
     """
-    kept = {key: value for key, value in sorted(model.items()) if key not in NO_PARTS and value is not None}
-    if trained is None:
-        return kept
-    then = mapping(cached_config(trained).get("model"))
-    counted = {*kept} - {"normalization"} if then else {*ADDED}  # an old training may not name its model
-    return {key: value for key, value in kept.items() if key in counted and value != then.get(key)}
+    then = mapping(cached_config(trained).get("model")) if trained else {}
+    counted = {*model, *then} - {*NO_PARTS} if "_target_" in model else {*model} - {*NO_PARTS}
+    if trained:
+        counted -= {"normalization", "denoiser_checkpoint"} if then.get("denoiser") else {"normalization"}
+    if trained and not then:  # an old training that does not name its model
+        counted = {*ADDED}
+    given = {key: model.get(key) for key in sorted(counted)}
+    if "_target_" not in model:  # what it leaves open is as in the training
+        given = {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in given.items() if value != then.get(key)}
 
 
 def _with_parts(
@@ -186,36 +214,35 @@ def _with_parts(
     place = changed.get("denoiser_checkpoint")
     denoisers = [_trained(place, used_by, chain)] if isinstance(place, str) else []
     others = {key: value for key, value in changed.items() if key != "denoiser_checkpoint"}
-    words = ["denoised"] if "denoiser" in others else ["another denoiser"] if denoisers else []
-    if network.facts and (rest := [key.strip("_") for key in others if key != "denoiser"]):
-        words.append(f"with another {' and '.join(rest)}")
-    own, parts = _settings(others, (*chain, used_by)), [network, *denoisers]
+    words = ["denoised"] if others.get("denoiser") is not None else []
+    rest = {key.strip("_"): value for key, value in others.items() if key != "denoiser"}
+    if network.facts and (other := [key for key, value in rest.items() if value is not None]):
+        words.append(f"with another {' and '.join(other)}")
+    if network.facts and (less := [key for key, value in rest.items() if value is None]):
+        words.append(f"without {' and '.join(less)}")
+    parts = [network, *denoisers]
     method = str(network.facts.get("method", ""))
+    by = [f"by {one.name}" for one in denoisers]
     return Network(
-        identity=json.dumps([[one.identity for one in parts], own], default=str),
-        settings=[[one.settings for one in parts], own],
-        parts=_all_parts(parts),
-        name=" ".join([network.name, *words]),
-        facts=dict(network.facts) | _method_and_seed(method, " ".join(words), parts),
+        identity=json.dumps([[one.identity for one in parts], others], default=str),
+        settings=[[one.settings for one in parts], _settings(others, (*chain, used_by))],
+        parts=network.parts,
+        denoisers=network.denoisers.union(*(one.parts for one in denoisers)),
+        name=" ".join([network.name, *words[:1], *by, *words[1:]]),
+        facts=dict(network.facts) | _facts_of_all(method, " ".join(words), parts),
         changed=" ".join([network.changed, *words]).strip(),
     )
 
 
-def _all_parts(networks: Sequence[Network]) -> frozenset[tuple[Path, str]]:
-    return frozenset[tuple[Path, str]]().union(*(one.parts for one in networks))
+def _common(known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The facts with one value among all that are known."""
+    values = {key: [facts[key] for facts in known if key in facts] for facts in known for key in facts}
+    return {key: found[0] for key, found in values.items() if all(value == found[0] for value in found)}
 
 
-def _common(networks: Sequence[Network]) -> dict[str, Any]:
-    """The facts of the first network that no other one contradicts."""
-    first, *others = (one.facts for one in networks)
-    return {
-        key: value for key, value in first.items() if all(other.get(key, value) == value for other in others)
-    }
-
-
-def _method_and_seed(method: str, words: str, parts: Sequence[Network]) -> dict[str, Any]:
-    seeds = [one.facts.get("seed") for one in parts]
-    known = {"seed": None if None in seeds else "+".join(map(str, seeds))}
+def _facts_of_all(method: str, words: str, parts: Sequence[Network]) -> dict[str, Any]:
+    seeds = [str(one.facts["seed"]) for one in parts if one.facts.get("seed") is not None]
+    known = {"seed": "+".join(seeds) or None}
     return known | ({"method": f"{method} {words}".strip()} if method else {})
 
 
@@ -261,7 +288,7 @@ def _origin(place: Any, chain: tuple[Path, ...]) -> Any:
     folder = training_folder(place, chain[-1]) if isinstance(place, str) else None
     if folder is None or folder in chain:
         return place if folder is None else None
-    return [network_in_run(place, folder), _settings(_read(cached_config(folder)), (*chain, folder))]
+    return _settings_of_training(folder, network_in_run(place, folder), chain)
 
 
 def forget() -> None:

@@ -280,8 +280,7 @@ def _read_folder(folder: Path) -> Run:
     for name, paths in logs.items():
         settings = read_mapping(folder / f"{name}.settings.json", problems)
         facts |= settings_facts(settings)
-        as_trained = network is not None and not network.changed
-        if trained and as_trained and _of_another_state(settings, config, trained):
+        if of_another_state(folder, name):
             problems.append(
                 f"{folder}: {name} is not of the network at the end of the training in {trained}, but of an "
                 "earlier or later one; evaluate it again in a new folder"
@@ -298,11 +297,15 @@ def _read_folder(folder: Path) -> Run:
     return Run(folder, facts, logs, config, summary, trained, network, problems=tuple(problems))
 
 
-def _of_another_state(settings: Mapping[str, Any], config: Mapping[str, Any], trained: Path) -> bool:
-    """Whether rows of the last epoch's network are of other weights than the training ended with.
+def of_another_state(folder: Path, log: str) -> bool:
+    """Whether the rows of a log are of other weights than the training ended with.
 
-    Not known, and False, for older trainings and other files than ``last.ckpt``.
+    Not known, and False, for older trainings, other files than ``last.ckpt`` and a changed network.
     """
-    now, then = settings.get("network"), read_mapping(trained / "summary.json", []).get("network")
+    trained, network, config = facts_of(folder)[1], network_of(folder), config_of(folder)
+    if trained is None or network is None or network.changed:
+        return False
+    now = read_mapping(folder / f"{log}.settings.json", []).get("network")
+    then = read_mapping(trained / "summary.json", []).get("network")
     last = Path(str(config.get("checkpoint"))).name == "last.ckpt"
     return last and None not in (now, then) and now != then

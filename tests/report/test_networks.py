@@ -101,12 +101,100 @@ def test_an_ensemble_of_unlike_networks_has_the_facts_that_they_share(tmp_path):
     assert (run.facts["data"], run.training_seed) == ("digits", "0+1")
 
 
-def test_an_ensemble_with_an_unknown_member_has_no_seed(tmp_path, networks):
-    for name in ("lost", "gone"):
-        evaluated(tmp_path / name, networks[0], ensemble(tmp_path / f"{name}.pth"))
+def test_ensembles_with_unlike_files_from_elsewhere_are_no_repetitions(tmp_path, networks):
+    """Nor are those with the same file: they have it in common."""
+    for at, name in enumerate(("one", "two", "two")):
+        evaluated(tmp_path / f"{at}", networks[at], ensemble(tmp_path / f"{name}.pth"))
     certified = read(tmp_path).certifications
-    assert [one.run.training_seed for one in certified] == [None, None]
+    assert [len(group) for group in repetitions(certified)] == [1, 1, 1]
     assert len({one.run.facts["family"] for one in certified}) == 2
+    assert {one.run.facts["method"] for one in certified} == {
+        "gaussian+one.pth ensemble of 2",
+        "gaussian+two.pth ensemble of 2",
+    }
+
+
+@pytest.mark.parametrize("kind", ["file", "run", "runs", "two"])
+def test_seeds_behind_one_denoiser_or_each_behind_its_own_are_repetitions(tmp_path, networks, kind):
+    """One in front of all is a setting of theirs; some may not share one."""
+    denoisers = [write_training(tmp_path / f"d{at}", "denoiser", seed=5 + at) for at in range(3)]
+    places = {
+        "file": 3 * [tmp_path / "dncnn.pth"],
+        "run": 3 * denoisers[:1],
+        "runs": denoisers,
+        "two": [denoisers[0], *denoisers[:2]],
+    }
+    for at, place in enumerate(places[kind]):
+        model = {**MODEL, "denoiser": {"depth": 17}, "denoiser_checkpoint": str(place)}
+        evaluated(tmp_path / f"e{at}", networks[at], model)
+    evaluations = read(tmp_path)
+    groups = [len(group) for group in repetitions(evaluations.certifications)]
+    said = doubled_seeds(evaluations.certifications)
+    assert (groups, len(said)) == (([3], 0) if kind != "two" else ([1, 1, 1], 1))
+
+
+def test_denoisers_that_bring_their_own_weights_are_told_apart_by_them(tmp_path, networks):
+    for seed in (0, 1):
+        model = {**MODEL, "denoiser": {"_target_": "my.Denoiser", "seed": seed}}
+        evaluated(tmp_path / f"{seed}", networks[0], model)
+    assert len({run.network.identity for run in read(tmp_path).runs if run.logs}) == 2
+
+
+def test_a_part_that_an_evaluation_takes_away_makes_another_network(tmp_path):
+    model = {**MODEL, "_target_": "my.build", "noise_layers": {"sigma": 0.1}}
+    trained = write_training(tmp_path / "net", model=model)
+    for name, layers in (("with", model["noise_layers"]), ("without", None)):
+        evaluated(tmp_path / name, trained, {**model, "noise_layers": layers})
+    evaluated(tmp_path / "open", trained, {"normalization": None, "noise_layers": None})  # as trained
+    methods = {run.path.name: run.facts["method"] for run in read(tmp_path).runs if run.logs}
+    assert methods == {"with": "gaussian", "without": "gaussian without noise_layers", "open": "gaussian"}
+
+
+def test_best_networks_by_unlike_metrics_are_no_repetitions(tmp_path):
+    for seed, monitor in enumerate(("val/top1", "val/loss", "val/loss")):
+        trained = write_training(tmp_path / f"{seed}", seed=seed, monitor=monitor)
+        write_certification(tmp_path / f"best{seed}", trained / "checkpoints" / "best.ckpt")
+        write_certification(tmp_path / f"last{seed}", trained / "checkpoints" / "last.ckpt")
+    groups = repetitions(read(tmp_path).certifications)
+    assert sorted(len(group) for group in groups) == [1, 2, 3]
+
+
+def test_an_attack_of_a_network_on_itself_is_no_repetition_of_transfers(tmp_path, networks):
+    source = {"checkpoint": str(networks[0])}
+    for at, network in enumerate(networks[:3]):
+        evaluated(tmp_path / f"{at}" / "pgd", network, None, write_attack, source=source)
+    groups = repetitions(attack for attack in read(tmp_path).attacks if attack.epsilon == 0.5)
+    assert sorted(len(group) for group in groups) == [1, 2]
+
+
+def exported(folder, checkpoint):
+    (folder / ".hydra").mkdir(parents=True)
+    config = yaml.safe_dump({"seed": 7, "checkpoint": str(checkpoint)})
+    (folder / ".hydra" / "config.yaml").write_text(config)
+    return folder
+
+
+def test_a_network_is_not_compared_with_its_export(tmp_path, networks):
+    best = networks[0] / "checkpoints" / "best.ckpt"
+    file = exported(tmp_path / "exported", best) / "model.safetensors"
+    for name, place in (("a", best), ("b", file)):
+        write_certification(tmp_path / name, place)
+    assert [run.facts["checkpoint"] for run in read(tmp_path).runs if run.logs] == ["best", "best"]
+    assert "comparison" not in tables_of(tmp_path, baseline="all")
+
+
+def test_two_files_in_one_folder_of_exports_are_two_networks(tmp_path, networks):
+    folder = exported(tmp_path / "exported", networks[0])
+    for name in "ab":
+        write_certification(tmp_path / name, folder / f"{name}.safetensors")
+    assert len({run.network.identity for run in read(tmp_path).runs if run.logs}) == 2
+
+
+def test_an_export_whose_training_is_gone_has_no_seed(tmp_path):
+    file = exported(tmp_path / "exported", tmp_path / "gone") / "model.safetensors"
+    write_certification(tmp_path / "a", file)
+    (run,) = (run for run in read(tmp_path).runs if run.logs)
+    assert run.training_seed is None
 
 
 def test_a_denoiser_is_known_by_its_folder_however_a_command_named_it(tmp_path, networks):
@@ -134,13 +222,14 @@ def test_a_normalization_and_a_memory_format_make_no_other_network(tmp_path, net
     }
 
 
-def test_another_denoiser_has_words_in_the_label(tmp_path):
+def test_a_network_that_was_trained_behind_a_denoiser_keeps_it(tmp_path):
+    """Its checkpoint has the denoiser's weights."""
     trained = write_training(tmp_path / "net", model={**MODEL, "denoiser": {"depth": 17}})
     denoiser = write_training(tmp_path / "d", "denoiser")
     model = {**MODEL, "denoiser": {"depth": 17}, "denoiser_checkpoint": str(denoiser)}
     evaluated(tmp_path / "a", trained, model)
     (run,) = (run for run in read(tmp_path).runs if run.logs)
-    assert run.label == "gaussian another denoiser"
+    assert run.label == "gaussian"
 
 
 def test_of_a_training_that_does_not_name_its_model_only_added_parts_count(tmp_path):

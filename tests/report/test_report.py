@@ -464,6 +464,26 @@ def test_a_full_disk_leaves_the_old_page_and_tables(runs, tmp_path, monkeypatch)
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("wrong", ["rows of other weights", "a part of the images"])
+def test_a_model_card_leaves_out_certifications_of_other_weights_or_unfinished(tmp_path, wrong):
+    trained = write_training(tmp_path / "gaussian")
+    checkpoint = trained / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    folder = write_certification(trained / "certify", checkpoint)
+    exported = tmp_path / "export"
+    (exported / ".hydra").mkdir(parents=True)
+    (exported / ".hydra" / "config.yaml").write_text(f"checkpoint: {checkpoint}\n")
+    assert "| gaussian |" in model_card({}, "a network", None, checkpoint, exported)
+    if wrong == "rows of other weights":
+        settings = folder / "certify.settings.json"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "network": "then"}))
+        (trained / "summary.json").write_text(json.dumps({"network": "now"}))
+    else:
+        (folder / "certify.tsv").rename(folder / "certify.rank0.tsv")
+    assert "None was found" in model_card({}, "a network", None, checkpoint, exported)
+
+
 def test_a_model_card_has_every_radius_that_was_tested(tmp_path):
     """Those of a certificate at given radii, and round ones of a certificate of all radii."""
     trained = write_training(tmp_path / "gaussian")
