@@ -56,16 +56,21 @@ def test_the_digits_table_is_what_its_logs_say():
             assert (mean, spread) == pytest.approx((column.mean(), column.std(ddof=1)), abs=rounding), method
 
 
-def test_the_table_of_sun_et_al_on_cifar10_is_what_its_logs_say():
+@pytest.mark.parametrize(
+    ("name", "title", "radii"),
+    [
+        ("sun2025", "Sun et al., trained again", (0, 0.25, 0.5, 0.75)),
+        ("sun2025_050", "Sun et al. at sigma .5", (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)),
+    ],
+)
+def test_the_tables_of_sun_et_al_on_cifar10_are_what_their_logs_say(name, title, radii):
     certified, once = {}, {}
-    with tarfile.open(RESULTS / "cifar10" / "sun2025.tar.xz") as archive:
+    with tarfile.open(RESULTS / "cifar10" / f"{name}.tar.xz") as archive:
         for method in ("gaussian", "sun2025"):
             folder = f"{method}/n10000"
             certified[method] = pd.read_csv(archive.extractfile(f"{folder}/certify.tsv"), sep="\t")
             once[method] = json.load(archive.extractfile(f"{folder}/summary.json"))["metrics"]["test/top1"]
-    section = (
-        (RESULTS / "cifar10.md").read_text("utf-8").split("## Sun et al., trained again")[1].split("## ")[0]
-    )
+    section = (RESULTS / "cifar10.md").read_text("utf-8").split(f"## {title}\n")[1].split("\n## ")[0]
     rows = {
         line.split(" | ")[0].strip("| "): line.split(" | ")[1:]
         for line in section.splitlines()
@@ -76,13 +81,15 @@ def test_the_table_of_sun_et_al_on_cifar10_is_what_its_logs_say():
         assert len(log) == 500
         counted = log.radius.where(log.correct == 1, -1)
         acr[method] = counted.clip(lower=0)
-        told = [float(cell.strip("| ")) for cell in rows[method][:8]]
-        shares = [(counted >= radius).mean() for radius in (0, 0.25, 0.5, 0.75)]
         bound = ((log.p_a_lower >= 0.9) & (log.correct == 1)).mean()
-        shares = [100 * share for share in (once[method], *shares, (log.predict == -1).mean(), bound)]
-        assert told[:6] + told[7:] == pytest.approx(shares, abs=0.06), method
-        assert told[6] == pytest.approx(acr[method].mean(), abs=0.0006)
-    told = [float(number) for number in re.findall(r"[+-]\.\d+", rows["sun2025"][8])]
+        shares = [once[method], *((counted >= radius).mean() for radius in radii), (log.predict == -1).mean()]
+        told = [float(cell.strip("| ")) for cell in rows[method][: len(shares) + 2]]
+        *accuracies, mean, sure = told
+        assert [*accuracies, sure] == pytest.approx([100 * share for share in (*shares, bound)], abs=0.06), (
+            method
+        )
+        assert mean == pytest.approx(acr[method].mean(), abs=0.0006)
+    told = [float(number) for number in re.findall(r"[+-]\.\d+", rows["sun2025"][len(radii) + 4])]
     difference = acr["sun2025"] - acr["gaussian"]
     width = stats.t.ppf(0.975, 499) * difference.std(ddof=1) / 500**0.5
     mean = difference.mean()
