@@ -219,13 +219,13 @@ def doubled_seeds(members: Iterable[Repeated]) -> list[str]:
 def _shared(group: Sequence[Repeated]) -> bool:
     """Whether some of the runs share a network, such as a member of two ensembles.
 
-    What all of them share, such as one denoiser before every classifier, is a setting of theirs.
+    What all of them share is a setting of theirs, such as one denoiser before unlike classifiers.
     """
     networks = [one.run.network for one in group if one.run.network]
-    return any(
-        len({*parts}) > 1 and sum(map(len, parts)) > len(frozenset().union(*parts))
-        for parts in ([one.parts for one in networks], [one.denoisers for one in networks])
-    )
+    kinds = [[one.parts for one in networks], [one.denoisers for one in networks]]
+    unlike = [parts for parts in kinds if len({*parts}) > 1]
+    overlap = any(sum(map(len, parts)) > len(frozenset().union(*parts)) for parts in unlike)
+    return len(networks) > 1 and (overlap or not unlike)
 
 
 def unlike_seeds(members: Iterable[Certification | Attack | Measurement]) -> list[str]:

@@ -221,7 +221,7 @@ def _with_parts(
     if network.facts and (less := [key for key, value in rest.items() if value is None]):
         words.append(f"without {' and '.join(less)}")
     parts = [network, *denoisers]
-    method = str(network.facts.get("method", ""))
+    method = str(network.facts.get("method", network.name if words else ""))
     by = [f"by {one.name}" for one in denoisers]
     return Network(
         identity=json.dumps([[one.identity for one in parts], others], default=str),

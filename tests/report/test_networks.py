@@ -83,6 +83,13 @@ def test_ensembles_with_other_members_are_repetitions(tmp_path, networks, second
         assert [group_name(group) for group in repetitions(certified)] == ["gaussian ensemble of 2"]
 
 
+def test_ensembles_of_other_checkpoints_of_the_same_trainings_are_no_repetitions(tmp_path, networks):
+    first, second = networks[:2]
+    evaluated(tmp_path / "a", first, ensemble(second / "checkpoints" / "best.ckpt"))
+    evaluated(tmp_path / "b", second, ensemble(first / "checkpoints" / "best.ckpt"))
+    assert [len(group) for group in repetitions(read(tmp_path).certifications)] == [1, 1]
+
+
 def test_the_order_of_members_counts_only_for_those_that_decide_alone(tmp_path, networks):
     for name, order in (("a", (0, 1, 2)), ("b", (1, 0, 2)), ("c", (0, 2, 1))):
         first, *others = (networks[at] for at in order)
@@ -251,6 +258,15 @@ def test_transfers_from_an_ensemble_are_not_those_from_its_first_network(tmp_pat
     heads = {column.head for column in tables["overview"].used}
     assert {row["source"] for row in tables["attacks"].rows} == {"net0", "net0+net1"}
     assert {f"pgd on smoothed m=4 source=gaussian{more}" for more in ("", " ensemble of 2")} <= heads
+
+
+def test_a_foreign_file_behind_denoisers_of_several_seeds_has_one_mean(tmp_path):
+    for seed in (5, 6):
+        denoiser = write_training(tmp_path / f"d{seed}", "denoiser", seed=seed)
+        model = {**MODEL, "denoiser": {"depth": 17}, "denoiser_checkpoint": str(denoiser)}
+        evaluated(tmp_path / f"e{seed}", "published:net-0.25", model)
+    (group,) = repetitions(read(tmp_path).certifications)
+    assert (len(group), group_name(group)) == (2, "net-0.25 denoised")
 
 
 def test_a_foreign_file_has_its_own_name_and_one_family_with_no_denoised_one(tmp_path):
