@@ -27,9 +27,10 @@ def processes_of(mark: str) -> set[int]:
     return found
 
 
-def semaphores() -> set[str]:
-    shared = Path("/dev/shm")
-    return {path.name for path in shared.glob("*") if path.name.startswith(("sem.", "loky", "joblib"))}
+def shared_by(pid: int) -> list[str]:
+    """What the workers of a process's parallel sweep keep in shared memory, by names with its number."""
+    beginnings = (f"sem.loky-{pid}-", f"joblib_memmapping_folder_{pid}_")
+    return [path.name for path in Path("/dev/shm").glob("*") if path.name.startswith(beginnings)]
 
 
 @pytest.fixture
@@ -102,10 +103,10 @@ def test_a_killed_rank_ends_the_run_with_a_sentence(start, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_a_parallel_sweep_leaves_nothing_behind(start, tmp_path, signum):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    before = semaphores()
     begin, mark = start
     jobs = ["-m", "method=natural,gaussian", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     child = begin(*jobs, "trainer=cpu", *LONG, f"hydra.sweep.dir={tmp_path}", runs=2)
+    assert shared_by(child.pid)
     child.send_signal(signum)
     _, said = child.communicate(timeout=60)
     if signum != signal.SIGKILL:
@@ -113,7 +114,7 @@ def test_a_parallel_sweep_leaves_nothing_behind(start, tmp_path, signum):
         assert f"stopped by SIGTERM; what is finished is kept in `{tmp_path}`" in said
     assert all_gone(mark, 10)
     time.sleep(2)
-    assert semaphores() <= before
+    assert not shared_by(child.pid)
 
 
 def test_a_killed_job_does_not_end_a_parallel_sweep(start, tmp_path):
