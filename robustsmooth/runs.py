@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from robustsmooth.models.published import PREFIX, Published, fetch, published
 from robustsmooth.models.state import LIBRARIES, checkpoint_file
 from robustsmooth.smoothing import Noise, address
 from robustsmooth.trust import TRUSTED, plain, targets, trusted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -278,14 +281,14 @@ def _network(model: DictConfig, found: _Found) -> nn.Module:
 
 
 def _check_denoiser(model: DictConfig, found: _Found) -> None:
-    """Refuse a denoiser of ours that gets no weights, or two. Another one may have its own."""
+    """Refuse a denoiser of ours that gets no weights. Another one may have its own."""
     denoiser, given = model.get("denoiser"), model.get("denoiser_checkpoint")
     in_file = any(".denoiser." in f".{key}" for key in found.weights.tensors)
-    trained = found.config.get("model")
-    if in_file and given is not None and given != (trained or {}).get("denoiser_checkpoint"):
-        raise ValueError(
-            f"`{found.place}` has the weights of its own denoiser, which model.denoiser_checkpoint={given} "
-            "would not replace; leave it out"
+    if in_file and given is not None:
+        _log.warning(
+            "`%s` has the weights of its own denoiser; those are used, not model.denoiser_checkpoint=%s",
+            found.place,
+            given,
         )
     if denoiser is not None and given is None and not in_file and {*targets(denoiser)} <= TRUSTED:
         raise ValueError(

@@ -189,10 +189,13 @@ def test_a_denoiser_of_others_may_have_its_own_weights(trained, tmp_path):
 
 
 @pytest.mark.parametrize("trained", [DENOISER], indirect=True)
-def test_a_trained_denoiser_is_in_the_file(trained, tmp_path):
+def test_a_trained_denoiser_is_in_the_file(trained, tmp_path, caplog):
     assert torch.equal(robustsmooth.load(tmp_path / "run").network(IMAGES), trained(IMAGES))
-    with pytest.raises(ValueError, match=r"own denoiser, which .* would not replace; leave it out"):
-        robustsmooth.load(tmp_path / "run", "model.denoiser_checkpoint=other.pt")
+    assert not caplog.records
+    torch.save(DnCNN(channels=1, depth=3).state_dict(), tmp_path / "other.pt")
+    found = robustsmooth.load(tmp_path / "run", f"model.denoiser_checkpoint={tmp_path}/other.pt")
+    assert torch.equal(found.network(IMAGES), trained(IMAGES))
+    assert "its own denoiser; those are used" in caplog.text
 
 
 def test_an_ensemble_of_own_networks_is_opened_with_trust(trained, tmp_path, compose):

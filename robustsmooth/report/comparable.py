@@ -363,7 +363,7 @@ def _settings_of_run(run: Run, votes: bool = True) -> tuple[Any, ...]:
 
 
 def _attacks_itself(run: Run) -> bool:
-    """Whether the source of a transfer is the attacked network, or a part of it: no transfer then."""
+    """Whether the source of a transfer and the attacked network have a training in common."""
     source = source_of(run.path) if run.config else None
     return source is not None and run.network is not None and bool(source.parts & run.network.parts)
 

@@ -185,7 +185,7 @@ def _facts_of_evaluated(checkpoint: str, trained: Path | None) -> dict[str, Any]
         for name in OF_AN_ATTACK:  # of the training
             facts.pop(name, None)
     name = network_in_run(checkpoint, trained)
-    if name != ("model" if exported else "last"):
+    if name not in (("last", "model") if exported else ("last",)):
         facts["checkpoint"] = name
     return facts
 

@@ -128,8 +128,9 @@ def _trained(checkpoint: str, used_by: Path, chain: tuple[Path, ...]) -> Network
         return _from_elsewhere(checkpoint, used_by)
     if facts_of(folder)[1] == folder:
         return _of_training(folder, network_in_run(checkpoint, folder), chain)
-    file = network_in_run(checkpoint, folder)
-    own = _of_file(folder.resolve() / ("model" if file == "last" else file), folder.name)
+    home, places = folder.resolve(), [place.resolve() for place in places_of(checkpoint, used_by)]
+    file = next((place for place in places if home in place.parents), home / "model.safetensors")
+    own = _of_file(file, folder.name)
     exported = network_asked(cached_config(folder), folder, (*chain, folder))
     return replace(exported, identity=own.identity, name=own.name) if exported else own
 
@@ -201,7 +202,7 @@ def _changed_parts(model: Mapping[str, Any], trained: Path | None) -> dict[str, 
         counted -= {"normalization", "denoiser_checkpoint"} if then.get("denoiser") else {"normalization"}
     if trained and not then:  # an old training that does not name its model
         counted = {*ADDED}
-    given = {key: model.get(key) for key in sorted(counted)}
+    given = {key: model.get(key) for key in sorted(counted, key=str)}
     if "_target_" not in model:  # what it leaves open is as in the training
         given = {key: value for key, value in given.items() if value is not None}
     return {key: value for key, value in given.items() if value != then.get(key)}
@@ -215,10 +216,11 @@ def _with_parts(
     denoisers = [_trained(place, used_by, chain)] if isinstance(place, str) else []
     others = {key: value for key, value in changed.items() if key != "denoiser_checkpoint"}
     words = ["denoised"] if others.get("denoiser") is not None else []
-    rest = {key.strip("_"): value for key, value in others.items() if key != "denoiser"}
-    if network.facts and (other := [key for key, value in rest.items() if value is not None]):
+    other = [str(key).strip("_") for key in others if key != "denoiser" and others[key] is not None]
+    less = [str(key) for key in others if others[key] is None]
+    if network.facts and other:
         words.append(f"with another {' and '.join(other)}")
-    if network.facts and (less := [key for key, value in rest.items() if value is None]):
+    if network.facts and less:
         words.append(f"without {' and '.join(less)}")
     parts = [network, *denoisers]
     method = str(network.facts.get("method", network.name if words else ""))
@@ -235,9 +237,13 @@ def _with_parts(
 
 
 def _common(known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts with one value among all that are known."""
-    values = {key: [facts[key] for facts in known if key in facts] for facts in known for key in facts}
-    return {key: found[0] for key, found in values.items() if all(value == found[0] for value in found)}
+    """The facts that all networks share of which any are known."""
+    trainings = [facts for facts in known if facts]
+    return {
+        key: value
+        for key, value in (trainings[0] if trainings else {}).items()
+        if all(facts.get(key) == value for facts in trainings)
+    }
 
 
 def _facts_of_all(method: str, words: str, parts: Sequence[Network]) -> dict[str, Any]:

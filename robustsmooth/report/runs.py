@@ -18,6 +18,7 @@ from typing import Any
 from robustsmooth.kinds import KINDS
 from robustsmooth.report.facts import (
     KNOWN,
+    cached_config,
     checked_numbers,
     config_of,
     fact_of_split,
@@ -302,7 +303,7 @@ def of_another_state(folder: Path, log: str) -> bool:
 
     Not known, and False, for older trainings, other files than ``last.ckpt`` and a changed network.
     """
-    trained, network, config = facts_of(folder)[1], network_of(folder), config_of(folder)
+    trained, network, config = facts_of(folder)[1], network_of(folder), cached_config(folder)
     if trained is None or network is None or network.changed:
         return False
     now = read_mapping(folder / f"{log}.settings.json", []).get("network")

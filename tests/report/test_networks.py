@@ -108,6 +108,14 @@ def test_an_ensemble_of_unlike_networks_has_the_facts_that_they_share(tmp_path):
     assert (run.facts["data"], run.training_seed) == ("digits", "0+1")
 
 
+def test_an_ensemble_with_a_network_without_noise_has_no_level(tmp_path):
+    first = write_training(tmp_path / "one", "gaussian", 0.25, model=MODEL)
+    second = write_training(tmp_path / "two", "natural", None, model=MODEL)
+    evaluated(tmp_path / "both", first, ensemble(second))
+    (run,) = (run for run in read(tmp_path).runs if run.logs)
+    assert "train_sigma" not in run.facts
+
+
 def test_ensembles_with_unlike_files_from_elsewhere_are_no_repetitions(tmp_path, networks):
     """Nor are those with the same file: they have it in common."""
     for at, name in enumerate(("one", "two", "two")):
@@ -192,9 +200,10 @@ def test_a_network_is_not_compared_with_its_export(tmp_path, networks):
 
 def test_two_files_in_one_folder_of_exports_are_two_networks(tmp_path, networks):
     folder = exported(tmp_path / "exported", networks[0])
-    for name in "ab":
-        write_certification(tmp_path / name, folder / f"{name}.safetensors")
-    assert len({run.network.identity for run in read(tmp_path).runs if run.logs}) == 2
+    files = ("a.safetensors", "b.safetensors", "a/model.pth", "b/model.pth", "checkpoints/last.ckpt")
+    for at, file in enumerate(files):
+        write_certification(tmp_path / f"{at}", folder / file)
+    assert len({run.network.identity for run in read(tmp_path).runs if run.logs}) == len(files)
 
 
 def test_an_export_whose_training_is_gone_has_no_seed(tmp_path):
